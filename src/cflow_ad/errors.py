@@ -1,0 +1,55 @@
+"""Every error this package raises on purpose.
+
+::
+
+    CflowError
+    ├── DataError              a data set, image or mask cannot be used
+    │   ├── ImageError         one image file cannot be used
+    │   └── MaskError          one ground-truth mask does not fit its image
+    ├── SettingsError          a setting has a value it cannot have
+    ├── WeightsError           the backbone's pretrained weights are not to be had
+    ├── ModelFileError         a model file is missing, damaged, foreign or newer than this version
+    └── TrainingError          training cannot go on
+        └── DivergenceError    the likelihood became NaN or infinite
+
+A message names the file or field at fault and the way out. The command line prints it as one
+line and exits with status 2; it never shows a traceback for one of these.
+"""
+
+from __future__ import annotations
+
+
+class CflowError(Exception):
+    """The base of every error raised on purpose."""
+
+
+class DataError(CflowError):
+    """A data set, image or mask cannot be used."""
+
+
+class ImageError(DataError):
+    """One image file cannot be used."""
+
+
+class MaskError(DataError):
+    """One ground-truth mask does not fit its image."""
+
+
+class SettingsError(CflowError, ValueError):
+    """A setting has a value it cannot have."""
+
+
+class WeightsError(CflowError):
+    """The backbone's pretrained weights are not to be had."""
+
+
+class ModelFileError(CflowError):
+    """A model file is missing, damaged, foreign, or newer than this version reads."""
+
+
+class TrainingError(CflowError):
+    """Training cannot go on."""
+
+
+class DivergenceError(TrainingError):
+    """The likelihood became NaN or infinite."""

@@ -1,0 +1,1 @@
+"""Honest numbers: streaming metrics, evaluation of a data set, figures, the report."""

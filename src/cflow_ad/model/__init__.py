@@ -1,0 +1,1 @@
+"""The method: encoder, positions, conditional flow, scoring, and the file they are kept in."""
