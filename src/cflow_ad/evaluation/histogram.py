@@ -1,0 +1,157 @@
+"""A histogram of any number of pixel scores that needs no range and a fixed amount of memory.
+
+Read as an integer, a float's bits keep the order of the floats (once those of negative numbers
+are turned round). Dropping the lowest `shift` bits of these keys leaves bins of constant
+*relative* width: fine where scores are tiny, as those of most good pixels are, and wide where they
+are large, with no range to know beforehand. Only stretches of keys that occur, the pages, take up
+memory, and `shift` is the smallest with which they fit. So a few scores, or scores that lie close
+together, are counted exactly, and what is counted follows from the scores alone: neither their
+order nor the way they were split up and merged has a part in it.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cflow_ad.evaluation.curves import Counts, Floats
+
+Keys = NDArray[np.uint32]
+Scores = NDArray[np.float32]
+
+KEY_BITS = 32
+PAGE_BITS = 11  # a page is this many bits of bins
+MAX_PAGES = 256  # with three columns of 8 bytes: 12 MiB at most
+
+ZERO = np.uint32(1 << 31)  # the key of zero, and in a score the bit of the sign
+FINITE = np.uint32(0x00800001), np.uint32(0xFF7FFFFF)  # keys of the extreme finite scores
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """The bins that hold a pixel, from the highest scores to the lowest."""
+
+    lowest: Scores  #: the lowest score (n,) that falls in each bin
+    highest: Scores  #: the highest score (n,) that falls in each bin
+    good: Counts  #: good pixels (n,)
+    defect: Counts  #: defective pixels (n,)
+    overlap: Floats  #: area of defective regions (n,), each region's own area being 1
+
+
+class ScoreHistogram:
+    """Good pixels, defective pixels and region area by score.
+
+    >>> histogram = ScoreHistogram()
+    >>> histogram.add(np.array([0.5, 2.0], np.float32), np.array([False, True]), np.array([1.0]))
+    >>> histogram.bins().lowest.tolist(), histogram.bins().defect.tolist()
+    ([2.0, 0.5], [1, 0])
+    """
+
+    def __init__(self) -> None:
+        self._open(0, np.empty(0, np.uint32))
+
+    def add(self, scores: Scores, is_defect: NDArray[np.bool_], overlap: Floats) -> None:
+        """Count pixels.
+
+        Args:
+            scores: one for each pixel (n,), finite.
+            is_defect: whether each pixel is defective (n,).
+            overlap: for each defective pixel (d,), its share of its region's area.
+        """
+        keys = _keys(scores)
+        self._make_room(keys)
+        bins = self._locate(keys)
+        size = self._good.size
+        every = np.bincount(bins, minlength=size)
+        if overlap.size == 0:
+            self._good += every
+            return
+        bins = bins[is_defect]
+        defect = np.bincount(bins, minlength=size)
+        self._good += every - defect
+        self._defect += defect
+        self._overlap += np.bincount(bins, overlap, minlength=size)
+
+    def merge(self, other: ScoreHistogram) -> ScoreHistogram:
+        """A new histogram of the pixels of both."""
+        both = ScoreHistogram()
+        both._open(max(self._shift, other._shift), np.empty(0, np.uint32))
+        both._make_room(np.concatenate([self._occupied(), other._occupied()]))
+        both._take(self)
+        both._take(other)
+        return both
+
+    def bins(self) -> Bins:
+        """What was counted, leaving out empty bins."""
+        keys = self._occupied()[::-1]
+        at = self._locate(keys)
+        last = keys | np.uint32((1 << self._shift) - 1)
+        return Bins(
+            _scores(keys), _scores(last), self._good[at], self._defect[at], self._overlap[at]
+        )
+
+    def _open(self, shift: int, pages: Keys) -> None:
+        """Start empty, with these pages (in rising order) of bins of 2**shift keys each."""
+        self._shift = shift
+        self._pages = pages
+        # Where a page's bins start, by the page's number; -1 for pages that are not there.
+        self._start = np.full(1 << (KEY_BITS - PAGE_BITS - shift), -1, np.int32)
+        self._start[pages] = np.arange(pages.size) << PAGE_BITS
+        size = pages.size << PAGE_BITS
+        self._good = np.zeros(size, np.int64)
+        self._defect = np.zeros(size, np.int64)
+        self._overlap = np.zeros(size, np.float64)
+
+    def _make_room(self, keys: Keys) -> None:
+        """Have a page for each of the keys (n,), on a coarser grid if there would be too many."""
+        pages = keys >> np.uint32(self._shift + PAGE_BITS)
+        unseen = np.unique(pages[self._start[pages] < 0])
+        if unseen.size == 0:
+            return
+        pages = np.unique(np.concatenate([self._pages, unseen]))
+        shift = self._shift
+        while pages.size > MAX_PAGES:
+            pages = np.unique(pages >> np.uint32(1))
+            shift += 1
+        before = copy(self)  # shallow: opening pages replaces the arrays and leaves these be
+        self._open(shift, pages)
+        self._take(before)
+
+    def _take(self, other: ScoreHistogram) -> None:
+        """Add what `other`, whose grid is no coarser and whose pages all exist here, holds."""
+        keys = other._occupied()
+        here, there = self._locate(keys), other._locate(keys)
+        np.add.at(self._good, here, other._good[there])
+        np.add.at(self._defect, here, other._defect[there])
+        np.add.at(self._overlap, here, other._overlap[there])
+
+    def _locate(self, keys: Keys) -> NDArray[np.int32]:
+        """The bin (n,) of each key (n,)."""
+        keys = keys >> np.uint32(self._shift)
+        bins: NDArray[np.int32] = self._start[keys >> PAGE_BITS]
+        bins += keys.view(np.int32) & ((1 << PAGE_BITS) - 1)
+        return bins
+
+    def _occupied(self) -> Keys:
+        """The first key of each bin that holds a pixel (n,), in rising order."""
+        bins = np.flatnonzero(self._good + self._defect)
+        within = (bins & ((1 << PAGE_BITS) - 1)).astype(np.uint32)
+        keys: Keys = ((self._pages[bins >> PAGE_BITS] << PAGE_BITS) | within) << self._shift
+        return keys
+
+
+def _keys(scores: Scores) -> Keys:
+    """Integers (n,) in the order of the scores (n,), equal where the scores are equal."""
+    bits = scores.view(np.uint32)
+    negative = (bits.view(np.int32) >> np.int32(31)).view(np.uint32)  # all ones or all zeros
+    # Zero plus or minus the magnitude, which makes -0.0 the same as 0.0. (x ^ -1) - (-1) is -x.
+    return ZERO + (((bits & ~ZERO) ^ negative) - negative)
+
+
+def _scores(keys: Keys) -> Scores:
+    """The scores (n,) of keys (n,), those beyond the largest finite score brought back to it."""
+    keys = np.clip(keys, *FINITE)
+    return np.where(keys >= ZERO, keys - ZERO, (ZERO - keys) | ZERO).view(np.float32)

@@ -1,0 +1,301 @@
+"""How well scores tell defects from good: exact for images, streaming for pixels.
+
+An item is called anomalous when its score is strictly greater than the threshold, here as
+everywhere in this package. Where one of the two kinds is missing there is nothing to tell apart:
+the metrics are `nan` and the curves empty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from cflow_ad.evaluation import curves
+from cflow_ad.evaluation.curves import Counts, Curve, Floats
+from cflow_ad.evaluation.histogram import ScoreHistogram
+
+DIAGONALS_TOUCH = np.ones((3, 3), dtype=np.bool_)  # 8-connectivity, as in MVTec's own evaluation
+NOTHING = Curve(np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True)
+class ScoreMetrics:
+    """How well image scores tell defective images from good ones."""
+
+    auroc: float  #: chance that a defective image scores above a good one, in [0, 1]
+    average_precision: float  #: mean precision over recall, in [0, 1]
+    best_f1: float  #: F1 of the threshold that has the best, in (0, 1]
+    best_f1_threshold: float  #: the threshold that has it
+    roc: Curve  #: false positive rate (x), true positive rate (y)
+    precision_recall: Curve  #: recall (x), precision (y)
+
+
+@dataclass(frozen=True)
+class PixelResult:
+    """How well anomaly maps tell defective pixels from good ones.
+
+    AUPRO, the area under the per-region overlap curve, is the mean share found of a defect over the
+    false positive rates up to a limit, every connected region counting the same whatever its area:
+    Bergmann et al., "Uninformed Students: Student-Teacher Anomaly Detection with Discriminative
+    Latent Embeddings" (CVPR 2020), and, as computed here, "The MVTec Anomaly Detection Dataset"
+    (IJCV 2021).
+    """
+
+    auroc: float  #: chance that a defective pixel scores above a good one, in [0, 1]
+    average_precision: float  #: mean precision over recall, in [0, 1]
+    best_f1: float  #: F1 of the threshold that has the best, in (0, 1]
+    best_f1_threshold: float  #: the threshold that has it
+    aupro: (
+        float  #: area under the per-region overlap curve up to the limit, over the limit, in [0, 1]
+    )
+    n_pixels: int  #: pixels in all
+    n_defect_pixels: int  #: defective pixels
+    n_regions: int  #: connected defective regions
+    roc: Curve  #: false positive rate (x), true positive rate (y), thinned for drawing
+    precision_recall: Curve  #: recall (x), precision (y), thinned for drawing
+    pro: Curve  #: false positive rate (x), up to the limit, per-region overlap (y), thinned
+
+
+def image_metrics(scores: ArrayLike, is_defect: ArrayLike) -> ScoreMetrics:
+    """The metrics of image scores, exact, equal scores counting as scikit-learn has them.
+
+    Args:
+        scores: one for each image (n,), higher for more anomalous.
+        is_defect: whether each image is defective (n,).
+
+    Raises:
+        ValueError: the shapes are not the same (n,), or a score is NaN or infinite.
+
+    >>> metrics = image_metrics([0.1, 0.4, 0.3, 0.8], [False, False, True, True])
+    >>> metrics.auroc, metrics.best_f1, 0.1 < metrics.best_f1_threshold < 0.3
+    (0.75, 0.8, True)
+    """
+    score, defect = np.asarray(scores), np.asarray(is_defect, dtype=np.bool_)
+    if score.ndim != 1 or score.shape != defect.shape:
+        raise ValueError(f"scores {score.shape} and is_defect {defect.shape} must both be (n,)")
+    if not np.isfinite(score).all():
+        raise ValueError("image scores hold NaN or infinity")
+    if defect.all() or not defect.any():
+        return ScoreMetrics(math.nan, math.nan, math.nan, math.nan, NOTHING, NOTHING)
+
+    levels, level = np.unique(-score.astype(np.float64), return_inverse=True)
+    every = np.bincount(level)
+    defects = np.bincount(level[defect], minlength=levels.size)
+    goods = every - defects
+    f1, threshold = _best_f1(goods, defects, lowest=-levels, highest=-levels)
+    return ScoreMetrics(
+        auroc=curves.auroc(goods, defects),
+        average_precision=curves.average_precision(goods, defects),
+        best_f1=f1,
+        best_f1_threshold=threshold,
+        roc=curves.roc_curve(goods, defects),
+        precision_recall=curves.precision_recall_curve(goods, defects),
+    )
+
+
+class PixelMetrics:
+    """Pixel metrics of any number of anomaly maps, of any sizes, in a few MB of memory.
+
+    Pixels are counted in a histogram that needs no range (see `histogram`). Few distinct scores,
+    or scores close together, are exact. Otherwise bins are about 1e-4 of their scores wide, which
+    leaves AUROC within 1e-5 and the others within 1e-4 of the exact values, however skewed the
+    scores; differences of up to 1e-3 take maps that span many orders of magnitude *and* crowd much
+    of both kinds into a few bins, as at the upper end of a saturated scale. The result depends
+    neither on the order of the maps nor on how they were split up and merged, but for the last
+    bits of AUPRO's float sums.
+
+    Args:
+        fpr_limit: the false positive rate up to which AUPRO is integrated, in (0, 1]. Published
+            numbers use 0.3.
+
+    Raises:
+        ValueError: `fpr_limit` is out of range.
+
+    >>> metrics = PixelMetrics()
+    >>> metrics.update([[0.1, 0.2], [0.3, 0.9]], [[False, False], [False, True]])
+    >>> metrics.compute().auroc
+    1.0
+    """
+
+    def __init__(self, fpr_limit: float = 0.3) -> None:
+        if not 0 < fpr_limit <= 1:
+            raise ValueError(f"fpr_limit must be in (0, 1], not {fpr_limit}")
+        self.fpr_limit = fpr_limit
+        self._histogram = ScoreHistogram()
+        self._n_regions = 0
+
+    def update(self, anomaly_map: ArrayLike, mask: ArrayLike) -> None:
+        """Count the pixels of one image.
+
+        Args:
+            anomaly_map: a score for each pixel (H, W), counted in single precision.
+            mask: the pixels that are defective (H, W), none for a good image. Pixels that touch,
+                if only at a corner, belong to one region.
+
+        Raises:
+            ValueError: the shapes are not the same (H, W), or a score is NaN or infinite.
+        """
+        with np.errstate(over="ignore"):  # a score too large for float32 is reported below
+            scores = np.asarray(anomaly_map, dtype=np.float32)
+        is_defect = np.asarray(mask, dtype=np.bool_)
+        if scores.ndim != 2 or scores.shape != is_defect.shape:
+            raise ValueError(
+                f"anomaly map {scores.shape} and mask {is_defect.shape} must be of one shape (H, W)"
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError("the anomaly map holds NaN or infinity")
+        overlap, n_regions = _region_shares(is_defect)
+        self._histogram.add(scores.ravel(), is_defect.ravel(), overlap)
+        self._n_regions += n_regions
+
+    def merge(self, other: PixelMetrics) -> PixelMetrics:
+        """New metrics of the images of both, which stay as they are. `a + b` is the same.
+
+        With one of these for the good images and one for each defect type, merging gives the
+        result of a type without a second pass over the maps.
+
+        Raises:
+            ValueError: the two have different `fpr_limit`.
+        """
+        if self.fpr_limit != other.fpr_limit:
+            raise ValueError(f"fpr_limit differs: {self.fpr_limit} and {other.fpr_limit}")
+        both = PixelMetrics(self.fpr_limit)
+        both._histogram = self._histogram.merge(other._histogram)
+        both._n_regions = self._n_regions + other._n_regions
+        return both
+
+    def __add__(self, other: PixelMetrics) -> PixelMetrics:
+        return self.merge(other)
+
+    def compute(self) -> PixelResult:
+        """The metrics of all images so far. More may follow."""
+        bins = self._histogram.bins()
+        n_good, n_defect = int(bins.good.sum()), int(bins.defect.sum())
+        if n_good and n_defect:
+            roc = curves.roc_curve(bins.good, bins.defect)
+            precision_recall = curves.precision_recall_curve(bins.good, bins.defect)
+            pro = curves.pro_curve(bins.good, bins.overlap).up_to(self.fpr_limit)
+            auroc = curves.auroc(bins.good, bins.defect)
+            aupro = min(pro.area / self.fpr_limit, 1.0)
+            average_precision = curves.average_precision(bins.good, bins.defect)
+            f1, threshold = _best_f1(bins.good, bins.defect, bins.lowest, bins.highest)
+        else:
+            roc = precision_recall = pro = NOTHING
+            auroc = aupro = average_precision = f1 = threshold = math.nan
+        return PixelResult(
+            auroc=auroc,
+            average_precision=average_precision,
+            best_f1=f1,
+            best_f1_threshold=threshold,
+            aupro=aupro,
+            n_pixels=n_good + n_defect,
+            n_defect_pixels=n_defect,
+            n_regions=self._n_regions,
+            roc=roc.thinned(),
+            precision_recall=precision_recall.thinned(),
+            pro=pro.thinned(),
+        )
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What became of good and defective items at one threshold. Undefined ratios are `nan`.
+
+    >>> Confusion(tp=3, fp=1, tn=9, fn=1).false_alarm_rate
+    0.1
+    """
+
+    tp: int  #: defective items called anomalous
+    fp: int  #: good items called anomalous
+    tn: int  #: good items passed
+    fn: int  #: defective items passed
+
+    @classmethod
+    def count(cls, is_anomalous: ArrayLike, is_defect: ArrayLike) -> Confusion:
+        """Count what was called anomalous (n,) against what is defective (n,).
+
+        Raises:
+            ValueError: the shapes differ.
+
+        >>> Confusion.count([True, True, False], [True, False, False])
+        Confusion(tp=1, fp=1, tn=1, fn=0)
+        """
+        called, defect = np.asarray(is_anomalous, np.bool_), np.asarray(is_defect, np.bool_)
+        if called.shape != defect.shape:
+            raise ValueError(f"is_anomalous {called.shape} and is_defect {defect.shape} differ")
+        tp = int(np.count_nonzero(called & defect))
+        fp = int(np.count_nonzero(called)) - tp
+        fn = int(np.count_nonzero(defect)) - tp
+        return cls(tp=tp, fp=fp, tn=called.size - tp - fp - fn, fn=fn)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of all items that were judged rightly."""
+        return _ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """The share of items called anomalous that are defective."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """The share of defective items that were called anomalous."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """The share of good items that were called anomalous."""
+        return _ratio(self.fp, self.fp + self.tn)
+
+
+def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Bounds of the rate behind `successes` out of `trials`, right at least `confidence` often.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial" (Biometrika 1934): exact, so wide where trials are few. No trials allow any rate.
+
+    Raises:
+        ValueError: not 0 <= successes <= trials, or `confidence` is not in (0, 1).
+
+    >>> low, high = binomial_interval(0, 100)
+    >>> low, round(high, 4)
+    (0.0, 0.0362)
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes must be in 0..{trials} (trials), not {successes}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), not {confidence}")
+    from scipy.stats import beta  # slow to import, and hardly anything else here needs it
+
+    tail = (1 - confidence) / 2
+    failures = trials - successes
+    low = float(beta.ppf(tail, successes, failures + 1)) if successes else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, failures)) if failures else 1.0
+    return low, high
+
+
+def _best_f1(
+    good: Counts, defect: Counts, lowest: NDArray[np.floating], highest: NDArray[np.floating]
+) -> tuple[float, float]:
+    """The best F1 and its threshold, from counts (n,) and the range of scores (n,) each counts."""
+    f1, last = curves.best_f1(good, defect)
+    unflagged = float(highest[last + 1]) if last + 1 < good.size else None
+    return f1, curves.threshold_between(unflagged, float(lowest[last]))
+
+
+def _region_shares(mask: NDArray[np.bool_]) -> tuple[Floats, int]:
+    """For each defective pixel (d,) its share of its region's area, and the number of regions."""
+    if not mask.any():
+        return np.empty(0), 0
+    labels, n_regions = ndimage.label(mask, structure=DIAGONALS_TOUCH)
+    region = labels[mask]
+    return 1 / np.bincount(region)[region], int(n_regions)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
