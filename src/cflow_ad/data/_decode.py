@@ -1,0 +1,219 @@
+"""From an image file to a decoded Pillow image, or to a sentence that says why not.
+
+Only five formats are opened, told apart by their content and not by their name: a damaged or
+hostile file never reaches one of Pillow's rarer decoders. Any number of threads may read at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import stat
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from cflow_ad.errors import ImageError
+
+MAX_PIXELS = 500_000_000
+"""An image with more pixels is refused before it is decoded: a small file can claim any size."""
+
+# The classes are called directly: Image.open would warn of any image above Pillow's own, global
+# and much lower size limit.
+_DECODERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+)
+_FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
+
+_ORIENTATION_TAG = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+# Pillow warns of damaged metadata, which changes no pixel. A lasting filter for the two modules
+# that do, because warnings.catch_warnings swaps a global and so is not safe among threads.
+_NOISY = r"PIL\.(Tiff|Png)ImagePlugin$"
+_QUIET = ("ignore", None, Warning, re.compile(_NOISY), 0)
+
+
+def _hush_pillow() -> None:
+    if list(warnings.filters[:1]) != [_QUIET]:  # not set, or someone's own stands in front of it
+        warnings.filterwarnings("ignore", module=_NOISY)
+
+
+def load(path: Path) -> Image.Image:
+    """Decode the first frame of a file, as it lies: see `upright`.
+
+    Args:
+        path: A PNG, JPEG, BMP, TIFF or WebP file.
+
+    Returns:
+        An image in the file's own mode that needs its file no more.
+
+    Raises:
+        ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged, cut
+            short, or larger than `MAX_PIXELS`.
+    """
+    _hush_pillow()
+    with _open(path) as file:
+        return _decode(file, path)
+
+
+def finish(image: Image.Image, name: str) -> None:
+    """Decode an image that a caller opened with Pillow, unless it has been decoded.
+
+    Args:
+        image: The image, changed in place.
+        name: What the error calls the image.
+
+    Raises:
+        ImageError: It is damaged, cut short or larger than `MAX_PIXELS`.
+    """
+    check_size(image.size, name)
+    _hush_pillow()
+    path = getattr(image, "filename", "")
+    try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            image.filename = ""  # without it Pillow maps no file, and mapped ones it turns wrongly
+        image.load()
+    except Exception as error:
+        raise damaged(name, error) from error
+    finally:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            image.filename = path
+
+
+def upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    """Turn pixels the way the image's EXIF data says.
+
+    Args:
+        pixels: H x W or H x W x C, as they lie in the file.
+        image: The image that they are from.
+
+    Returns:
+        A view: the same pixels, turned, mirrored or neither.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # EXIF data too damaged to read leave the image as it lies
+        turn = None
+    return turn(pixels) if turn else pixels
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Refuse an image that has no pixels, or more than `MAX_PIXELS`.
+
+    Args:
+        size: Width and height, as Pillow gives them.
+        name: What the error calls the image.
+
+    Raises:
+        ImageError: It is too large or too small.
+    """
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: the image claims {height} x {width} pixels (height x width), more than the "
+            f"{MAX_PIXELS // 1_000_000} million allowed; cut it into tiles, or shrink it"
+        )
+    if width * height == 0:
+        raise ImageError(f"{name}: the image has no pixels; give one of at least 1 x 1")
+
+
+def damaged(name: object, error: Exception) -> ImageError:
+    """Put a decoder's complaint in a sentence.
+
+    Args:
+        name: What the error calls the image.
+        error: What the decoder raised.
+    """
+    return ImageError(
+        f"{name}: the image is damaged or cut short ({reason(error)}); "
+        "copy it again from its source"
+    )
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why something failed.
+
+    Args:
+        error: What was raised.
+    """
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{path}: this is a folder; name an image file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path}: this is a device, not a file; name an image file")
+        if status.st_size == 0:
+            raise ImageError(f"{path}: the file is empty; copy it again from its source")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file; check the path") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: no permission to read it; change who may") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: the file cannot be opened ({reason(error)})") from error
+
+
+def _decode(file: IO[bytes], path: Path) -> Image.Image:
+    try:
+        file.seek(0)
+        head = file.read(16)
+        decoder = next((cls for magic, cls in _DECODERS if magic.match(head)), None)
+        if decoder is None:
+            raise ImageError(f"{path}: this is not a {_FORMATS} image; convert it to one of these")
+        file.seek(0)
+        image = decoder(file)
+        check_size(image.size, str(path))
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _allocate(image)
+        image.load()
+        with contextlib.suppress(SyntaxError, ValueError, struct.error, OSError, LookupError):
+            image.getexif()  # while the file is open; Pillow keeps what it read
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ImageError(
+            f"{path}: the image is too large to decode ({reason(error)}); cut it into tiles"
+        ) from error
+    except Exception as error:  # decoders fed damaged bytes raise almost anything
+        raise damaged(path, error) from error
+    return image
+
+
+def _allocate(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Give a large TIFF its memory, which Pillow's own size check would refuse it."""
+    limit = Image.MAX_IMAGE_PIXELS
+    width, height = int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
+    if limit is not None and width * height > limit:
+        image.im = Image.new(image.mode, (width, height)).im

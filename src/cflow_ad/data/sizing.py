@@ -1,0 +1,221 @@
+"""How an image of any size becomes the network's input, and how a map comes back.
+
+The image is resized, placed at the top left of a canvas whose sides the network can divide, and
+the rest of the canvas is filled by the image's own reflection, which looks like more of the same
+surface where a flat fill would look like an edge. A map of the canvas comes back by the same road.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cflow_ad.errors import ImageError, SettingsError
+
+Mode: TypeAlias = Literal["fit", "pad", "stretch"]
+Shape: TypeAlias = tuple[int, int]
+
+MAX_SIDE = 16384
+"""The longest side, in pixels, that a box can be asked to have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """An image made ready for the network."""
+
+    pixels: NDArray[Any]
+    """The canvas, h x w x 3, from 0 to 255, contiguous; ``uint8`` or ``float32``."""
+
+    valid: Shape
+    """Height and width of the part at the top left that is image; the rest is its reflection."""
+
+    original: Shape
+    """Height and width of the image as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The size that images are brought to before the network sees them.
+
+    >>> sizing = Sizing(256, 256)
+    >>> sizing.valid_shape((500, 1250)), sizing.canvas_shape((500, 1250))
+    ((102, 256), (128, 256))
+    """
+
+    height: int
+    """Height of the box, in pixels, from 1 to 16384."""
+
+    width: int
+    """Width of the box, in pixels, from 1 to 16384."""
+
+    mode: Mode = "fit"
+    """How an image meets the box.
+
+    ``fit``: scaled, up or down, by one factor for both sides to the largest size that fits; the
+    canvas is no larger than it needs to be. ``pad``: the same, but the canvas is the whole box,
+    so every image has one canvas size. ``stretch``: both sides scaled to the box, each on its own.
+    """
+
+    multiple: int = 32
+    """Each side of the canvas is rounded up to a multiple of this, from 1 to 16384."""
+
+    def __post_init__(self) -> None:
+        for field in ("height", "width", "multiple"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise SettingsError(f"size: {field} is {value!r}; give a whole number of pixels")
+            if not 1 <= value <= MAX_SIDE:
+                raise SettingsError(f"size: {field} is {value}; give a number from 1 to {MAX_SIDE}")
+            object.__setattr__(self, field, int(value))
+        if self.mode not in get_args(Mode):
+            raise SettingsError(
+                f"size: mode is {self.mode!r}; give one of {', '.join(get_args(Mode))}"
+            )
+
+    @classmethod
+    def parse(cls, text: str, mode: Mode = "fit", multiple: int = 32) -> Sizing:
+        """Read a size as it is written on a command line.
+
+        Args:
+            text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square.
+            mode: See `Sizing.mode`.
+            multiple: See `Sizing.multiple`.
+
+        Raises:
+            SettingsError: The text is no size, or a value is outside its range.
+
+        >>> Sizing.parse("256x512")
+        Sizing(height=256, width=512, mode='fit', multiple=32)
+        >>> Sizing.parse("256") == Sizing(256, 256)
+        True
+        """
+        match = re.fullmatch(r"\s*(-?[0-9]{1,9})\s*(?:[xX×]\s*(-?[0-9]{1,9})\s*)?", text)
+        if match is None:
+            raise SettingsError(
+                f"size: {text!r} is not a size; write height x width, as in 256x512, "
+                "or one number for a square"
+            )
+        height, width = match.groups()
+        return cls(int(height), int(width or height), mode, multiple)
+
+    def valid_shape(self, original: Shape) -> Shape:
+        """Say what size an image is brought to.
+
+        Args:
+            original: Height and width of the image, at least 1 each.
+
+        Returns:
+            Height and width of the image on its canvas: at least 1, at most the box's.
+        """
+        if self.mode == "stretch":
+            return self.height, self.width
+        height, width = original
+        if self.height * width <= self.width * height:
+            return self.height, _scaled(width, self.height, height)
+        return _scaled(height, self.width, width), self.width
+
+    def canvas_shape(self, original: Shape) -> Shape:
+        """Say what size of canvas an image gets.
+
+        Args:
+            original: Height and width of the image, at least 1 each.
+
+        Returns:
+            Height and width, each a multiple of `multiple`.
+        """
+        height, width = self.valid_shape(original)
+        if self.mode == "pad":
+            height, width = self.height, self.width
+        return _round_up(height, self.multiple), _round_up(width, self.multiple)
+
+    def prepare(self, image: NDArray[Any]) -> Canvas:
+        """Put an image on its canvas.
+
+        Resizing is bilinear, averaging where it shrinks, so that no pixel is skipped. An image
+        that has the right size already keeps its pixels exactly.
+
+        Args:
+            image: Pixels, H x W x 3, from 0 to 255, ``uint8`` or ``float32``.
+
+        Returns:
+            The canvas, of the image's own type.
+
+        Raises:
+            ImageError: The array has another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ImageError(f"the image array: its shape is {image.shape}; it has to be H x W x 3")
+        if image.dtype not in (np.uint8, np.float32):
+            raise ImageError(f"the image array: its type is {image.dtype}, not uint8 or float32")
+        original = (image.shape[0], image.shape[1])
+        valid = self.valid_shape(original)
+        if valid == original:
+            resized = image
+        elif image.dtype == np.uint8:
+            resized = _resize(image, valid)
+        else:
+            resized = np.stack([_resize(image[..., c], valid) for c in range(3)], axis=2)
+        return Canvas(_reflect(resized, self.canvas_shape(original)), valid, original)
+
+    def restore(
+        self, values: NDArray[np.float32], where: Canvas | tuple[Shape, Shape]
+    ) -> NDArray[np.float32]:
+        """Bring a map of the canvas back to the image's own size.
+
+        Bilinear, so no value leaves the range of the map's; where the image was enlarged for the
+        network, the map shrinks on its way back, and each pixel is an average.
+
+        Args:
+            values: The map, h x w, as large as the canvas.
+            where: The image's canvas, or only its `Canvas.valid` and `Canvas.original`.
+
+        Returns:
+            The map, H x W.
+
+        Raises:
+            ValueError: The map or `where` is not of this sizing's making.
+        """
+        valid, original = (where.valid, where.original) if isinstance(where, Canvas) else where
+        if valid != self.valid_shape(original) or values.shape != self.canvas_shape(original):
+            raise ValueError(
+                f"the map is {values.shape} with {valid} valid, but {self} makes of {original} "
+                f"a canvas of {self.canvas_shape(original)} with {self.valid_shape(original)}"
+            )
+        return _resize(values[: valid[0], : valid[1]].astype(np.float32, copy=False), original)
+
+
+def _scaled(side: int, numerator: int, denominator: int) -> int:
+    """Scale a side by a fraction, in whole numbers, so that no platform rounds another way."""
+    return max(1, (2 * side * numerator + denominator) // (2 * denominator))
+
+
+def _round_up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _resize(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    if array.shape[:2] == shape:
+        return array.copy()
+    image = Image.fromarray(np.ascontiguousarray(array))
+    return np.array(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def _reflect(image: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """Continue an image to the right and downwards by mirroring it as often as it takes."""
+    rows, columns = (_mirrored(n, size) for n, size in zip(shape, image.shape[:2], strict=True))
+    if shape[1] > image.shape[1]:
+        image = image[:, columns]
+    if shape[0] > image.shape[0]:
+        image = image[rows]
+    return np.ascontiguousarray(image)
+
+
+def _mirrored(length: int, period: int) -> NDArray[np.intp]:
+    """Number `length` places as 0, 1, ..., period - 1, period - 1, ..., 1, 0, 0, 1, ..."""
+    index = np.arange(length) % (2 * period)
+    return np.minimum(index, 2 * period - 1 - index)

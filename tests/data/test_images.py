@@ -1,0 +1,550 @@
+"""Laws of reading images: one scale, one orientation, and a plain sentence for every bad file."""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, TiffImagePlugin
+
+from cflow_ad.data.images import IMAGE_SUFFIXES, as_image, list_images, read_image, read_mask
+from cflow_ad.errors import DataError, ImageError, MaskError
+
+H, W = 5, 7
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (H, W), dtype=np.uint8)
+GREY16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
+SMOOTH = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+
+
+def save(path, image, **options):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def with_orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def chunk(kind, data):
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def png_header(width, height):
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr)
+
+
+# What is read
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "webp", "PNG"])
+def test_every_lossless_format_gives_the_same_pixels(tmp_path, suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    pixels = read_image(save(tmp_path / f"a.{suffix}", RGB, **options))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, RGB)
+
+
+def test_a_jpeg_is_close_and_the_name_does_not_matter(tmp_path):
+    path = save(tmp_path / "a.png", SMOOTH, format="JPEG", quality=95)
+    assert np.abs(read_image(path).astype(int) - SMOOTH).max() < 16
+
+
+def test_pixels_are_contiguous_and_writeable(tmp_path):
+    for path in (save(tmp_path / "a.png", RGB), save(tmp_path / "b.png", GREY16)):
+        assert read_image(path).flags.carray
+    frozen = RGB.copy()
+    frozen.flags.writeable = False
+    for array in (frozen, RGB[:, ::-1], GREY, np.asfortranarray(RGB)):
+        assert as_image(array).flags.carray
+
+
+def test_grey_is_repeated(tmp_path):
+    pixels = read_image(save(tmp_path / "a.png", GREY))
+    np.testing.assert_array_equal(pixels, np.stack([GREY] * 3, axis=2))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_keeps_its_precision_on_the_8_bit_scale(tmp_path, suffix):
+    pixels = read_image(save(tmp_path / f"a.{suffix}", GREY16))
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(pixels * 257), np.stack([GREY16] * 3, axis=2))
+    same = read_image(save(tmp_path / f"b.{suffix}", GREY.astype(np.uint16) * 257))
+    np.testing.assert_array_equal(same[..., 0], GREY)
+
+
+def test_a_dark_16_bit_image_stays_dark(tmp_path):
+    assert read_image(save(tmp_path / "a.png", np.full((3, 3), 257, np.uint16))).max() == 1
+
+
+def test_big_endian_16_bit_tiff(tmp_path):
+    big = Image.frombytes("I;16B", (W, H), GREY16.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.tif", big)), as_image(GREY16))
+
+
+def test_32_bit_integers_are_accepted_within_16_bits(tmp_path):
+    inside = read_image(save(tmp_path / "a.tif", GREY16.astype(np.int32)))
+    np.testing.assert_array_equal(inside, as_image(GREY16))
+    for i, value in enumerate((-1, 65536)):
+        path = save(tmp_path / f"{i}.tif", np.full((2, 2), value, np.int32))
+        with pytest.raises(ImageError, match=rf"{value}.*outside 16 bits"):
+            read_image(path)
+
+
+def test_one_bit(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(GREY > 127))
+    np.testing.assert_array_equal(read_image(path)[..., 1], np.where(GREY > 127, 255, 0))
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_transparent_pixels_lie_on_black(tmp_path, suffix):
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    rgba = np.dstack([RGB, GREY])
+    pixels = read_image(save(tmp_path / f"a.{suffix}", rgba, **options))
+    np.testing.assert_array_equal(pixels, np.rint(RGB * (GREY[..., None] / 255)))
+    rgba[..., 3] = 0
+    assert not read_image(save(tmp_path / f"b.{suffix}", rgba, **options)).any()
+
+
+def test_grey_with_alpha(tmp_path):
+    image = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(RGB[..., 0])])
+    expected = np.rint(GREY * (RGB[..., 0] / 255))
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", image))[..., 2], expected)
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0, 128])])
+def test_palette_with_transparency(tmp_path, transparency):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 100, 100, 200])
+    pixels = read_image(save(tmp_path / "a.png", image, transparency=transparency))
+    last = [100, 100, 200] if transparency == 1 else [50, 50, 100]
+    np.testing.assert_array_equal(pixels, [[[10, 20, 30], [0, 0, 0], last]])
+
+
+@pytest.mark.parametrize(("array", "key"), [(RGB, (1, 2, 3)), (GREY, 7), (GREY16, 7)])
+def test_a_transparent_colour_is_black(tmp_path, array, key):
+    array = array.copy()
+    array[array == 7] = 8
+    array[0, 0] = key
+    pixels = read_image(save(tmp_path / "a.png", array, transparency=key))
+    expected = as_image(array)
+    expected[0, 0] = 0
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_cmyk_jpeg(tmp_path):
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    pixels = read_image(save(tmp_path / "a.jpg", cmyk, quality=100))
+    assert pixels.shape == (16, 16, 3)
+    assert np.abs(pixels.astype(int) - (255, 0, 0)).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB", "HSV"])
+def test_other_colour_spaces_come_back_as_rgb(mode):
+    back = as_image(Image.fromarray(SMOOTH).convert(mode))
+    assert np.abs(back.astype(int) - SMOOTH).max() <= 8
+
+
+MODES = ["1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "LA", "La"]
+MODES += ["PA", "I", "I;16", "I;16B", "I;16L"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_with_a_known_white_is_read(mode):
+    pixels = as_image(Image.new(mode, (W, H)))
+    assert pixels.shape == (H, W, 3)
+    assert 0 <= pixels.min() <= pixels.max() <= 255
+
+
+def test_several_frames_give_the_first(tmp_path):
+    second = Image.fromarray(255 - RGB)
+    for name, options in [("a.tif", {}), ("a.png", {}), ("a.webp", {"lossless": True})]:
+        path = save(tmp_path / name, RGB, save_all=True, append_images=[second], **options)
+        with Image.open(path) as image:
+            assert image.n_frames == 2
+        np.testing.assert_array_equal(read_image(path), RGB)
+
+
+@pytest.mark.parametrize("array", [RGB, GREY, GREY16], ids=["rgb", "grey", "grey16"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_all_orientations_give_the_upright_image(tmp_path, array, suffix, value):
+    # The transposition that undoes each orientation, and so, backwards, the one that makes it.
+    lying = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[value](array)
+    path = tmp_path / f"a.{suffix}"
+    save(path, np.ascontiguousarray(lying), exif=with_orientation(value))
+    np.testing.assert_array_equal(read_image(path), as_image(array))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(as_image(image), as_image(array))
+        assert str(image.filename) == str(path)
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), array)
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_jpeg_orientation(tmp_path, value):
+    plain = read_image(save(tmp_path / "a.jpg", SMOOTH[:32]))
+    path = save(tmp_path / "b.jpg", SMOOTH[:32], exif=with_orientation(value))
+    assert read_image(path).shape == ((32, 64, 3) if value < 5 else (64, 32, 3))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert plain.sum() == expected.sum()
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"rubbish"])
+def test_damaged_exif_is_read_as_upright_without_a_word(tmp_path, exif, recwarn):
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", RGB, exif=exif)), RGB)
+    assert read_image(save(tmp_path / "a.jpg", RGB, exif=exif)).shape == RGB.shape
+    assert not recwarn.list
+
+
+def test_pillow_warnings_neither_leak_nor_stop_the_reading(tmp_path):
+    # Two numbers where the orientation has one: Pillow warns, and takes neither.
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x0112, 3, 2, 1, 1, 0)
+    path = save(tmp_path / "a.png", RGB, exif=exif)
+    with pytest.warns(UserWarning, match="too many entries"), Image.open(path) as image:
+        image.getexif().get(0x0112)
+    for action in ("error", "always"):
+        for source in (path, Image.open(path)):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter(action)
+                assert as_image(source).shape == RGB.shape
+            assert not caught
+
+
+def test_other_warnings_are_left_alone(tmp_path):
+    read_image(save(tmp_path / "a.png", RGB))
+    with pytest.warns(UserWarning, match="mine"):
+        warnings.warn("mine", stacklevel=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20000, 100), (1, 4000)])
+def test_any_shape(tmp_path, shape):
+    path = save(tmp_path / "a.png", np.zeros(shape, np.uint8), compress_level=1)
+    assert read_image(path).shape == (*shape, 3)
+
+
+def test_a_tiff_above_pillows_limit_is_read(tmp_path, monkeypatch):
+    paths = [
+        save(tmp_path / "a.tif", RGB, exif=with_orientation(6)),
+        save(tmp_path / "b.tif", GREY16, compression="tiff_lzw"),
+        save(tmp_path / "c.tif", Image.fromarray(RGB).convert("P")),
+    ]
+    before = [read_image(path) for path in paths]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for path, expected in zip(paths, before, strict=True):
+        np.testing.assert_array_equal(read_image(path), expected)
+    assert read_image(save(tmp_path / "a.png", RGB)).shape == RGB.shape
+
+
+def test_threads_read_what_one_reads(tmp_path):
+    paths = [
+        save(tmp_path / "a.png", RGB),
+        save(tmp_path / "b.tif", GREY16, compression="tiff_lzw"),
+        save(tmp_path / "c.jpg", SMOOTH, exif=with_orientation(6)),
+        save(tmp_path / "d.webp", SMOOTH),
+    ]
+    alone = [read_image(path) for path in paths]
+    filters, barrier = list(warnings.filters), threading.Barrier(4)
+
+    def read_all(_):
+        barrier.wait()
+        return [read_image(path) for path in paths * 5]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(read_all, range(4)):
+            for pixels, expected in zip(found, alone * 5, strict=True):
+                np.testing.assert_array_equal(pixels, expected)
+    assert list(warnings.filters) == filters
+
+
+# Images in memory
+
+
+def test_a_path_a_pillow_image_and_an_array_agree(tmp_path):
+    for array in (RGB, GREY, GREY16, np.dstack([RGB, GREY])):
+        path = save(tmp_path / "a.png", array)
+        with Image.open(path) as image:
+            for source in (path, str(path), image, Image.fromarray(array), array):
+                np.testing.assert_array_equal(as_image(source), read_image(path))
+
+
+def test_arrays():
+    np.testing.assert_array_equal(as_image(GREY[..., None]), as_image(GREY))
+    assert as_image(RGB) is RGB
+    floats = RGB.astype(np.float32) / 2
+    assert as_image(floats) is floats
+    np.testing.assert_array_equal(as_image(GREY16.astype(">u2")), as_image(GREY16))
+    opaque = np.dstack([floats, np.full((H, W), 255, np.float32)])
+    np.testing.assert_array_equal(as_image(opaque), floats)
+    half = np.dstack([RGB, np.full((H, W), 51, np.uint8)]).astype(np.float32)
+    np.testing.assert_allclose(as_image(half), RGB / 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((2, 2), np.nan, np.float32), "NaN"),
+        (np.full((2, 2), np.inf, np.float32), "infinite"),
+        (np.full((2, 2), -1, np.float32), "scale them to 0 to 255"),
+        (np.full((2, 2), 256, np.float32), "scale them to 0 to 255"),
+        (np.zeros((2, 2)), "float64"),
+        (np.full((2, 2), np.nan), "float64"),
+        (np.zeros((2, 2), bool), "bool"),
+        (np.zeros((2, 2), np.int32), "int32"),
+        (np.zeros((2, 2), object), "object"),
+        (np.zeros((3, 8, 8), np.uint8), "channels in the last place"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "channels in the last place"),
+        (np.zeros(4, np.uint8), "H x W"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.broadcast_to(np.uint8(0), (30000, 30000)), "500 million"),
+    ],
+)
+def test_unusable_arrays(array, message):
+    with pytest.raises(ImageError, match=message):
+        as_image(array)
+
+
+@pytest.mark.parametrize("source", [None, 3, [1, 2], b"bytes"])
+def test_not_an_image_at_all(source):
+    with pytest.raises(ImageError, match="a path, a Pillow image or a numpy array"):
+        as_image(source)
+
+
+# Bad files
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def encoded(array, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, **options)
+    return buffer.getvalue()
+
+
+NOISE = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+BAD_FILES = {
+    "missing": (lambda p: p, "no such file"),
+    "folder": (lambda p: p.mkdir() or p, "is a folder"),
+    "below a file": (lambda p: write(p, b"x") / "b.png", "cannot be opened"),
+    "nul in the name": (lambda p: Path(f"{p}\0"), "cannot be opened"),
+    "empty": (lambda p: write(p, b""), "is empty"),
+    "text": (lambda p: write(p, b"hello, world"), "not a PNG"),
+    "only a signature": (lambda p: write(p, b"BM"), "damaged"),
+    "gif": (lambda p: write(p, encoded(RGB, format="GIF")), "not a PNG"),
+    "truncated png": (lambda p: write(p, encoded(NOISE, format="PNG")[:-5000]), "cut short"),
+    "truncated jpeg": (lambda p: write(p, encoded(NOISE, format="JPEG")[:-900]), "cut short"),
+    "truncated webp": (lambda p: write(p, encoded(NOISE, format="WEBP")[:-900]), "cut short"),
+    "truncated bmp": (lambda p: write(p, encoded(NOISE, format="BMP")[:-900]), "cut short"),
+    "truncated tiff": (lambda p: write(p, encoded(NOISE, format="TIFF")[:5000]), "cut short"),
+    "truncated lzw": (
+        lambda p: write(p, encoded(NOISE, format="TIFF", compression="tiff_lzw")[:-900]),
+        "cut short",
+    ),
+    "png header only": (lambda p: write(p, png_header(4, 4)), "cut short"),
+    "png with a broken chunk": (
+        lambda p: write(p, png_header(4, 4) + chunk(b"IDAT", b"rubbish") + chunk(b"IEND", b"")),
+        "damaged",
+    ),
+    "huge header": (
+        lambda p: write(p, png_header(60000, 60000) + chunk(b"IDAT", b"")),
+        "500 million",
+    ),
+    "huge webp": (
+        lambda p: write(p, b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\xff\xff\xff\x0f" + bytes(9)),
+        "too large|cut short",  # older Pillows find out later
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files_are_one_plain_sentence(tmp_path, kind):
+    make, message = BAD_FILES[kind]
+    path = make(tmp_path / "bad.png")
+    for read in (read_image, as_image, lambda p: read_mask(p, (4, 4))):
+        with pytest.raises(ImageError, match=message) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "TIFF"}, {"format": "JPEG"}])
+def test_damage_anywhere_is_an_image_error_or_an_image(tmp_path, options):
+    whole = encoded(NOISE[:16, :16], **options)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole[: rng.integers(12, len(whole) + 1)])
+        for _ in range(3):
+            data[rng.integers(8, len(data))] = rng.integers(256)
+        try:
+            pixels = read_image(write(tmp_path / "a", bytes(data)))
+        except ImageError:
+            continue
+        assert pixels.shape[2] == 3
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", RGB)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match=r"a\.png: no permission"):
+        read_image(path)
+
+
+def test_too_little_memory(tmp_path, monkeypatch):
+    def refuse(self):
+        raise MemoryError
+
+    path = save(tmp_path / "a.tif", RGB)
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", refuse)
+    with pytest.raises(ImageError, match="too large to decode"):
+        read_image(path)
+
+
+def test_float_images_have_no_fixed_white(tmp_path):
+    values = np.zeros((3, 3), np.float32)
+    path = save(tmp_path / "a.tif", values)
+    with pytest.raises(ImageError, match="no fixed white; convert it to 8 or 16 bit"):
+        read_image(path)
+    values[1, 1] = np.nan
+    with pytest.raises(ImageError, match="contains NaN; convert"):
+        read_image(save(tmp_path / "b.tif", values))
+
+
+def test_a_pillow_image_whose_file_is_cut_short(tmp_path):
+    path = write(tmp_path / "a.png", encoded(NOISE, format="PNG")[:-5000])
+    with Image.open(path) as image, pytest.raises(ImageError, match=r"a\.png.*cut short"):
+        as_image(image)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_a_mask_is_what_is_not_zero(tmp_path, white):
+    expected = GREY > 127
+    for i, dtype in enumerate((np.uint8, np.uint16, np.int32, np.float32)):
+        path = save(tmp_path / f"{i}.tif", expected.astype(dtype) * dtype(white))
+        mask = read_mask(path, (H, W))
+        assert mask.dtype == bool
+        np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(
+        read_mask(save(tmp_path / "a.png", Image.fromarray(expected)), (H, W)), expected
+    )
+
+
+def test_any_channel_counts_and_alpha_does_not(tmp_path):
+    rgba = np.zeros((2, 2, 4), np.uint8)
+    rgba[0, 1, 2] = 9  # blue, and wholly transparent
+    rgba[1, 0, 3] = 255  # black, and opaque
+    mask = read_mask(save(tmp_path / "a.png", rgba), (2, 2))
+    np.testing.assert_array_equal(mask, [[False, True], [False, False]])
+    grey = Image.fromarray(rgba).convert("LA")
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "b.png", grey), (2, 2)), mask)
+
+
+def test_a_palette_mask_goes_by_its_colours(tmp_path):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0, 0, 9, 0])
+    mask = read_mask(save(tmp_path / "a.png", image), (1, 3))
+    np.testing.assert_array_equal(mask, [[True, False, True]])
+
+
+def test_a_mask_is_turned_as_its_image_is(tmp_path):
+    image = save(tmp_path / "a.png", GREY, exif=with_orientation(6))
+    mask = save(tmp_path / "m.png", GREY // 128 * 255, exif=with_orientation(6))
+    np.testing.assert_array_equal(read_mask(mask, (W, H)), read_image(image)[..., 0] > 127)
+
+
+def test_unusable_masks(tmp_path):
+    path = save(tmp_path / "a.png", GREY)
+    with pytest.raises(MaskError, match=r"a\.png: the mask is 5 x 7 .* its image is 7 x 5"):
+        read_mask(path, (W, H))
+    with pytest.raises(MaskError, match="cannot be a JPEG"):
+        read_mask(save(tmp_path / "a.jpg", GREY), (H, W))
+    with pytest.raises(MaskError, match="NaN"):
+        read_mask(save(tmp_path / "a.tif", np.full((H, W), np.nan, np.float32)), (H, W))
+
+
+# Folders
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_images_are_listed_in_natural_order(tmp_path):
+    touch(tmp_path, "10.png", "2.PNG", "1.jpeg", "b2.tif", "B1.webp", "a.txt", ".3.png", "._2.png")
+    (tmp_path / "folder.png").mkdir()
+    names = [path.name for path in list_images(tmp_path)]
+    assert names == ["1.jpeg", "2.PNG", "10.png", "B1.webp", "b2.tif"]
+    assert all(path.parent == tmp_path for path in list_images(str(tmp_path)))
+
+
+def test_recursive_listing(tmp_path):
+    touch(tmp_path, "c10/1.png", "c2/d/1.png", "c2/2.png", "1.png", ".hidden/1.png")
+    (tmp_path / "c2" / "up").symlink_to(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path, True)]
+    assert found == ["1.png", "c2/2.png", "c2/d/1.png", "c10/1.png"]
+    assert [path.name for path in list_images(tmp_path)] == ["1.png"]
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_suffix_is_found(tmp_path, suffix):
+    touch(tmp_path, f"a{suffix}", f"b{suffix.upper()}")
+    assert len(list_images(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "it is empty"),
+        (["a.txt", "b.txt", "c.TXT", "README"], r"3 \.txt files, 1 suffixless file"),
+        (["a.1", "a.2", "a.3", "a.4", "a.5"], "and 2 more"),
+        (["x/1.png", "notes.txt"], "in its sub-folders, such as x"),
+        (["x/1.txt"], "only sub-folders"),
+        ([".a.png"], "it is empty"),
+    ],
+)
+def test_no_images(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(DataError, match=message) as caught:
+        list_images(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: no images there (looked for .bmp .jpeg")
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        list_images(tmp_path / "x")
+    touch(tmp_path, "a.png")
+    with pytest.raises(DataError, match="is a file"):
+        list_images(tmp_path / "a.png")

@@ -1,0 +1,226 @@
+"""Laws of sizing: shapes, the reflected fill, and the way back."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cflow_ad.data.sizing import Sizing
+from cflow_ad.errors import ImageError, SettingsError
+
+MODES = ["fit", "pad", "stretch"]
+SHAPES = [(1, 1), (1, 300), (300, 1), (60, 90), (64, 96), (65, 40), (500, 125), (2000, 10)]
+RNG = np.random.default_rng(0)
+
+
+def image_of(shape, dtype=np.uint8):
+    return RNG.integers(0, 256, (*shape, 3), dtype=np.uint8).astype(dtype)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "height", "width"),
+    [("256x512", 256, 512), ("256", 256, 256), (" 32 X 1 ", 32, 1), ("8×16384", 8, 16384)],
+)
+def test_sizes_are_read_height_first(text, height, width):
+    assert Sizing.parse(text, mode="pad", multiple=8) == Sizing(height, width, "pad", 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a size"),
+        ("axb", "is not a size"),
+        ("256x", "is not a size"),
+        ("256x256x3", "is not a size"),
+        ("25.6", "is not a size"),
+        ("nan", "is not a size"),
+        ("9" * 5000, "is not a size"),
+        ("0", "height is 0"),
+        ("256x0", "width is 0"),
+        ("-5x256", "height is -5"),
+        ("256x16385", "width is 16385; give a number from 1 to 16384"),
+    ],
+)
+def test_bad_sizes(text, message):
+    with pytest.raises(SettingsError, match=message):
+        Sizing.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"height": 2.5}, "height is 2.5; give a whole number"),
+        ({"width": True}, "width is True"),
+        ({"width": "8"}, "width is '8'"),
+        ({"multiple": 0}, "multiple is 0"),
+        ({"mode": "crop"}, "mode is 'crop'; give one of fit, pad, stretch"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        Sizing(**{"height": 8, "width": 8, **settings})
+
+
+def test_numpy_numbers_become_plain_ones():
+    sizing = Sizing(np.int64(8), np.int64(9))
+    assert sizing == Sizing(8, 9)
+    assert type(sizing.height) is int
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (20000, 100), (7, 20000)])
+@pytest.mark.parametrize("box", [(64, 96), (50, 50), (1, 1), (300, 7)])
+def test_fit_keeps_the_ratio_and_fills_the_box(shape, box):
+    sizing = Sizing(*box)
+    valid = sizing.valid_shape(shape)
+    scale = min(box[0] / shape[0], box[1] / shape[1])
+    for side, original, limit in zip(valid, shape, box, strict=True):
+        assert 1 <= side <= limit
+        assert side == 1 or abs(side - original * scale) <= 0.5 + 1e-9
+    assert valid[0] == box[0] or valid[1] == box[1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("multiple", [1, 8, 32])
+def test_canvas_shapes(shape, mode, multiple):
+    sizing = Sizing(50, 70, mode, multiple)
+    canvas, valid = sizing.canvas_shape(shape), sizing.valid_shape(shape)
+    box = (50, 70)
+    for side, inside, whole in zip(canvas, valid, box, strict=True):
+        assert side % multiple == 0
+        needed = inside if mode == "fit" else whole
+        assert needed <= side < needed + multiple
+    if mode == "stretch":
+        assert valid == box
+    if mode == "pad":
+        assert valid == Sizing(50, 70).valid_shape(shape)
+
+
+# There
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_canvas_is_the_image_and_its_reflection(mode, shape, dtype):
+    sizing = Sizing(50, 70, mode)
+    canvas = sizing.prepare(image_of(shape, dtype))
+    assert canvas.original == shape
+    assert canvas.valid == sizing.valid_shape(shape)
+    assert canvas.pixels.shape == (*sizing.canvas_shape(shape), 3)
+    assert canvas.pixels.dtype == dtype
+    assert canvas.pixels.flags.c_contiguous
+    inside = canvas.pixels[: canvas.valid[0], : canvas.valid[1]]
+    missing = [c - v for c, v in zip(canvas.pixels.shape[:2], canvas.valid, strict=True)]
+    expected = np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    np.testing.assert_array_equal(canvas.pixels, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_right_size_passes_unchanged(mode, dtype):
+    image = image_of((64, 96), dtype)
+    np.testing.assert_array_equal(Sizing(64, 96, mode).prepare(image).pixels, image)
+    padded = Sizing(64, 96, mode, multiple=50).prepare(image)
+    np.testing.assert_array_equal(padded.pixels[:64, :96], image)
+
+
+def test_resizing_is_pillows_bilinear_and_float_agrees_with_8_bit():
+    image = image_of((90, 60))
+    sizing = Sizing(32, 32, "stretch")
+    expected = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(sizing.prepare(image).pixels, expected)
+    floats = sizing.prepare(image.astype(np.float32)).pixels
+    assert np.abs(floats - expected).max() <= 1.01  # 8 bit rounds once for each side
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_plain_image_stays_plain(mode, shape, dtype):
+    canvas = Sizing(50, 70, mode).prepare(np.full((*shape, 3), 77, dtype))
+    assert (canvas.pixels == 77).all()
+
+
+def test_views_are_taken_as_they_look():
+    image = image_of((90, 60))
+    sizing = Sizing(32, 32)
+    np.testing.assert_array_equal(
+        sizing.prepare(image[::-1, :, ::-1]).pixels,
+        sizing.prepare(image[::-1, :, ::-1].copy()).pixels,
+    )
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 3), np.uint16),
+    ],
+)
+def test_unusable_arrays(array):
+    with pytest.raises(ImageError, match="the image array"):
+        Sizing(8, 8).prepare(array)
+
+
+# And back
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_maps_come_back_in_the_images_size_and_range(mode, shape):
+    sizing = Sizing(50, 70, mode)
+    canvas = sizing.prepare(image_of(shape))
+    values = RNG.normal(size=sizing.canvas_shape(shape)).astype(np.float32)
+    restored = sizing.restore(values, canvas)
+    assert restored.shape == shape
+    assert restored.dtype == np.float32
+    inside = values[: canvas.valid[0], : canvas.valid[1]]
+    assert inside.min() <= restored.min() <= restored.max() <= inside.max()
+    np.testing.assert_array_equal(restored, sizing.restore(values, (canvas.valid, shape)))
+    for constant in (0.1, 1e-30, -3e30):
+        values[:] = constant
+        assert (sizing.restore(values, canvas) == np.float32(constant)).all()
+
+
+def test_the_reflection_is_left_behind():
+    sizing = Sizing(64, 64, "pad")
+    values = np.full((64, 64), 9, np.float32)
+    values[:32] = 1
+    assert (sizing.restore(values, ((32, 64), (100, 200))) == 1).all()
+
+
+def test_a_map_of_the_images_own_size_is_copied():
+    sizing = Sizing(32, 32)
+    values = RNG.normal(size=(32, 32)).astype(np.float32)
+    restored = sizing.restore(values, ((32, 32), (32, 32)))
+    np.testing.assert_array_equal(restored, values)
+    assert not np.shares_memory(restored, values)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(45, 80), (300, 200)])
+def test_a_place_is_found_again(mode, shape):
+    """A smooth image comes back as itself, so the way there and back moves nothing."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    ramp = (100 * (y + 0.5) / shape[0] + 100 * (x + 0.5) / shape[1]).astype(np.float32)
+    sizing = Sizing(96, 128, mode)
+    canvas = sizing.prepare(np.stack([ramp] * 3, axis=2))
+    restored = sizing.restore(canvas.pixels[..., 0], canvas)
+    assert np.abs(restored - ramp)[8:-8, 8:-8].max() < 0.2
+
+
+def test_a_foreign_map_is_refused():
+    sizing = Sizing(64, 64)
+    with pytest.raises(ValueError, match=r"the map is \(32, 32\)"):
+        sizing.restore(np.zeros((32, 32), np.float32), ((64, 64), (10, 10)))
+    with pytest.raises(ValueError, match="valid"):
+        sizing.restore(np.zeros((64, 64), np.float32), ((64, 32), (10, 10)))
