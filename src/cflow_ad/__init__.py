@@ -1,5 +1,84 @@
-"""Anomaly detection with conditional normalizing flows (CFLOW-AD, WACV 2022)."""
+"""Anomaly detection with conditional normalizing flows (CFLOW-AD, WACV 2022).
+
+Learn what *good* looks like from a folder of good images, then find, outline and score defects::
+
+    from cflow_ad import Detector
+
+    detector = Detector.fit("carpet/train/good")
+    detector.save("carpet.safetensors")
+    result = Detector.load("carpet.safetensors").predict("part.png")
+    result.score, result.is_anomalous, result.anomaly_map, result.mask, result.regions
+
+Names are imported when they are first used, so that `import cflow_ad` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from cflow_ad._version import __version__
+from cflow_ad.errors import (
+    CalibrationWarning,
+    CflowError,
+    DataError,
+    DivergenceError,
+    ImageError,
+    MaskError,
+    ModelFileError,
+    SettingsError,
+    TrainingError,
+    WeightsError,
+)
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from cflow_ad.data.layouts import Dataset, Sample, open_dataset
+    from cflow_ad.detector import Detector
+    from cflow_ad.evaluation.evaluate import Evaluation, evaluate
+    from cflow_ad.model.prediction import Prediction, Region
+    from cflow_ad.settings import Settings
+
+__all__ = [
+    "CalibrationWarning",
+    "CflowError",
+    "DataError",
+    "Dataset",
+    "Detector",
+    "DivergenceError",
+    "Evaluation",
+    "ImageError",
+    "MaskError",
+    "ModelFileError",
+    "Prediction",
+    "Region",
+    "Sample",
+    "Settings",
+    "SettingsError",
+    "TrainingError",
+    "WeightsError",
+    "__version__",
+    "evaluate",
+    "open_dataset",
+]
+
+_HOME = {
+    "Dataset": "data.layouts",
+    "Detector": "detector",
+    "Evaluation": "evaluation.evaluate",
+    "Prediction": "model.prediction",
+    "Region": "model.prediction",
+    "Sample": "data.layouts",
+    "Settings": "settings",
+    "evaluate": "evaluation.evaluate",
+    "open_dataset": "data.layouts",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

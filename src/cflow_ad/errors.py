@@ -14,6 +14,8 @@
 
 A message names the file or field at fault and the way out. The command line prints it as one
 line and exits with status 2; it never shows a traceback for one of these.
+
+One warning is given: `CalibrationWarning`, when the threshold promises less than was asked for.
 """
 
 from __future__ import annotations
@@ -53,3 +55,7 @@ class TrainingError(CflowError):
 
 class DivergenceError(TrainingError):
     """The likelihood became NaN or infinite."""
+
+
+class CalibrationWarning(UserWarning):
+    """The threshold promises less than was asked for."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cflow_ad.data.sizing import Sizing
 from cflow_ad.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cflow_ad.data.sizing import Sizing
 
 _POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
 _AT_LEAST_ONE = ("blocks", "batch_size")
 _NOT_NEGATIVE = ("steps", "smoothing", "seed", "position_channels")
-_FRACTIONS = ("reference_quantile", "false_alarm_rate", "calibration_fraction")
+_FRACTIONS = ("tail_quantile", "false_alarm_rate", "calibration_fraction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +93,11 @@ class Settings:
     feature_budget: float = 2.0
     """GiB of features kept for training; beyond it each image keeps the same share of its own."""
 
-    reference_quantile: float = 0.999
-    """The quantile of good likelihoods that counts as entirely normal, level by level."""
+    tail_quantile: float = 0.001
+    """Good vectors less likely than this quantile of them set the scale of each level: from the
+    median of good likelihoods, which scores 0, down to this quantile, which scores 3."""
 
-    smoothing: float = 0.0
+    smoothing: float = 4.0
     """Standard deviation of a Gaussian over the anomaly map, in pixels of the network's input."""
 
     false_alarm_rate: float = 0.01
@@ -121,6 +128,8 @@ class Settings:
     @property
     def sizing(self) -> Sizing:
         """How images come into the network."""
+        from cflow_ad.data.sizing import Sizing  # numpy and Pillow, which `--help` does without
+
         return Sizing.parse(self.size, mode=self.resize, multiple=max(32, *self.strides))
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +152,31 @@ class Settings:
             given["strides"] = tuple(given["strides"])
         return cls(**given)
 
+    @classmethod
+    def parse(cls, name: str, text: str) -> Any:
+        """Read one setting's value as it is written on a command line.
+
+        Args:
+            name: of the setting.
+            text: its value; several numbers are separated by commas.
+
+        Raises:
+            SettingsError: there is no such setting, or the text is no value of its kind.
+
+        Example:
+            >>> Settings.parse("strides", "8,16")
+            (8, 16)
+        """
+        hint = typing.get_type_hints(cls).get(name)
+        if hint is None:
+            raise SettingsError(f"unknown setting {name}; `cflow-ad info settings` lists them")
+        try:
+            if typing.get_origin(hint) is tuple:
+                return tuple(int(part) for part in text.split(","))
+            return hint(text) if hint in (int, float) else text
+        except ValueError as error:
+            raise SettingsError(f"{name} is {text!r}: it must be a number") from error
+
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise SettingsError(f"{name} is {getattr(self, name)!r}: it must be {what}")
@@ -164,3 +198,34 @@ class Settings:
             self._require(name, type(value) is int, "a whole number")
         else:
             self._require(name, isinstance(value, hint), "text")
+
+
+class SettingDescription(NamedTuple):
+    """One setting, for people."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def describe_settings() -> list[SettingDescription]:
+    """Every setting with its default and the text that stands beside it in the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(Settings))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in itertools.pairwise(body.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                value=ast.Constant(value=str(said))
+            ):
+                texts[name] = " ".join(said.split())
+    return [
+        SettingDescription(field.name, _written(field.default), texts[field.name])
+        for field in dataclasses.fields(Settings)
+    ]
+
+
+def _written(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return "" if default is None else str(default)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
@@ -82,6 +83,21 @@ def load(path: Path) -> Image.Image:
     _hush_pillow()
     with _open(path) as file:
         return _decode(file, path)
+
+
+def read_shape(path: Path) -> tuple[int, int]:
+    """Height and width of an image, upright, from its header alone.
+
+    Args:
+        path: as for `load`.
+
+    Raises:
+        ImageError: as for `load`, as far as the header shows it.
+    """
+    _hush_pillow()
+    with _open(path) as file:
+        image = _decode(file, path, header_only=True)
+        return upright(np.empty((image.height, image.width), np.void), image).shape
 
 
 def finish(image: Image.Image, name: str) -> None:
@@ -185,7 +201,7 @@ def _open(path: Path) -> IO[bytes]:
         raise ImageError(f"{path}: the file cannot be opened ({reason(error)})") from error
 
 
-def _decode(file: IO[bytes], path: Path) -> Image.Image:
+def _decode(file: IO[bytes], path: Path, *, header_only: bool = False) -> Image.Image:
     try:
         file.seek(0)
         head = file.read(16)
@@ -195,9 +211,10 @@ def _decode(file: IO[bytes], path: Path) -> Image.Image:
         file.seek(0)
         image = decoder(file)
         check_size(image.size, str(path))
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            _allocate(image)
-        image.load()
+        if not header_only:
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                _allocate(image)
+            image.load()
         with contextlib.suppress(SyntaxError, ValueError, struct.error, OSError, LookupError):
             image.getexif()  # while the file is open; Pillow keeps what it read
     except ImageError:

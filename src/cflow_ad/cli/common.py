@@ -1,0 +1,136 @@
+"""What the commands share: how errors, warnings and progress are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from cflow_ad.errors import CflowError, SettingsError
+
+if TYPE_CHECKING:
+    import rich.progress
+
+    from cflow_ad.settings import Settings
+    from cflow_ad.training.progress import Progress
+
+FAILED = 2
+"""Exit status of an error, and of a wrong command line."""
+
+SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
+WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
+DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn this package's errors into one line and status 2, and its warnings into one line."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}", "yellow")
+        try:
+            yield
+        except CflowError as error:
+            tell(f"error: {error}", "red")
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            tell("stopped", "yellow")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of our output has gone, as `head` does; there is no one left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+def tell(message: str, colour: str | None = None) -> None:
+    """Say something to the person, apart from the output proper."""
+    typer.secho(message, fg=colour, err=True)
+
+
+def make_settings(given: dict[str, object], others: list[str]) -> Settings:
+    """Settings from the options that were given, and from `NAME=VALUE` texts."""
+    from cflow_ad.settings import Settings
+
+    values = {name: value for name, value in given.items() if value is not None}
+    for text in others:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set blocks=4")
+        values[name.strip().replace("-", "_")] = Settings.parse(
+            name.strip().replace("-", "_"), value.strip()
+        )
+    return Settings.from_dict(values)
+
+
+def progress_bar() -> rich.progress.Progress:
+    """A bar with count, rate and time left, on standard error; gone when done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+class Bars:
+    """A progress bar for each stage of a command."""
+
+    _UNITS: dict[str, tuple[str, str]] = {  # noqa: RUF012
+        "encode": ("Encoding", "images/s"),
+        "train": ("Training", "steps/s"),
+        "calibrate": ("Calibrating", "images/s"),
+        "evaluate": ("Evaluating", "images/s"),
+        "predict": ("Predicting", "images/s"),
+        "weave": ("Weaving", "images/s"),
+    }
+
+    def __init__(self, bar: rich.progress.Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+
+    def show(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Bring one stage up to date."""
+        label, unit = self._UNITS[stage]
+        if stage not in self._tasks:
+            # A resumed stage begins where it was left: only what is done now counts for the rate.
+            self._tasks[stage] = self._bar.add_task(
+                label, total=total, completed=done, rate="", note=""
+            )
+            return
+        task = next(task for task in self._bar.tasks if task.id == self._tasks[stage])
+        rate = f"{task.speed:.1f} {unit}" if task.speed else ""
+        self._bar.update(task.id, completed=done, rate=rate, note=note)
+
+    def show_training(self, progress: Progress) -> None:
+        """Bring a stage of training up to date."""
+        note = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+        if progress.stride is not None:
+            note += f" (stride {progress.stride})"
+        self.show(progress.stage, progress.done, progress.total, note)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Bars]:
+    """Progress bars for as long as the block runs."""
+    with progress_bar() as bar:
+        yield Bars(bar)

@@ -1,0 +1,66 @@
+"""`cflow-ad evaluate`: metrics, curves, pictures and one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cflow_ad.cli.common import DEVICE_HELP, WEIGHTS_HELP, bars, plain_errors, tell
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model file.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder in the MVTec layout, or manifest CSV, with test images.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results. [default: MODEL-evaluation]"),
+    ] = None,
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(help="A test image for the picture; may be repeated."),
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="List unreadable images, and go on.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 8,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+) -> None:
+    """Measure a model on test images with known defects.
+
+    Writes metrics.json, scores.csv, picture.png, picture.svg and report.html.
+    """
+    with plain_errors():
+        from cflow_ad.cli.tables import print_evaluation
+        from cflow_ad.data.layouts import open_dataset
+        from cflow_ad.detector import Detector
+        from cflow_ad.evaluation.evaluate import evaluate as run
+        from cflow_ad.evaluation.results import write_results
+
+        detector = Detector.load(model, weights=weights, device=device)
+        dataset = open_dataset(data)
+        with bars() as shown:
+            evaluation = run(
+                detector,
+                dataset,
+                batch_size=batch_size,
+                skip_unreadable=skip_unreadable,
+                progress=lambda done, total: shown.show("evaluate", done, total),
+            )
+        folder = output or model.with_name(f"{model.stem}-evaluation")
+        written = write_results(evaluation, detector, folder, picture=picture or [])
+        print_evaluation(evaluation)
+        for path in written:
+            typer.echo(path)
+        for _, reason in evaluation.skipped:
+            tell(f"skipped {reason}", "yellow")
+        if evaluation.skipped:
+            raise typer.Exit(3)

@@ -1,0 +1,91 @@
+"""`cflow-ad predict`: score images; exit with 1 where any is anomalous."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cflow_ad.cli.common import DEVICE_HELP, WEIGHTS_HELP, bars, plain_errors, tell
+
+SOME_ANOMALOUS = 1
+SOME_UNREADABLE = 3
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders, or patterns such as 'in/*.png'."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for maps, masks and overlays."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Write the results there too: .csv, .jsonl (with regions)."),
+    ] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(help="Write anomaly maps: npy (float32) or png (16 bit, thousandths)."),
+    ] = None,
+    masks: Annotated[bool, typer.Option("--masks", help="Write masks, 0 and 255.")] = False,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Write the images with the defects outlined.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Draw images, maps and outlines side by side: .png or .svg."),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Instead of the model's own.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 8,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="Exit with 0 though images are anomalous.")
+    ] = False,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+) -> None:
+    """Score images, and outline what is anomalous in them.
+
+    Exit status: 0, no image is anomalous; 1, at least one is; 2, nothing could be done; 3, at
+    least one image could not be read (the others are done).
+    """
+    with plain_errors():
+        from cflow_ad.cli.writing import Wanted, Writer
+        from cflow_ad.data.images import find_images
+        from cflow_ad.detector import Detector
+
+        paths = find_images(images, recursive=recursive)
+        wanted = Wanted(
+            output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
+        )
+        detector = Detector.load(model, weights=weights, device=device)
+        unreadable: list[str] = []
+        anomalous = 0
+        with Writer(wanted, paths) as writer, bars() as shown:
+            predictions = detector.stream(
+                paths,
+                batch_size=batch_size,
+                on_error=lambda _, error: unreadable.append(str(error)),
+            )
+            for done, prediction in enumerate(predictions, start=1):
+                if threshold is not None:
+                    prediction = dataclasses.replace(prediction, threshold=threshold)
+                anomalous += prediction.is_anomalous
+                writer.write(prediction)
+                shown.show("predict", done + len(unreadable), len(paths))
+        tell(f"{anomalous} of {len(paths) - len(unreadable)} images are anomalous")
+        for reason in unreadable:
+            tell(f"skipped {reason}", "yellow")
+        if unreadable:
+            raise typer.Exit(SOME_UNREADABLE)
+        if anomalous and not exit_zero:
+            raise typer.Exit(SOME_ANOMALOUS)

@@ -1,0 +1,114 @@
+"""Results as tables on the screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from cflow_ad.evaluation.evaluate import Evaluation
+    from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
+    from cflow_ad.model.backbones import BackboneStatus
+    from cflow_ad.settings import SettingDescription
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Metrics in percent, by defect type and in all, then the threshold and its false alarms."""
+    table = Table(title=f"{evaluation.dataset.name}: areas and F1 in percent", title_justify="left")
+    table.add_column("Defect")
+    for column in (
+        "Images",
+        "Found",
+        "Image AUROC",
+        "AP",
+        "F1",
+        "Pixel AUROC",
+        "AP",
+        "F1",
+        "AUPRO",
+    ):
+        table.add_column(column, justify="right")
+    for name, result in evaluation.per_defect.items():
+        found = f"{result.recall * result.n_images:.0f}"
+        table.add_row(name, str(result.n_images), found, *_percents(result.image, result.pixel))
+    table.add_section()
+    confusion = evaluation.confusion
+    table.add_row(
+        "all",
+        str(confusion.tp + confusion.fn),
+        str(confusion.tp),
+        *_percents(evaluation.image, evaluation.pixel),
+        style="bold",
+    )
+    console = Console()
+    console.print(table)
+    alarms = evaluation.false_alarms
+    if alarms.trials:
+        low, high = alarms.interval
+        console.print(
+            f"Threshold {evaluation.threshold:.3f}: {alarms.count} false alarms on "
+            f"{alarms.trials} good images ({_percent(alarms.rate)} %, 95 % interval "
+            f"{_percent(low)} to {_percent(high)} %; promised {_percent(alarms.promised)} %).",
+            highlight=False,
+        )
+    else:
+        console.print(f"Threshold {evaluation.threshold:.3f}: no good images to test it on.")
+    console.print(evaluation.detector["calibration"]["note"], highlight=False)
+
+
+def print_backbones(backbones: Sequence[BackboneStatus]) -> None:
+    """Which backbones are usable here."""
+    table = Table()
+    for column in ("Backbone", "Usable here", "Weights"):
+        table.add_column(column)
+    for item in backbones:
+        table.add_row(item.name, "yes" if item.is_usable else "no", item.source)
+    Console().print(table)
+
+
+def print_settings(settings: Sequence[SettingDescription]) -> None:
+    """Every setting with its default and meaning."""
+    table = Table(show_lines=True)
+    for column in ("Setting", "Default", "Meaning"):
+        table.add_column(column)
+    for item in settings:
+        table.add_row(item.name, item.default, item.meaning)
+    Console().print(table)
+
+
+def print_model(metadata: Mapping[str, Any]) -> None:
+    """What a model file says of itself."""
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for section, values in metadata.items():
+        if isinstance(values, Mapping):
+            table.add_section()
+            for name, value in values.items():
+                table.add_row(f"{section}.{name}", _plain(value))
+        else:
+            table.add_row(section, _plain(values))
+    Console().print(table)
+
+
+def _percents(image: ScoreMetrics, pixel: PixelResult | None) -> list[str]:
+    values = [image.auroc, image.average_precision, image.best_f1]
+    if pixel is None:
+        values += [math.nan] * 4
+    else:
+        values += [pixel.auroc, pixel.average_precision, pixel.best_f1, pixel.aupro]
+    return [_percent(value) for value in values]
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return "" if value is None else str(value)

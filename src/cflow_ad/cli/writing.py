@@ -1,0 +1,170 @@
+"""Write predictions as they come: a line on the screen, rows, maps, masks, overlays, a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+import typer
+from PIL import Image
+
+from cflow_ad.data.images import read_image
+from cflow_ad.errors import SettingsError
+from cflow_ad.evaluation.overlay import map_scale, overlay
+from cflow_ad.model.prediction import Prediction
+
+_COLUMNS = ("path", "score", "threshold", "is_anomalous", "n_regions", "area")
+_MOST_IN_PICTURE = 12
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written.
+
+    Raises:
+        SettingsError: the options do not go together.
+    """
+
+    folder: Path | None
+    table: Path | None = None
+    maps: str | None = None
+    masks: bool = False
+    overlays: bool = False
+    picture: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps not in (None, "npy", "png"):
+            raise SettingsError(f"--maps {self.maps}: give npy or png")
+        if self.table is not None and self.table.suffix not in (".csv", ".jsonl"):
+            raise SettingsError(f"--table {self.table}: the name must end in .csv or .jsonl")
+        if self.picture is not None and self.picture.suffix not in (".png", ".svg"):
+            raise SettingsError(f"--picture {self.picture}: the name must end in .png or .svg")
+        if self.folder is None and (self.maps or self.masks or self.overlays):
+            raise SettingsError("--maps, --masks and --overlays need a folder: give --output")
+
+
+class Writer:
+    """Writes each prediction at once, so that nothing done is lost when a run is stopped.
+
+    Args:
+        wanted: what to write.
+        paths: of all images, which decide how the files are named.
+    """
+
+    def __init__(self, wanted: Wanted, paths: Sequence[Path]) -> None:
+        self._wanted = wanted
+        self._names = _output_names(paths)
+        self._drawn: list[Prediction] = []
+        self._open = ExitStack()
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        if self._wanted.table is not None:
+            self._wanted.table.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._open.enter_context(
+                self._wanted.table.open("w", encoding="utf-8", newline="")
+            )
+            if self._wanted.table.suffix == ".csv":
+                csv.writer(self._file).writerow(_COLUMNS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        if self._wanted.picture is not None and self._drawn:
+            self._draw(self._wanted.picture)
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one image's results."""
+        regions = f"{len(prediction.regions)} regions" if prediction.is_anomalous else ""
+        verdict = "anomalous" if prediction.is_anomalous else "good"
+        typer.secho(
+            f"{verdict:<9} {prediction.score:8.3f}  {prediction.source}  {regions}".rstrip(),
+            fg="red" if prediction.is_anomalous else None,
+        )
+        if self._file is not None:
+            self._write_row(self._file, prediction)
+        if self._wanted.folder is not None:
+            self._write_images(self._wanted.folder, prediction)
+        if self._wanted.picture is not None and len(self._drawn) < _MOST_IN_PICTURE:
+            self._drawn.append(prediction)
+
+    def _write_row(self, file: IO[str], prediction: Prediction) -> None:
+        area = int(prediction.mask.sum())
+        values: dict[str, Any] = dict(
+            zip(
+                _COLUMNS,
+                (
+                    prediction.source,
+                    prediction.score,
+                    prediction.threshold,
+                    prediction.is_anomalous,
+                    len(prediction.regions),
+                    area,
+                ),
+                strict=True,
+            )
+        )
+        if self._wanted.table is not None and self._wanted.table.suffix == ".csv":
+            csv.writer(file).writerow(
+                [str(v).lower() if isinstance(v, bool) else v for v in values.values()]
+            )
+        else:
+            values["regions"] = [region.to_dict() for region in prediction.regions]
+            file.write(json.dumps(values) + "\n")
+        file.flush()
+
+    def _write_images(self, folder: Path, prediction: Prediction) -> None:
+        def target(kind: str, suffix: str) -> Path:
+            path = folder / kind / f"{self._names[prediction.source]}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path
+
+        if self._wanted.maps == "npy":
+            np.save(target("maps", ".npy"), prediction.anomaly_map)
+        elif self._wanted.maps == "png":
+            thousandths = np.rint(prediction.anomaly_map * 1000).clip(0, 65535).astype(np.uint16)
+            Image.fromarray(thousandths).save(target("maps", ".png"))
+        if self._wanted.masks:
+            Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(target("masks", ".png"))
+        if self._wanted.overlays:
+            drawn = overlay(read_image(prediction.source), prediction)
+            Image.fromarray(drawn).save(target("overlays", ".png"))
+
+    def _draw(self, path: Path) -> None:
+        from cflow_ad.evaluation.figures import Panel, draw_panels
+
+        panels = [
+            Panel(
+                image=read_image(prediction.source),
+                anomaly_map=prediction.anomaly_map,
+                predicted_mask=prediction.mask,
+                truth=None,
+                title=Path(prediction.source).name,
+                score=prediction.score,
+            )
+            for prediction in self._drawn
+        ]
+        threshold = self._drawn[0].threshold
+        draw_panels(panels, threshold=threshold, scale=map_scale(threshold), path=path)
+
+
+def _output_names(paths: Sequence[Path]) -> dict[str, str]:
+    """For each image a name without suffix, below the folder that all have in common.
+
+    Images that differ only in their suffix keep it, so that no result overwrites another.
+    """
+    absolute = [path.resolve() for path in paths]
+    common = os.path.commonpath([path.parent for path in absolute])
+    relative = [path.relative_to(common) for path in absolute]
+    stems = [path.with_suffix("").as_posix() for path in relative]
+    return {
+        str(path): stem if stems.count(stem) == 1 else inside.as_posix()
+        for path, stem, inside in zip(paths, stems, relative, strict=True)
+    }

@@ -1,0 +1,106 @@
+"""Write an evaluation to a folder: numbers, a row per image, the picture, the report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from cflow_ad.data.images import read_image, read_mask
+from cflow_ad.data.layouts import GOOD, Sample
+from cflow_ad.detector import Detector
+from cflow_ad.errors import DataError
+from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord
+from cflow_ad.evaluation.figures import Panel, draw_panels
+from cflow_ad.evaluation.overlay import map_scale
+from cflow_ad.evaluation.report import write_report
+
+_MOST_IN_PICTURE = 8
+
+
+def write_results(
+    evaluation: Evaluation,
+    detector: Detector,
+    folder: Path,
+    *,
+    picture: Sequence[Path] = (),
+) -> list[Path]:
+    """Write everything.
+
+    Args:
+        evaluation: what was measured.
+        detector: that was measured; it is asked again for the images that are shown.
+        folder: made if it is not there; files of an earlier evaluation are overwritten.
+        picture: test images for the picture; unset, the most ordinary good image and the most
+            ordinary of each defect type.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: an image of `picture` is not a test image, or the folder cannot be made.
+    """
+    shown = [_record(evaluation, path) for path in picture] or _typical(evaluation)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+    metrics, scores = folder / "metrics.json", folder / "scores.csv"
+    metrics.write_text(evaluation.to_json(), encoding="utf-8")
+    _write_scores(evaluation, scores)
+    panels = [_panel(record.sample, detector) for record in shown]
+    drawings = [folder / "picture.png", folder / "picture.svg"]
+    for path in drawings:
+        draw_panels(
+            panels,
+            threshold=detector.threshold,
+            scale=map_scale(detector.threshold),
+            path=path,
+        )
+    report = folder / "report.html"
+    write_report(evaluation, detector.predict, report)
+    return [metrics, scores, *drawings, report]
+
+
+def _write_scores(evaluation: Evaluation, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "score", "is_anomalous", "n_regions"])
+        for record in evaluation.images:
+            sample = record.sample
+            verdict = str(record.is_anomalous).lower()
+            writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
+
+
+def _panel(sample: Sample, detector: Detector) -> Panel:
+    image = read_image(sample.path)
+    prediction = detector.predict(sample.path)
+    shape = (image.shape[0], image.shape[1])
+    return Panel(
+        image=image,
+        anomaly_map=prediction.anomaly_map,
+        predicted_mask=prediction.mask,
+        truth=None if sample.mask is None else read_mask(sample.mask, shape),
+        title=sample.label,
+        score=prediction.score,
+    )
+
+
+def _typical(evaluation: Evaluation) -> list[ImageRecord]:
+    """Of good images and of each defect type, the one whose score is the median."""
+    labels = [GOOD, *evaluation.per_defect][:_MOST_IN_PICTURE]
+    of_each = (
+        sorted(
+            (record for record in evaluation.images if record.sample.label == label),
+            key=lambda record: record.score,
+        )
+        for label in labels
+    )
+    return [records[len(records) // 2] for records in of_each if records]
+
+
+def _record(evaluation: Evaluation, path: Path) -> ImageRecord:
+    for record in evaluation.images:
+        if record.sample.path.resolve() == path.resolve():
+            return record
+    raise DataError(f"{path}: not a test image of {evaluation.dataset.root}")

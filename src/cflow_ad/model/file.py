@@ -1,0 +1,98 @@
+"""The model file: one `.safetensors` with the tensors, and all else as JSON in its metadata.
+
+Loading runs no code from the file. Without the encoder's weights, which many models share, a file is
+a few megabytes; their hash is stored, and checked against the weights at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from cflow_ad.errors import ModelFileError
+
+SCHEMA = 1
+"""Raised by one whenever older versions of this package can no longer read what is written."""
+
+_KEY = "cflow_ad"
+
+
+def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a model file, whole or not at all.
+
+    Args:
+        path: overwritten if it exists.
+        tensors: by name.
+        metadata: plain values; the schema's number is added.
+
+    Raises:
+        ModelFileError: the file cannot be written.
+    """
+    text = json.dumps({"schema": SCHEMA, **metadata}, allow_nan=False)
+    new = path.with_name(path.name + ".new")
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(plain, new, metadata={_KEY: text})
+        new.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        new.unlink(missing_ok=True)
+        raise ModelFileError(f"{path}: the model cannot be written there ({error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what a model file says of itself, without its tensors.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign or newer.
+    """
+    return _read(path, with_tensors=False)[0]
+
+
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a model file.
+
+    Returns:
+        Metadata and tensors, as given to `write_model`.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign or newer.
+    """
+    return _read(path, with_tensors=True)
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if path.is_dir():
+        raise ModelFileError(f"{path}: this is a folder; name a model file (.safetensors)")
+    if not path.exists():
+        raise ModelFileError(f"{path}: there is no such model file; train one, or check the path")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            names = list(file.keys()) if text is not None and with_tensors else []
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelFileError(
+            f"{path}: damaged, or not a model file ({error}); copy it again from where it was made"
+        ) from error
+    if text is None:
+        raise ModelFileError(
+            f"{path}: a safetensors file, but not of cflow-ad; train a model with `cflow-ad train`"
+        )
+    try:
+        metadata = json.loads(text)
+        schema = metadata["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: damaged: its metadata cannot be read") from error
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ModelFileError(
+            f"{path}: written by a newer cflow-ad (schema {schema}; this version reads {SCHEMA}); "
+            "upgrade with `pip install -U cflow-ad`"
+        )
+    return metadata, tensors

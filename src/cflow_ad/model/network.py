@@ -1,0 +1,122 @@
+"""CFLOW-AD as one module: from the pixels of a batch to the normality of every position.
+
+Nothing in it depends on the batch, the test set or the clock, so a score belongs to its image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cflow_ad.model.encoder import Encoder
+from cflow_ad.model.flow import ConditionalFlow, standard_normal_log_prob
+from cflow_ad.model.whitening import InputLayer
+
+
+class Level(nn.Module):
+    """One level of the pyramid: input layer, flow, and what counts as likely for good images.
+
+    Args:
+        input_layer: fixed, fitted on good vectors.
+        flow: conditioned on the position.
+    """
+
+    reference: Tensor
+    spread: Tensor
+
+    def __init__(self, input_layer: InputLayer, flow: ConditionalFlow) -> None:
+        super().__init__()
+        self.input_layer = input_layer
+        self.flow = flow
+        self.register_buffer("reference", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Log-likelihood per dimension of vectors at their positions, in nats.
+
+        Args:
+            z: feature vectors, shape `(..., C)`.
+            rows: integer rows; with `columns`, broadcasts to the leading shape of `z`.
+            columns: integer columns.
+
+        Returns:
+            `l = log p(z | c) / C`, shape `(...)`, in the coordinates of the input layer: its
+            log-determinant, a constant, is left out; `log_prob` has it.
+        """
+        u, log_det = self.flow.forward(self.input_layer(z), rows, columns)
+        return (standard_normal_log_prob(u) + log_det) / self.flow.channels
+
+    def log_prob(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Exact `log p(z | c)` of feature vectors as the encoder gives them, in nats."""
+        log_det = self.input_layer.log_det
+        return self.flow.log_prob(self.input_layer(z), rows, columns) + log_det
+
+    def sample(self, rows: Tensor, columns: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw good feature vectors, one for each position.
+
+        Args:
+            rows: integer rows, any shape.
+            columns: integer columns, the same shape.
+            generator: the source of chance.
+
+        Returns:
+            Shape `(..., C)`.
+        """
+        u = torch.randn((*rows.shape, self.flow.channels), generator=generator)
+        return self.input_layer.inverse(self.flow.inverse(u.to(self.reference), rows, columns))
+
+    def normality(self, log_likelihood: Tensor) -> Tensor:
+        """How normal a log-likelihood is: 1 at the reference and above, towards 0 below it.
+
+        Args:
+            log_likelihood: `l`, any shape.
+
+        Returns:
+            `min(1, exp((l - reference) / spread))`, the same shape.
+        """
+        return ((log_likelihood - self.reference) / self.spread).exp().clamp(max=1.0)
+
+
+class CflowNetwork(nn.Module):
+    """Encoder and one `Level` per stride.
+
+    Args:
+        encoder: frozen.
+        levels: in the order of the encoder's strides.
+    """
+
+    def __init__(self, encoder: Encoder, levels: Sequence[Level]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.levels = nn.ModuleList(levels)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Normality of every position of every level.
+
+        Args:
+            pixels: shape `(B, H, W, 3)`, RGB in 0..255, sides multiples of the largest stride.
+
+        Returns:
+            For each level, shape `(B, H / stride, W / stride)`, in `[0, 1]`.
+        """
+        return [
+            level.normality(values)
+            for level, values in zip(self._levels, self.log_likelihoods(pixels), strict=True)
+        ]
+
+    def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
+        """Log-likelihood per dimension of every position of every level; see `Level.forward`."""
+        pyramid = self.encoder.forward(pixels)
+        maps = []
+        for level, z in zip(self._levels, pyramid, strict=True):
+            rows = torch.arange(z.shape[1], device=z.device)[:, None]
+            columns = torch.arange(z.shape[2], device=z.device)[None, :]
+            maps.append(level.forward(z, rows, columns))
+        return maps
+
+    @property
+    def _levels(self) -> list[Level]:
+        return cast(list[Level], list(self.levels))

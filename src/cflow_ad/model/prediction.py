@@ -1,0 +1,88 @@
+"""What is said of one image: its score, its anomaly map, and the regions that stand out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One connected part of the mask (8-neighbourhood), in pixels of the image as it came."""
+
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom; right and bottom lie just outside."""
+
+    area: int
+    """Pixels."""
+
+    peak: float
+    """The highest anomaly score in the region."""
+
+    centroid: tuple[float, float]
+    """`x, y` of the centre of mass of the region's pixels."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "box": list(self.box),
+            "area": self.area,
+            "peak": self.peak,
+            "centroid": list(self.centroid),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One image's result. Map and mask have the size of the image as it came."""
+
+    anomaly_map: NDArray[np.float32]
+    """Shape `(H, W)`, 0 and above, on a scale that is the same for every image of a model."""
+
+    threshold: float
+    """A pixel is anomalous where the map lies above this."""
+
+    source: str = ""
+    """The image's path, or empty for an image from memory."""
+
+    @cached_property
+    def score(self) -> float:
+        """The image's score: the highest value of its anomaly map."""
+        return float(self.anomaly_map.max())
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the score lies above the threshold, which is to say the mask is not empty."""
+        return self.score > self.threshold
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Shape `(H, W)`: which pixels are anomalous."""
+        # In double precision, as the score is compared, so that the two can never disagree.
+        above: NDArray[np.bool_] = self.anomaly_map > np.float64(self.threshold)
+        return above
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The connected parts of the mask, highest peak first."""
+        labels, _ = ndimage.label(self.mask, structure=_EIGHT_NEIGHBOURS)
+        found = []
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+            inside = labels[rows, columns] == number
+            y, x = np.nonzero(inside)
+            found.append(
+                Region(
+                    box=(columns.start, rows.start, columns.stop, rows.stop),
+                    area=len(y),
+                    peak=float(self.anomaly_map[rows, columns][inside].max()),
+                    centroid=(float(x.mean()) + columns.start, float(y.mean()) + rows.start),
+                )
+            )
+        return tuple(sorted(found, key=lambda region: (-region.peak, region.box)))

@@ -1,0 +1,205 @@
+"""The feature cache: every training image goes through the encoder once.
+
+Vectors are kept level by level, in memory or in files, within a stated budget. Beyond it every
+image keeps the same share of its vectors, drawn at random, so that none is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cflow_ad.data.images import ImageSource, image_shape
+from cflow_ad.data.loading import load_batches
+from cflow_ad.data.sizing import Shape, Sizing
+from cflow_ad.model.encoder import Encoder
+
+_STATE = "cache.json"
+_SAVE_EVERY = 64  # images between two notes of how far the files are filled
+
+
+class LevelFeatures:
+    """The cached vectors of one level.
+
+    Args:
+        vectors: shape `(M, C)`, float32.
+        positions: shape `(M, 2)`, row and column of each vector on its image's grid.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], positions: NDArray[np.int16]) -> None:
+        self.vectors = vectors
+        self.positions = positions
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices."""
+        rows, columns = torch.from_numpy(self.positions[index].astype(np.int64)).unbind(1)
+        return torch.from_numpy(self.vectors[index]), rows, columns
+
+    def chunks(self, size: int = 65536) -> Iterator[Tensor]:
+        """All vectors, in order, a block at a time."""
+        for start in range(0, len(self), size):
+            yield torch.from_numpy(np.array(self.vectors[start : start + size]))
+
+
+def build_cache(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    sizing: Sizing,
+    *,
+    budget: float,
+    seed: int,
+    batch_size: int = 8,
+    folder: Path | None = None,
+    key: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[LevelFeatures]:
+    """Encode images and keep their vectors.
+
+    Args:
+        encoder: frozen.
+        sources: the images.
+        sizing: how they come into the network.
+        budget: GiB of vectors to keep at the most.
+        seed: of the choice of vectors beyond the budget.
+        batch_size: images encoded at once.
+        folder: keeps the vectors in files there, and takes up where an earlier call with the same
+            `key` stopped; unset, they are kept in memory.
+        key: names everything the vectors depend on.
+        progress: called with the number of images done and the number in all.
+
+    Returns:
+        For each level, its vectors. Those of the part of a canvas beyond its image are left out.
+
+    Raises:
+        ImageError: an image cannot be used.
+    """
+    shapes = [image_shape(source) for source in sources]
+    # Images of one canvas shape next to one another make full batches.
+    order = sorted(range(len(sources)), key=lambda i: sizing.canvas_shape(shapes[i]))
+    grids = [[_grid(sizing, shapes[i], stride) for i in order] for stride in encoder.spec.strides]
+    share = _share(grids, encoder.spec.channels, budget)
+    counts = [[_kept(grid, share) for grid in of_level] for of_level in grids]
+    store = _Store(
+        encoder.spec.strides,
+        [sum(of_level) for of_level in counts],
+        encoder.spec.channels,
+        folder,
+        f"{key} {share!r} {len(sources)}",
+    )
+    starts = [np.concatenate([[0], np.cumsum(of_level)]) for of_level in counts]
+
+    done = store.done
+    progress(done, len(order))
+    device = encoder.mean.device
+    remaining = [sources[i] for i in order[done:]]
+    for batch in load_batches(remaining, sizing, batch_size=batch_size):
+        pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
+        for number in range(len(batch.canvases)):
+            for level, features in enumerate(pyramid):
+                rows, columns = grids[level][done]
+                rng = np.random.default_rng([seed, order[done], level])
+                where = _choose(rows, columns, counts[level][done], rng)
+                begin = starts[level][done]
+                store.levels[level].vectors[begin : begin + len(where)] = (
+                    features[number][where[:, 0], where[:, 1]].cpu().numpy()
+                )
+                store.levels[level].positions[begin : begin + len(where)] = where
+            done += 1
+        store.note(done)
+        progress(done, len(order))
+    store.note(done, now=True)
+    return store.levels
+
+
+class _Store:
+    """Arrays in memory, or files that remember how far they are filled."""
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        counts: Sequence[int],
+        channels: Sequence[int],
+        folder: Path | None,
+        key: str,
+    ) -> None:
+        self.done = 0
+        self._folder = folder
+        self._key = key
+        self._noted = 0
+        if folder is not None:
+            self.done = self._noted = self._read_done()
+        mode = "r+" if self.done else "w+"
+
+        def array(name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+            if folder is None:
+                return np.empty(shape, dtype)
+            if mode == "r+":
+                return np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
+            return np.lib.format.open_memmap(
+                folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape
+            )
+
+        self.levels = [
+            LevelFeatures(
+                array(f"features-{stride}", (n, c), np.float32),
+                array(f"positions-{stride}", (n, 2), np.int16),
+            )
+            for stride, n, c in zip(strides, counts, channels, strict=True)
+        ]
+
+    def note(self, done: int, *, now: bool = False) -> None:
+        """Remember that `done` images are in the files."""
+        if self._folder is None or not (now or done - self._noted >= _SAVE_EVERY):
+            return
+        for level in self.levels:
+            for values in (level.vectors, level.positions):
+                if isinstance(values, np.memmap):
+                    values.flush()
+        state = self._folder / _STATE
+        state.write_text(json.dumps({"key": self._key, "done": done}), encoding="utf-8")
+        self._noted = done
+
+    def _read_done(self) -> int:
+        assert self._folder is not None
+        try:
+            state = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
+            return int(state["done"]) if state["key"] == self._key else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0  # no earlier run, or one that was stopped in the middle of this note
+
+
+def _grid(sizing: Sizing, original: Shape, stride: int) -> Shape:
+    """Rows and columns of the cells whose centre lies in the image, not in its reflection."""
+    height, width = sizing.valid_shape(original)
+    return max(1, (height + stride // 2) // stride), max(1, (width + stride // 2) // stride)
+
+
+def _share(grids: Sequence[Sequence[Shape]], channels: Sequence[int], budget: float) -> float:
+    """Which share of each image's vectors fits the budget."""
+    needed = sum(
+        rows * columns * 4 * (c + 1)
+        for of_level, c in zip(grids, channels, strict=True)
+        for rows, columns in of_level
+    )
+    return min(1.0, budget * 2**30 / needed)
+
+
+def _kept(grid: Shape, share: float) -> int:
+    return max(1, int(grid[0] * grid[1] * share))
+
+
+def _choose(rows: int, columns: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`count` different cells of a grid in order, shape `(count, 2)`."""
+    cells = rows * columns
+    index = np.arange(cells) if count == cells else np.sort(rng.choice(cells, count, replace=False))
+    return np.stack(np.divmod(index, columns), axis=1)

@@ -1,0 +1,119 @@
+"""A threshold without defects: split-conformal calibration on held-out good images.
+
+If a new good image is exchangeable with the `n` held-out ones, its score exceeds the `k`-th
+smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the distribution of
+scores (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., JASA 2018). The
+threshold is the smallest such score that keeps this below the stated rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_ROUNDING = 2e-5
+"""Relative to a score (at least 1): how far the last bits may move it from batch to batch. The
+threshold lies this much above the score that sets it, so that rounding never flips that image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A threshold and what it promises."""
+
+    threshold: float
+    """An image is anomalous when its score lies above this."""
+
+    false_alarm_rate: float
+    """The share of good images allowed above the threshold, as asked for."""
+
+    achieved_rate: float
+    """The share that the number of images allows to promise."""
+
+    n_images: int
+    """Good images the threshold was set on."""
+
+    held_out: bool
+    """Whether they were kept out of training; without that nothing is promised."""
+
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether the threshold promises the rate that was asked for."""
+        return self.held_out and self.achieved_rate <= self.false_alarm_rate
+
+    @property
+    def note(self) -> str:
+        """What the threshold promises, in a sentence."""
+        if not self.held_out:
+            return (
+                "The threshold was set on the training images themselves, because there were too "
+                "few to hold any out: it promises no false-alarm rate."
+            )
+        if not self.is_as_asked:
+            needed = images_needed(self.false_alarm_rate)
+            return (
+                f"{self.n_images} held-out good images are too few for a false-alarm rate of "
+                f"{self.false_alarm_rate:.3g}: they allow {self.achieved_rate:.3g}. "
+                f"{needed} held-out images would allow it."
+            )
+        return (
+            f"At most {self.false_alarm_rate:.3g} of good images score above the threshold, in "
+            f"expectation, by {self.n_images} held-out good images."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self) | {"note": self.note}
+
+
+def conformal_calibration(
+    scores: Sequence[float], false_alarm_rate: float, *, held_out: bool = True
+) -> Calibration:
+    """Set the threshold for a stated false-alarm rate.
+
+    Args:
+        scores: of good images, at least one.
+        false_alarm_rate: between 0 and 1.
+        held_out: whether the images were kept out of training.
+
+    Example:
+        >>> round(conformal_calibration(range(1, 100), 0.05).threshold, 2)
+        95.0
+        >>> conformal_calibration(range(1, 11), 0.01).achieved_rate  # 10 images allow 1 in 11
+        0.0909...
+    """
+    n = len(scores)
+    # The rounding guards against 0.99 * 100 being a hair above 99.
+    k = min(n, math.ceil(round((n + 1) * (1 - false_alarm_rate), 9)))
+    score = float(np.sort(np.asarray(scores, dtype=np.float64))[k - 1])
+    return Calibration(
+        threshold=score + _ROUNDING * max(1.0, abs(score)),
+        false_alarm_rate=false_alarm_rate,
+        achieved_rate=(n + 1 - k) / (n + 1),
+        n_images=n,
+        held_out=held_out,
+    )
+
+
+def images_needed(false_alarm_rate: float) -> int:
+    """How many held-out images a rate asks for: `1 / rate - 1`, rounded up."""
+    return math.ceil(round(1 / false_alarm_rate, 9)) - 1
+
+
+def split_good(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Which of `n` good images to train on, and which to hold out.
+
+    Args:
+        n: at least 1.
+        fraction: to hold out, between 0 and 1.
+        seed: of the choice.
+
+    Returns:
+        Indices to train on, at least one, and indices held out: none where `n` is below 4.
+    """
+    held = 0 if n < 4 else min(n - 1, max(1, round(n * fraction)))
+    order = np.random.default_rng([seed, n]).permutation(n)
+    return sorted(order[held:].tolist()), sorted(order[:held].tolist())
