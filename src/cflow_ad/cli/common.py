@@ -78,6 +78,7 @@ def progress_bar() -> rich.progress.Progress:
     )
     from rich.progress import Progress as Bar
 
+    console = Console(stderr=True)
     return Bar(
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -87,7 +88,8 @@ def progress_bar() -> rich.progress.Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
         transient=True,
     )
 

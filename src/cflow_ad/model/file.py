@@ -1,7 +1,7 @@
 """The model file: one `.safetensors` with the tensors, and all else as JSON in its metadata.
 
-Loading runs no code from the file. Without the encoder's weights, which many models share, a file is
-a few megabytes; their hash is stored, and checked against the weights at hand.
+Loading runs no code from the file. Without the encoder's weights, which many models share, a file
+is the smaller by them; their hash is stored, and checked against the weights at hand.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(plain, new, metadata={_KEY: text})
+        # Written by hand, since save_file makes files that only their owner may read.
+        new.write_bytes(safetensors.torch.save(plain, metadata={_KEY: text}))
         new.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         new.unlink(missing_ok=True)

@@ -38,7 +38,8 @@ class InputLayer(nn.Module):
         """Log of the absolute determinant of `A`, a scalar."""
         if self.matrix.ndim == 1:
             return self.matrix.abs().log().sum()
-        return torch.linalg.slogdet(self.matrix.double())[1].to(self.matrix.dtype)
+        log_det: Tensor = torch.linalg.slogdet(self.matrix.double()).logabsdet
+        return log_det.to(self.matrix.dtype)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map vectors of shape `(..., C)`."""
