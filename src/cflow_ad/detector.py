@@ -173,7 +173,11 @@ class Detector:
         sources, name, fingerprint = _good_images(data)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
-            settings.backbone, settings.strides, weights=settings.weights, seed=settings.seed
+            settings.backbone,
+            settings.strides,
+            neighbourhood=settings.neighbourhood,
+            weights=settings.weights,
+            seed=settings.seed,
         ).to(pick_device(device))
         levels = fit_levels(
             encoder,
@@ -330,7 +334,13 @@ def _encoder_like(
     spec: EncoderSpec, settings: Settings, weights: str | None, path: Path
 ) -> Encoder:
     """The encoder a model was trained with, from weights that are at hand."""
-    encoder = build_encoder(spec.backbone, spec.strides, weights=weights, seed=settings.seed)
+    encoder = build_encoder(
+        spec.backbone,
+        spec.strides,
+        neighbourhood=spec.neighbourhood,
+        weights=weights,
+        seed=settings.seed,
+    )
     if encoder.spec.sha256 != spec.sha256:
         raise WeightsError(
             f"{path}: trained with weights of {spec.backbone} from {spec.source}, which are not "

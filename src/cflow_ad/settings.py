@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cflow_ad.data.sizing import Sizing
 
 _POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
-_AT_LEAST_ONE = ("blocks", "batch_size")
+_AT_LEAST_ONE = ("blocks", "batch_size", "neighbourhood")
 _NOT_NEGATIVE = ("steps", "smoothing", "seed", "position_channels")
 _FRACTIONS = ("tail_quantile", "false_alarm_rate", "calibration_fraction")
 
@@ -48,6 +48,10 @@ class Settings:
 
     strides: tuple[int, ...] = (8, 16, 32)
     """Which levels of the feature pyramid are used, by their stride in pixels."""
+
+    neighbourhood: int = 1
+    """Each feature vector is averaged over this many cells along either side; odd. More than 1
+    finds large defects better and small ones worse."""
 
     size: str = "256x256"
     """The network's input box, height x width in pixels."""
@@ -118,6 +122,7 @@ class Settings:
         for name in _FRACTIONS:
             self._require(name, 0 < getattr(self, name) < 1, "between 0 and 1")
         self._require("position_channels", self.position_channels % 4 == 0, "a multiple of 4")
+        self._require("neighbourhood", self.neighbourhood % 2 == 1, "odd")
         self._require(
             "strides",
             bool(self.strides) and list(self.strides) == sorted(set(self.strides)),

@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.data.config import resolve_data_config
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cflow_ad.errors import SettingsError
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
@@ -26,6 +27,8 @@ class EncoderSpec:
     channels: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    neighbourhood: int
+    """Each vector is the mean over this many cells along either side; 1 leaves it as it is."""
     source: str
     """Where the weights came from, for people."""
     sha256: str
@@ -71,17 +74,32 @@ class Encoder(nn.Module):
         """
         # A batch of interleaved images, permuted, already has torch's channels-last layout.
         x = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-        return [level.permute(0, 2, 3, 1) for level in self.network(x)]
+        pyramid = [self._average(level) for level in self.network(x)]
+        return [level.permute(0, 2, 3, 1) for level in pyramid]
+
+    def _average(self, level: Tensor) -> Tensor:
+        """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""
+        side = self.spec.neighbourhood
+        if side == 1:
+            return level
+        padded = F.pad(level, (side // 2,) * 4, mode="replicate")
+        return F.avg_pool2d(padded, side, stride=1)
 
 
 def build_encoder(
-    backbone: str, strides: Sequence[int], *, weights: str | None = None, seed: int = 0
+    backbone: str,
+    strides: Sequence[int],
+    *,
+    neighbourhood: int = 1,
+    weights: str | None = None,
+    seed: int = 0,
 ) -> Encoder:
     """Build an encoder with pretrained weights.
 
     Args:
         backbone: a timm model name.
         strides: of the levels wanted, in rising order.
+        neighbourhood: cells along either side that a vector is averaged over, odd.
         weights: a weights file, or `"random"`; unset, the installed package that carries them,
             else timm's download.
         seed: of random weights.
@@ -111,6 +129,7 @@ def build_encoder(
         channels=tuple(info.channels()),
         mean=tuple(mean),
         std=tuple(std),
+        neighbourhood=neighbourhood,
         source=source,
         sha256=hash_weights(network),
     )

