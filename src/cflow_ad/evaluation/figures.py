@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 SUFFIXES = (".png", ".svg")
-ROWS = ("ground truth", "anomaly map", "prediction")
 
 _LONGEST = 512  # pixels of an embedded image: more than it is drawn with
 _DPI = 200
@@ -116,7 +115,9 @@ def draw_panels(
         _draw_column(figure, panel, size, row, middle, scale, raw=kind == ".svg")
         _write_title(figure, panel, middle, column, threshold, fonts)
         left += column + _GAP
-    for index, name in enumerate(ROWS):
+    known = any(panel.truth is not None for panel in panels)
+    rows = ("ground truth" if known else "image", "anomaly map", "prediction")
+    for index, name in enumerate(rows):
         y = height - _TOP - row / 2 - index * (row + _GAP)
         _text(figure, _LEFT - 0.08, y, name, 7.5, _FAINT, fonts, va="center", ha="right", turn=90)
     bar = (left - _GAP + 0.1, height - _TOP - 2 * row - _GAP, 0.1, row)

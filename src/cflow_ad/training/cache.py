@@ -7,6 +7,7 @@ image keeps the same share of its vectors, drawn at random, so that none is left
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cflow_ad.data.sizing import Shape, Sizing
 from cflow_ad.model.encoder import Encoder
 
 _STATE = "cache.json"
-_SAVE_EVERY = 64  # images between two notes of how far the files are filled
+_SAVE_SECONDS = 5.0  # between two notes of how far the files are filled
 
 
 class LevelFeatures:
@@ -102,22 +103,22 @@ def build_cache(
     progress(done, len(order))
     device = encoder.mean.device
     remaining = [sources[i] for i in order[done:]]
-    for batch in load_batches(remaining, sizing, batch_size=batch_size):
-        pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
-        for number in range(len(batch.canvases)):
+    try:
+        for batch in load_batches(remaining, sizing, batch_size=batch_size):
+            pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
             for level, features in enumerate(pyramid):
-                rows, columns = grids[level][done]
-                rng = np.random.default_rng([seed, order[done], level])
-                where = _choose(rows, columns, counts[level][done], rng)
-                begin = starts[level][done]
-                store.levels[level].vectors[begin : begin + len(where)] = (
-                    features[number][where[:, 0], where[:, 1]].cpu().numpy()
-                )
-                store.levels[level].positions[begin : begin + len(where)] = where
-            done += 1
-        store.note(done)
-        progress(done, len(order))
-    store.note(done, now=True)
+                for number, of_image in enumerate(features, start=done):
+                    rng = np.random.default_rng([seed, order[number], level])
+                    where = _choose(grids[level][number], counts[level][number], rng)
+                    begin, end = starts[level][number : number + 2]
+                    vectors = of_image[where[:, 0], where[:, 1]].cpu().numpy()
+                    store.levels[level].vectors[begin:end] = vectors
+                    store.levels[level].positions[begin:end] = where
+            done += len(batch.canvases)
+            store.note(done)
+            progress(done, len(order))
+    finally:
+        store.note(done, now=True)
     return store.levels
 
 
@@ -135,9 +136,9 @@ class _Store:
         self.done = 0
         self._folder = folder
         self._key = key
-        self._noted = 0
+        self._noted = time.monotonic()
         if folder is not None:
-            self.done = self._noted = self._read_done()
+            self.done = self._read_done()
         mode = "r+" if self.done else "w+"
 
         def array(name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
@@ -159,7 +160,7 @@ class _Store:
 
     def note(self, done: int, *, now: bool = False) -> None:
         """Remember that `done` images are in the files."""
-        if self._folder is None or not (now or done - self._noted >= _SAVE_EVERY):
+        if self._folder is None or not (now or time.monotonic() - self._noted > _SAVE_SECONDS):
             return
         for level in self.levels:
             for values in (level.vectors, level.positions):
@@ -167,7 +168,7 @@ class _Store:
                     values.flush()
         state = self._folder / _STATE
         state.write_text(json.dumps({"key": self._key, "done": done}), encoding="utf-8")
-        self._noted = done
+        self._noted = time.monotonic()
 
     def _read_done(self) -> int:
         assert self._folder is not None
@@ -198,8 +199,9 @@ def _kept(grid: Shape, share: float) -> int:
     return max(1, int(grid[0] * grid[1] * share))
 
 
-def _choose(rows: int, columns: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _choose(grid: Shape, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """`count` different cells of a grid in order, shape `(count, 2)`."""
+    rows, columns = grid
     cells = rows * columns
     index = np.arange(cells) if count == cells else np.sort(rng.choice(cells, count, replace=False))
     return np.stack(np.divmod(index, columns), axis=1)
