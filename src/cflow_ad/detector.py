@@ -205,6 +205,7 @@ class Detector:
             "n_images": len(training),
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
+            "cflow_ad": __version__,
             "torch": torch.__version__,
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }

@@ -31,6 +31,7 @@ _NAMES = {
     "sha256": "SHA-256 of its weights",
     "achieved_rate": "promised false-alarm rate",
     "false_alarm_rate": "requested false-alarm rate",
+    "fingerprint": "fingerprint of its images",
     "n_images": "images",
     "schema": "model file schema",
     "version": "written by cflow-ad",

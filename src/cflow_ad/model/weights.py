@@ -88,7 +88,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is missing, damaged, or holds something other than named tensors.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
+        raise WeightsError(f"{path}: no such weights file; give the right one with --weights FILE")
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
