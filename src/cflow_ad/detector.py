@@ -251,7 +251,7 @@ class Detector:
                 or any(not k.startswith("encoder.") for k in missing)
             ):
                 raise KeyError((missing + foreign)[0])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ModelFileError(
                 f"{path}: damaged: what it holds does not fit together ({error}); "
                 "copy it again from where it was made"

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import textwrap
 import types
 import typing
@@ -180,7 +181,9 @@ class Settings:
                 return tuple(int(part) for part in text.split(","))
             return hint(text) if hint in (int, float) else text
         except ValueError as error:
-            raise SettingsError(f"{name} is {text!r}: it must be a number") from error
+            kind = "a number" if hint is float else "a whole number"
+            kind = "whole numbers with commas between" if hint not in (int, float) else kind
+            raise SettingsError(f"{name} is {text!r}: it must be {kind}") from error
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -198,7 +201,7 @@ class Settings:
             self._require(name, isinstance(value, arguments), "text, or left out")
         elif hint is float:
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            self._require(name, number and value == value, "a number")
+            self._require(name, number and math.isfinite(value), "a finite number")
         elif hint is int:
             self._require(name, type(value) is int, "a whole number")
         else:

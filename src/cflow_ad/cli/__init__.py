@@ -5,6 +5,7 @@ Nothing here imports torch, or anything that takes long, before a command runs.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -45,4 +46,6 @@ def _common(
 
 def main() -> None:
     """Run the command line, and exit with its status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     sys.exit(app())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cflow_ad.errors import CflowError, SettingsError
+from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError
 
 if TYPE_CHECKING:
     import rich.progress
@@ -29,8 +29,9 @@ DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is on
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn this package's errors into one line and status 2, and its warnings into one line."""
+    """Turn errors that a person can mend into one line and status 2, and warnings into one line."""
     with warnings.catch_warnings():
+        warnings.simplefilter("always", CalibrationWarning)
         warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}", "yellow")
         try:
             yield
@@ -44,6 +45,14 @@ def plain_errors() -> Iterator[None]:
             # The reader of our output has gone, as `head` does; there is no one left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            tell(
+                f"error: {where}{error.strerror or error}; see that the path is right, that it may "
+                "be written, and that the disk has room",
+                "red",
+            )
+            raise typer.Exit(FAILED) from None
 
 
 def tell(message: str, colour: str | None = None) -> None:

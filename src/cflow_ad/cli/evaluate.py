@@ -43,10 +43,13 @@ def evaluate(
         from cflow_ad.data.layouts import open_dataset
         from cflow_ad.detector import Detector
         from cflow_ad.evaluation.evaluate import evaluate as run
-        from cflow_ad.evaluation.results import write_results
+        from cflow_ad.evaluation.results import check_results, write_results
 
         detector = Detector.load(model, weights=weights, device=device)
         dataset = open_dataset(data)
+        dataset.require_test()
+        folder = output or model.with_name(f"{model.stem}-evaluation")
+        check_results(dataset, folder, picture=picture or [])
         with bars() as shown:
             evaluation = run(
                 detector,
@@ -55,7 +58,6 @@ def evaluate(
                 skip_unreadable=skip_unreadable,
                 progress=lambda done, total: shown.show("evaluate", done, total),
             )
-        folder = output or model.with_name(f"{model.stem}-evaluation")
         written = write_results(evaluation, detector, folder, picture=picture or [])
         print_evaluation(evaluation)
         for path in written:

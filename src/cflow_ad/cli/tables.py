@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Metrics in percent, by defect type and in all, then the threshold and its false alarms."""
-    table = Table(title=f"{evaluation.dataset.name}: areas and F1 in percent", title_justify="left")
-    table.add_column("Defect")
+    title = f"{evaluation.dataset.name}: areas and F1 in percent"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("Defect", overflow="fold")
     for column in (
         "Images",
         "Found",
-        "Image AUROC",
+        "Image\nAUROC",
         "AP",
         "F1",
-        "Pixel AUROC",
+        "Pixel\nAUROC",
         "AP",
         "F1",
         "AUPRO",
     ):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for name, result in evaluation.per_defect.items():
         found = f"{result.recall * result.n_images:.0f}"
         table.add_row(name, str(result.n_images), found, *_percents(result.image, result.pixel))
@@ -44,7 +46,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         *_percents(evaluation.image, evaluation.pixel),
         style="bold",
     )
-    console = Console()
+    console = _console()
     console.print(table)
     alarms = evaluation.false_alarms
     if alarms.trials:
@@ -52,12 +54,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
         console.print(
             f"Threshold {evaluation.threshold:.3f}: {alarms.count} false alarms on "
             f"{alarms.trials} good images ({_percent(alarms.rate)} %, 95 % interval "
-            f"{_percent(low)} to {_percent(high)} %; promised {_percent(alarms.promised)} %).",
-            highlight=False,
+            f"{_percent(low)} to {_percent(high)} %; promised {_percent(alarms.promised)} %)."
         )
     else:
         console.print(f"Threshold {evaluation.threshold:.3f}: no good images to test it on.")
-    console.print(evaluation.detector["calibration"]["note"], highlight=False)
+    console.print(evaluation.detector["calibration"]["note"])
 
 
 def print_backbones(backbones: Sequence[BackboneStatus]) -> None:
@@ -67,7 +68,7 @@ def print_backbones(backbones: Sequence[BackboneStatus]) -> None:
         table.add_column(column)
     for item in backbones:
         table.add_row(item.name, "yes" if item.is_usable else "no", item.source)
-    Console().print(table)
+    _console().print(table)
 
 
 def print_settings(settings: Sequence[SettingDescription]) -> None:
@@ -77,7 +78,7 @@ def print_settings(settings: Sequence[SettingDescription]) -> None:
         table.add_column(column)
     for item in settings:
         table.add_row(item.name, item.default, item.meaning)
-    Console().print(table)
+    _console().print(table)
 
 
 def print_model(metadata: Mapping[str, Any]) -> None:
@@ -92,7 +93,12 @@ def print_model(metadata: Mapping[str, Any]) -> None:
                 table.add_row(f"{section}.{name}", _plain(value))
         else:
             table.add_row(section, _plain(values))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Names are shown as they are: what is in brackets or colons is no markup."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def _percents(image: ScoreMetrics, pixel: PixelResult | None) -> list[str]:

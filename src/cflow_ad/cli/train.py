@@ -78,8 +78,10 @@ def train(
             setting or [],
         )
         from cflow_ad.detector import Detector
+        from cflow_ad.model.file import check_writable
         from cflow_ad.training.fit import discard, work_folder
 
+        check_writable(output)
         work = work_folder(output)
         if not resume:
             discard(work)

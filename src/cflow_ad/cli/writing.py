@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Writer:
         if self._wanted.table is not None:
             self._wanted.table.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open.enter_context(
-                self._wanted.table.open("w", encoding="utf-8", newline="")
+                self._wanted.table.open("w", encoding="utf-8", errors="surrogateescape", newline="")
             )
             if self._wanted.table.suffix == ".csv":
                 csv.writer(self._file).writerow(_COLUMNS)
@@ -82,7 +83,8 @@ class Writer:
 
     def write(self, prediction: Prediction) -> None:
         """Write one image's results."""
-        regions = f"{len(prediction.regions)} regions" if prediction.is_anomalous else ""
+        number = len(prediction.regions)
+        regions = f"{number} region{'s' * (number > 1)}" if number else ""
         verdict = "anomalous" if prediction.is_anomalous else "good"
         typer.secho(
             f"{verdict:<9} {prediction.score:8.3f}  {prediction.source}  {regions}".rstrip(),
@@ -160,11 +162,13 @@ def _output_names(paths: Sequence[Path]) -> dict[str, str]:
 
     Images that differ only in their suffix keep it, so that no result overwrites another.
     """
-    absolute = [path.resolve() for path in paths]
+    # A link goes by its own name: two of them may lead to the same file.
+    absolute = [path.parent.resolve() / path.name for path in paths]
     common = os.path.commonpath([path.parent for path in absolute])
     relative = [path.relative_to(common) for path in absolute]
     stems = [path.with_suffix("").as_posix() for path in relative]
+    uses = Counter(stems + [inside.as_posix() for inside in relative])
     return {
-        str(path): stem if stems.count(stem) == 1 else inside.as_posix()
+        str(path): stem if uses[stem] == 1 else inside.as_posix()
         for path, stem, inside in zip(paths, stems, relative, strict=True)
     }

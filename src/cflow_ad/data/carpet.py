@@ -273,7 +273,10 @@ def _claim(out: Path) -> None:
         raise DataError(
             f"the folder {out} is not empty; empty it, or name one that is or does not exist yet"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: the folder cannot be made ({error.strerror})") from error
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -191,25 +191,28 @@ def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
         recursive: Look in sub-folders of folders too.
 
     Returns:
-        At least one path, in the order named, none twice.
+        At least one path, in the order named; no file twice, however it is named.
 
     Raises:
         DataError: A folder has no images, or a pattern fits nothing.
     """
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found |= dict.fromkeys(list_images(path, recursive))
+            found += list_images(path, recursive)
         elif not path.exists() and glob.has_magic(name):
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
             fitting = _images(map(Path, matches))
             if not fitting:
                 raise DataError(f"{name}: no image has a name of this pattern")
-            found |= dict.fromkeys(sorted(fitting, key=lambda path: _natural(str(path))))
+            found += sorted(fitting, key=lambda path: _natural(str(path)))
         else:
-            found[path] = None
-    return list(found)
+            found.append(path)
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.parent.resolve() / path.name, path)
+    return list(once.values())
 
 
 def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:

@@ -189,6 +189,19 @@ class Sizing:
         return _resize(values[: valid[0], : valid[1]].astype(np.float32, copy=False), original)
 
 
+def cells_inside(side: int, cell: int) -> int:
+    """How many cells have their centre in an image, along one of its sides; at least one.
+
+    Args:
+        side: of the image on its canvas, in pixels.
+        cell: its side, in pixels.
+
+    >>> cells_inside(64, 16), cells_inside(70, 16), cells_inside(72, 16)
+    (4, 4, 5)
+    """
+    return max(1, (side + cell // 2) // cell)
+
+
 def _scaled(side: int, numerator: int, denominator: int) -> int:
     """Scale a side by a fraction, in whole numbers, so that no platform rounds another way."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))

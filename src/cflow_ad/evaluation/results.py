@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cflow_ad.data.images import read_image, read_mask
-from cflow_ad.data.layouts import GOOD, Sample
+from cflow_ad.data.layouts import GOOD, Dataset, Sample
 from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord
@@ -16,6 +16,22 @@ from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
 
 _MOST_IN_PICTURE = 8
+
+
+def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = ()) -> None:
+    """Make the folder and look for the images of the picture, before the work of an evaluation.
+
+    Raises:
+        DataError: an image of `picture` is not a test image, or the folder cannot be made.
+    """
+    test = {sample.path.resolve() for sample in dataset.test}
+    for path in picture:
+        if path.resolve() not in test:
+            raise DataError(f"{path}: not a test image of {dataset.root}; name one of those")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be made ({error.strerror})") from error
 
 
 def write_results(
@@ -38,13 +54,10 @@ def write_results(
         The files written.
 
     Raises:
-        DataError: an image of `picture` is not a test image, or the folder cannot be made.
+        DataError: as for `check_results`, or an image of `picture` was skipped.
     """
+    check_results(evaluation.dataset, folder, picture=picture)
     shown = [_record(evaluation, path) for path in picture] or _typical(evaluation)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be made ({error.strerror})") from error
     metrics, scores = folder / "metrics.json", folder / "scores.csv"
     metrics.write_text(evaluation.to_json(), encoding="utf-8")
     _write_scores(evaluation, scores)
@@ -63,7 +76,7 @@ def write_results(
 
 
 def _write_scores(evaluation: Evaluation, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "score", "is_anomalous", "n_regions"])
         for record in evaluation.images:
@@ -103,4 +116,4 @@ def _record(evaluation: Evaluation, path: Path) -> ImageRecord:
     for record in evaluation.images:
         if record.sample.path.resolve() == path.resolve():
             return record
-    raise DataError(f"{path}: not a test image of {evaluation.dataset.root}")
+    raise DataError(f"{path}: could not be read, so it cannot be in the picture; name another")

@@ -7,6 +7,7 @@ is the smaller by them; their hash is stored, and checked against the weights at
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,26 @@ SCHEMA = 1
 """Raised by one whenever older versions of this package can no longer read what is written."""
 
 _KEY = "cflow_ad"
+
+
+def check_writable(path: Path) -> None:
+    """See that a model file can be written, before the work that makes the model.
+
+    Args:
+        path: the file; neither it nor its folder need be there.
+
+    Raises:
+        ModelFileError: it is a folder, or lies where nothing can be written.
+    """
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path}: this is a folder; name a file in it, such as model.safetensors"
+        )
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ModelFileError(f"{path}: {folder} is a file, not a folder; choose another path")
+    if not os.access(folder, os.W_OK):
+        raise ModelFileError(f"{path}: no permission to write in {folder}; choose another path")
 
 
 def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

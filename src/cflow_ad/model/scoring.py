@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from cflow_ad.data.sizing import Shape
+from cflow_ad.data.sizing import Shape, cells_inside
 
 Floats = NDArray[np.float32]
 
@@ -62,23 +62,26 @@ def anomaly_map(
     ]
     # All levels in one product: their columns side by side.
     total = np.concatenate(columns, axis=1) @ np.concatenate(back, axis=1).T
-    result: Floats = -np.log(np.clip(total / len(normalities), _LEAST, 1.0))
+    # 0 - log, since -log(1) is -0.
+    result: Floats = 0 - np.log(np.clip(total / len(normalities), _LEAST, 1.0))
     return result
 
 
 @lru_cache(maxsize=64)
 def _resampling(pixels: int, valid: int, cells: int, stride: int, smoothing: float) -> Any:
     """Bilinear interpolation along one axis, from cell centres to pixel centres: a matrix
-    `(pixels, cells)` whose rows sum to 1. Beyond the outermost centres the value stays.
+    `(pixels, cells)` whose rows sum to 1. Beyond the outermost centres in the image the value
+    stays: the cells further out see its reflection, and no flow was trained there.
     """
     centres = (np.arange(pixels) + 0.5) * (valid / pixels)
-    position = np.clip(centres / stride - 0.5, 0, cells - 1)
-    left = np.minimum(position.astype(np.intp), max(cells - 2, 0))
+    inside = cells_inside(valid, stride)
+    position = np.clip(centres / stride - 0.5, 0, inside - 1)
+    left = np.minimum(position.astype(np.intp), max(inside - 2, 0))
     share = position - left
     matrix = np.zeros((pixels, cells))
     index = np.arange(pixels)
     matrix[index, left] = 1.0 - share
-    if cells > 1:
+    if inside > 1:
         matrix[index, left + 1] += share
     if smoothing > 0:
         sigma = smoothing * pixels / valid

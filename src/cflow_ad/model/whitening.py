@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cflow_ad.errors import DivergenceError
+
 InputKind = Literal["whiten", "standardise", "raw"]
 
 
@@ -68,10 +70,15 @@ def fit_input_layer(
         channels: `C`.
         shrinkage: added to the covariance's diagonal, as a fraction of its mean, so that
             directions in which the good vectors hardly vary are not magnified without bound.
+
+    Raises:
+        DivergenceError: a vector is NaN or infinite.
     """
     if kind == "raw":
         return InputLayer(torch.zeros(channels), torch.ones(channels))
     mean, covariance = _moments(chunks, channels)
+    if not covariance.isfinite().all():
+        raise DivergenceError("the encoder's features are not finite; check its weights")
     # The absolute term serves vectors that do not vary at all.
     variance = covariance.diagonal() + shrinkage * covariance.diagonal().mean() + 1e-12
     if kind == "standardise":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.loading import load_batches
-from cflow_ad.data.sizing import Shape, Sizing
+from cflow_ad.data.sizing import Shape, Sizing, cells_inside
 from cflow_ad.model.encoder import Encoder
 
 _STATE = "cache.json"
@@ -139,6 +139,9 @@ class _Store:
         self._noted = time.monotonic()
         if folder is not None:
             self.done = self._read_done()
+            if not self.done:
+                # It tells of files that are about to be overwritten.
+                (folder / _STATE).unlink(missing_ok=True)
         mode = "r+" if self.done else "w+"
 
         def array(name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
@@ -182,7 +185,7 @@ class _Store:
 def _grid(sizing: Sizing, original: Shape, stride: int) -> Shape:
     """Rows and columns of the cells whose centre lies in the image, not in its reflection."""
     height, width = sizing.valid_shape(original)
-    return max(1, (height + stride // 2) // stride), max(1, (width + stride // 2) // stride)
+    return cells_inside(height, stride), cells_inside(width, stride)
 
 
 def _share(grids: Sequence[Sequence[Shape]], channels: Sequence[int], budget: float) -> float:
