@@ -15,6 +15,8 @@ import time
 import warnings
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
 from cflow_ad.training.progress import Progress
 

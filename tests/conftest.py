@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from cflow_ad import CalibrationWarning, Detector, Settings
-from cflow_ad.data.carpet import photograph, weave
+from cflow_ad.data.carpet import write_carpet
+from cflow_ad.data.images import read_image
 
 # pytest-xdist runs one process for each core: more threads would only stand in each other's way.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def images() -> list[np.ndarray]:
-    """Twelve photographs of good carpet, 96 x 96."""
-    generators = [np.random.default_rng([7, number]) for number in range(12)]
-    return [photograph(weave(rng, 96), rng) for rng in generators]
+def carpet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Carpet in the MVTec layout, 96 x 96 pixels: 12 images to train on; not to be changed."""
+    folder = tmp_path_factory.mktemp("data") / "carpet"
+    write_carpet(folder, train=12, good=4, per_defect=1, size=96)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
+def images(carpet_folder: Path) -> list[np.ndarray]:
+    """The 12 good images of `carpet_folder` to train on."""
+    return [read_image(path) for path in sorted((carpet_folder / "train" / "good").iterdir())]
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> Settings:
     """The default backbone, small in all else."""
     return Settings(size="64x64", strides=(8, 16), steps=5, blocks=2, batch_size=256)
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Settings:
-    """A backbone of a few kilobytes with random weights: builds in a hundredth of a second."""
+def tiny_detector(carpet_folder: Path, tiny_settings: Settings) -> Detector:
+    """Trained on `carpet_folder` with `tiny_settings`; not to be changed."""
+    with pytest.warns(CalibrationWarning):
+        return Detector.fit(carpet_folder, tiny_settings, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def toy_settings() -> Settings:
+    """A backbone of a few kilobytes with random weights, built in a hundredth of a second."""
     return Settings(
         backbone="test_efficientnet",
         weights="random",
@@ -41,14 +58,7 @@ def tiny() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def detector(images: list[np.ndarray], settings: Settings) -> Detector:
-    """Trained on `images` with `settings`; not to be changed."""
+def toy_detector(images: list[np.ndarray], toy_settings: Settings) -> Detector:
+    """Trained on `images` with `toy_settings`; not to be changed."""
     with pytest.warns(CalibrationWarning):
-        return Detector.fit(images, settings, device="cpu")
-
-
-@pytest.fixture(scope="session")
-def tiny_detector(images: list[np.ndarray], tiny: Settings) -> Detector:
-    """Trained on `images` with `tiny`; not to be changed."""
-    with pytest.warns(CalibrationWarning):
-        return Detector.fit(images, tiny, device="cpu")
+        return Detector.fit(images, toy_settings, device="cpu")

@@ -318,7 +318,9 @@ def _good_images(
         raise DataError("no good images to train on: the sequence is empty")
     digest = hashlib.sha256()
     for source in sources:
-        digest.update(as_image(source).tobytes())
+        pixels = as_image(source)
+        digest.update(f"{pixels.shape} {pixels.dtype}".encode())
+        digest.update(pixels.tobytes())
     return sources, "images from memory", digest.hexdigest()[:16]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Metrics in percent, by defect type and in all, then the threshold and its false alarms."""
     title = f"{evaluation.dataset.name}: areas and F1 in percent"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("Defect", overflow="fold")
     for column in (
         "Images",

@@ -187,5 +187,6 @@ def _random_network(backbone: str, strides: Sequence[int], seed: int) -> Any:
 def _truncate(network: Any) -> None:
     """Drop the stages after the last tap, which timm's EfficientNets would still compute."""
     last = network.feature_info.module_name()[-1].split(".")
-    if last[0] == "blocks" and len(last) == 2 and isinstance(network.blocks, nn.Sequential):
-        network.blocks = network.blocks[: int(last[1]) + 1]
+    blocks = getattr(network, "blocks", None)
+    if last[0] == "blocks" and len(last) == 2 and isinstance(blocks, nn.Sequential):
+        network.blocks = blocks[: int(last[1]) + 1]

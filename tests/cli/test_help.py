@@ -1,0 +1,64 @@
+"""Help, version, and what they cost."""
+
+import subprocess
+import sys
+
+import pytest
+from tests.cli.commands import run
+
+from cflow_ad import __version__
+
+COMMANDS = (
+    ["demo"],
+    ["train"],
+    ["evaluate"],
+    ["predict"],
+    ["info"],
+    ["data"],
+    ["data", "sample"],
+    ["data", "sample", "carpet"],
+)
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_has_help(command, option):
+    result = run(*command, option)
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_an_unknown_option_is_a_usage_error(command):
+    result = run(*command, "--no-such-option")
+    assert result.exit_code == 2
+    assert "--no-such-option" in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_unknown_command_is_a_usage_error():
+    assert run("fly").exit_code == 2
+
+
+def test_without_arguments_help_is_shown():
+    assert "Usage:" in run().output
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"cflow-ad {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["--help", "train --help", "predict --help", "--version"])
+def test_help_imports_nothing_slow(command):
+    code = f"""
+import sys
+from cflow_ad.cli import app
+try:
+    app({command.split()!r})
+except SystemExit as done:
+    assert not done.code, done.code
+slow = {{"torch", "timm", "numpy", "matplotlib", "PIL", "scipy"}} & set(sys.modules)
+assert not slow, slow
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

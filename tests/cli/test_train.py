@@ -1,0 +1,235 @@
+"""`cflow-ad train`: the model, what is said of it, and going on after an interruption."""
+
+import os
+import signal
+import time
+
+import pytest
+import safetensors.torch
+from tests.cli.commands import SMALL, TINY, refused, run, start
+
+from cflow_ad import Detector
+from cflow_ad.model.file import read_metadata
+
+
+def tensors_of(path):
+    return {name: value.numpy() for name, value in safetensors.torch.load_file(path).items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all((one[k] == other[k]).all() for k in one)
+
+
+def test_the_model_can_be_loaded_and_the_message_names_it(carpet, tmp_path):
+    path = tmp_path / "new" / "folder" / "m.safetensors"  # neither folder exists yet
+    result = run("train", carpet, "-o", path, *TINY)
+    assert result.exit_code == 0
+    detector = Detector.load(path, device="cpu")
+    assert result.stdout.startswith(f"{path}: learnt from 8 images in ")
+    assert result.stdout.endswith(f"threshold {detector.threshold:.3f}\n")
+    assert sorted(path.parent.iterdir()) == [path]  # the work folder is gone
+
+
+def test_too_few_images_for_the_rate_are_said_plainly(carpet, tmp_path):
+    result = run("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)
+    assert result.stderr.startswith("warning: 2 held-out good images are too few")
+    assert result.stderr.count("\n") == 1
+    assert "99 held-out images would allow it" in result.stderr
+
+
+def test_enough_images_for_the_rate_are_said_too(carpet, tmp_path):
+    rate = ["--false-alarm-rate", "0.4"]
+    result = run("train", carpet, "-o", tmp_path / "m.safetensors", *TINY, *rate)
+    assert result.stderr == ""
+    assert "At most 0.4 of good images score above the threshold" in result.stdout
+
+
+def test_the_calibration_images_may_be_too_few_to_hold_any_out(carpet, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("000.png", "001.png"):
+        (few / name).write_bytes((carpet / "train" / "good" / name).read_bytes())
+    result = run("train", few, "-o", tmp_path / "m.safetensors", *TINY)
+    assert result.exit_code == 0
+    assert "promises no false-alarm rate" in result.stderr
+
+
+def test_set_reaches_the_settings(carpet, tmp_path):
+    path = tmp_path / "m.safetensors"
+    more = ["--set", "smoothing=2.5", "--set", "position-channels = 8", "--seed", 3]
+    assert run("train", carpet, "-o", path, *TINY, *more).exit_code == 0
+    settings = read_metadata(path)["settings"]
+    assert (settings["smoothing"], settings["position_channels"]) == (2.5, 8)
+    assert (settings["seed"], settings["strides"], settings["steps"]) == (3, [8, 16], 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--set blocks", "--set blocks: write NAME=VALUE"),
+        ("--set colour=red", "unknown setting colour; `cflow-ad info settings` lists them"),
+        ("--set blocks=two", "blocks is 'two': it must be a whole number"),
+        ("--set blocks=2.5", "blocks is '2.5': it must be a whole number"),
+        ("--set strides=8,x", "strides is '8,x': it must be whole numbers"),
+        ("--set strides=", "strides is '': it must be whole numbers"),
+        ("--set strides=16,8", "in rising order"),
+        ("--set smoothing=nan", "smoothing is nan: it must be a number"),
+        ("--set loss=hinge", "likelihood or logsigmoid"),
+        ("--set position_channels=3", "position_channels is 3: it must be a multiple of 4"),
+        ("--set feature_budget=0", "feature_budget is 0.0: it must be greater than 0"),
+        ("--steps -1", "steps is -1: it must be 0 or more"),
+        ("--false-alarm-rate 1", "false_alarm_rate is 1.0: it must be between 0 and 1"),
+        ("--size 0x0", "size"),
+        ("--size wide", "size"),
+        ("--size -64x64", "size"),
+        ("--resize crop", "fit or pad or stretch"),
+        ("--seed -1", "seed is -1: it must be 0 or more"),
+    ],
+)
+def test_a_bad_setting_is_named(options, said, tmp_path):
+    output = tmp_path / "out" / "m.safetensors"
+    # The settings are looked at before the data, which is not there.
+    line = refused("train", tmp_path / "nowhere", "-o", output, *options.split())
+    assert said in line
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--set strides=7", "stride"),
+        ("--set strides=8,1024", "stride"),
+        ("--backbone no_such_net", "no_such_net"),
+        ("--weights nowhere.pth", "nowhere.pth"),
+        ("--device nothing", "nothing"),
+        ("--device cuda:99", "cuda:99"),
+    ],
+)
+def test_what_is_not_to_be_had_is_named(options, said, carpet, tmp_path):
+    line = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY, *options.split())
+    assert said in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_needs_no_other_weights(carpet, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    bundled, bare = tmp_path / "bundled.safetensors", tmp_path / "bare.safetensors"
+    encoder = Detector.load(_trained(carpet, tmp_path / "first.safetensors")).network.encoder
+    state = {k.removeprefix("body."): v for k, v in encoder.state_dict().items()}
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights)
+    given = [*TINY, "--weights", weights]
+    first = run("train", carpet, "-o", bare, *given)
+    assert first.exit_code == 0, first.output
+    assert run("train", carpet, "-o", bundled, *given, "--bundle").exit_code == 0
+    assert bundled.stat().st_size > bare.stat().st_size
+    weights.unlink()
+
+    image = carpet / "test" / "good" / "000.png"
+    assert run("predict", bundled, image, "--exit-zero").exit_code == 0
+    line = refused("predict", bare, image)
+    assert str(weights) in line
+    assert "--weights FILE" in line
+
+
+def _trained(carpet, path):
+    assert run("train", carpet, "-o", path, *TINY).exit_code == 0
+    return path
+
+
+# The output
+
+
+def test_a_folder_as_output_is_refused_before_any_training(carpet, tmp_path):
+    line = refused("train", carpet, "-o", tmp_path, *TINY)
+    assert f"{tmp_path}: this is a folder; name a file in it" in line
+    assert not tmp_path.with_name(tmp_path.name + ".work").exists()
+
+
+def test_an_output_below_a_file_is_refused_before_any_training(carpet, tmp_path):
+    (tmp_path / "file").write_text("text")
+    output = tmp_path / "file" / "m.safetensors"
+    assert "is a file, not a folder" in refused("train", carpet, "-o", output, *TINY)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="whoever may write anywhere")
+def test_an_output_without_permission_is_refused_before_any_training(carpet, tmp_path):
+    tmp_path.chmod(0o500)
+    line = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)
+    assert "no permission" in line
+
+
+def test_a_second_run_overwrites(carpet, tmp_path):
+    path = _trained(carpet, tmp_path / "m.safetensors")
+    before = tensors_of(path)
+    assert same(before, tensors_of(_trained(carpet, path)))  # and gives the same model
+    assert run("train", carpet, "-o", path, *TINY, "--seed", 1).exit_code == 0
+    assert not same(before, tensors_of(path))
+
+
+# Interruption
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process")
+def test_an_interrupted_run_goes_on_to_the_same_model(carpet, tmp_path):
+    path, whole = tmp_path / "m.safetensors", tmp_path / "whole.safetensors"
+    work = tmp_path / "m.safetensors.work"
+    arguments = ["train", carpet, *TINY, "--steps", "400"]
+    process = start(*arguments, "-o", path)
+    first_level = work / "level-8.safetensors"
+    deadline = time.monotonic() + 60
+    while not first_level.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130, said
+    assert b"the same command with --resume goes on from there" in said
+    assert b"Traceback" not in said
+    assert not path.exists()
+    assert first_level.exists()
+
+    assert run(*arguments, "-o", path, "--resume").exit_code == 0
+    assert not work.exists()
+    assert run(*arguments, "-o", whole).exit_code == 0
+    assert same(tensors_of(path), tensors_of(whole))
+
+
+def test_without_resume_training_begins_anew(carpet, tmp_path):
+    path = tmp_path / "m.safetensors"
+    stale = tmp_path / "m.safetensors.work" / "level-8.safetensors"
+    stale.parent.mkdir()
+    stale.write_text("of another run")
+    assert run("train", carpet, "-o", path, *TINY).exit_code == 0
+    assert not stale.exists()
+
+
+def test_resume_takes_nothing_from_other_settings_or_damaged_work(carpet, tmp_path):
+    plain = _trained(carpet, tmp_path / "plain.safetensors")
+    path, work = tmp_path / "m.safetensors", tmp_path / "m.safetensors.work"
+    # What a run with other settings left behind, and a file cut short.
+    Detector.fit(carpet, _settings(seed=1), device="cpu", work=work)
+    (work / "level-16.safetensors").write_bytes(b"\0" * 20)
+    assert run("train", carpet, "-o", path, *TINY, "--resume").exit_code == 0
+    assert same(tensors_of(path), tensors_of(plain))
+
+
+def _settings(**more):
+    from cflow_ad import Settings
+
+    return Settings(
+        backbone="test_efficientnet",
+        weights="random",
+        size="64x64",
+        strides=(8, 16),
+        steps=3,
+        blocks=2,
+        batch_size=64,
+        false_alarm_rate=0.5,
+        **more,
+    )
+
+
+def test_the_default_backbone_trains_with_the_network_unplugged(model):
+    encoder = read_metadata(model)["encoder"]
+    assert encoder["backbone"] == "tf_efficientnet_lite1"
+    assert SMALL  # its settings are those of the other models here
