@@ -350,7 +350,8 @@ def _encoder_like(
             f"those at hand (from {encoder.spec.source}); give them with --weights FILE, or "
             "train with --bundle"
         )
-    return encoder
+    # Of the model, not of the weights' source: how pixels are scaled is part of a score.
+    return Encoder(encoder.network, spec)
 
 
 def _levels(settings: Settings, spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> list[Level]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.cli.commands import SMALL, run
 
 from cflow_ad.data.carpet import write_carpet
+from tests.cli.commands import SMALL, run
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from tests.cli.commands import run
 
 from cflow_ad import __version__
+from tests.cli.commands import run
 
 COMMANDS = (
     ["demo"],

@@ -6,10 +6,10 @@ import time
 
 import pytest
 import safetensors.torch
-from tests.cli.commands import SMALL, TINY, refused, run, start
 
 from cflow_ad import Detector
 from cflow_ad.model.file import read_metadata
+from tests.cli.commands import SMALL, TINY, refused, run, start
 
 
 def tensors_of(path):

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from tests.evaluation.oracle import exact_aupro, exact_pixel_metrics
 
 from cflow_ad.evaluation.metrics import (
     Confusion,
@@ -14,6 +13,7 @@ from cflow_ad.evaluation.metrics import (
     binomial_interval,
     image_metrics,
 )
+from tests.evaluation.oracle import exact_aupro, exact_pixel_metrics
 
 # How scores come about from a standard normal variable that is larger in defects.
 DISTRIBUTIONS = {

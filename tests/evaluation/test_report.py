@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.evaluation.synthetic import DETECTOR, THRESHOLD, Detector, measure
 
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.layouts import Sample, open_dataset
@@ -17,6 +16,7 @@ from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import FalseAlarms
 from cflow_ad.evaluation.metrics import Confusion, binomial_interval
 from cflow_ad.evaluation.report import write_report
+from tests.evaluation.synthetic import DETECTOR, THRESHOLD, Detector, measure
 
 
 @dataclass

@@ -110,9 +110,7 @@ def test_log_det_is_that_of_the_jacobian(channels, position_channels, permutatio
         expected = torch.linalg.slogdet(jacobian).logabsdet
         torch.testing.assert_close(log_det[i], expected, rtol=0, atol=1e-6)
     exact = rotate_exactly(flow)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda z: exact(z, rows[0], columns[0])[0], x[0]
-    )
+    jacobian = torch.autograd.functional.jacobian(lambda z: exact(z, rows[0], columns[0])[0], x[0])
     expected = torch.linalg.slogdet(jacobian).logabsdet
     torch.testing.assert_close(exact(x, rows, columns)[1][0], expected, rtol=0, atol=1e-10)
 
@@ -181,7 +179,9 @@ def test_a_coupling_never_scales_beyond_its_clamp():
         block.second.weight.mul_(1e4)
     x = torch.randn(1000, 6)
     log_det = block(x, block.condition_term(torch.zeros(0)))[1]
-    assert log_det.abs().max().item() == pytest.approx(3 * 0.7, abs=1e-5)  # it is reached, not passed
+    assert log_det.abs().max().item() == pytest.approx(
+        3 * 0.7, abs=1e-5
+    )  # it is reached, not passed
 
 
 @pytest.mark.parametrize("channels", [2, 3, 16, 41])
@@ -232,9 +232,7 @@ def test_the_position_matters_only_with_a_condition():
     x = torch.randn(1, 5).double().expand(2, 5)
     here_and_there = torch.tensor([0, 9])
     for position_channels in POSITION_CHANNELS:
-        first, second = make_flow(5, position_channels).log_prob(
-            x, here_and_there, here_and_there
-        )
+        first, second = make_flow(5, position_channels).log_prob(x, here_and_there, here_and_there)
         assert (first == second) == (position_channels == 0)
 
 

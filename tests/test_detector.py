@@ -1,0 +1,211 @@
+"""What a user is promised of the detector, whatever is inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cflow_ad import CalibrationWarning, DataError, Detector, ImageError, SettingsError
+from cflow_ad.detector import pick_device
+
+
+@pytest.fixture(scope="module")
+def strangers(images):
+    """Images of many sizes and kinds, some good and some not."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (70, 110, 3)).astype(np.uint8)
+    return [
+        images[0],
+        images[1][:40],
+        noise,
+        images[2][:, :33],
+        images[3],
+        images[4][..., 0],
+        np.asarray(images[5][..., :1], np.uint16) * 257,
+        np.dstack([images[6], np.full((96, 96), 200, np.uint8)]),
+        images[7].astype(np.float32),
+        noise[:1, :1],
+        np.asarray(Image.fromarray(images[8]).resize((300, 200))),
+        np.zeros((96, 96, 3), np.uint8),
+    ]
+
+
+def largest_difference(ours, theirs):
+    """Of scores and maps, relative to a score of at least 1."""
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.is_anomalous == b.is_anomalous
+        unit = max(1.0, a.score)
+        worst = max(worst, abs(a.score - b.score) / unit)
+        worst = max(worst, float(np.abs(a.anomaly_map - b.anomaly_map).max()) / unit)
+    return worst
+
+
+# A score belongs to an image
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 32])
+def test_an_image_scores_the_same_alone_and_in_any_batch(tiny_detector, strangers, batch_size):
+    alone = [tiny_detector.predict(image) for image in strangers]
+    together = tiny_detector.stream(strangers, batch_size=batch_size)
+    assert largest_difference(alone, together) < 1e-5
+    backwards = list(tiny_detector.stream(strangers[::-1], batch_size=batch_size))
+    assert largest_difference(alone, backwards[::-1]) < 1e-5
+
+
+@pytest.mark.parametrize("bundle", [False, True])
+def test_an_image_scores_the_same_after_save_and_load(tiny_detector, strangers, tmp_path, bundle):
+    tiny_detector.save(tmp_path / "model.safetensors", bundle=bundle)
+    loaded = Detector.load(tmp_path / "model.safetensors", device="cpu")
+    assert largest_difference(tiny_detector.stream(strangers), loaded.stream(strangers)) < 1e-5
+    assert loaded.info() == tiny_detector.info()
+
+
+def test_a_file_scores_as_its_pixels_do(tiny_detector, images, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(images[0]).save(path)
+    of_file = tiny_detector.predict(path)
+    for source in (images[0], Image.open(path), str(path)):
+        assert tiny_detector.predict(source).score == of_file.score
+    assert of_file.source == str(path)
+    assert tiny_detector.predict(images[0]).source == ""
+
+
+def test_maps_and_masks_have_the_images_own_size(tiny_detector, strangers):
+    for image, prediction in zip(strangers, tiny_detector.stream(strangers), strict=True):
+        assert prediction.anomaly_map.shape == image.shape[:2]
+        assert prediction.mask.shape == image.shape[:2]
+        assert prediction.anomaly_map.dtype == np.float32
+        assert prediction.mask.any() == prediction.is_anomalous
+        assert math.isfinite(prediction.score)
+
+
+def test_what_is_unlike_the_good_images_scores_higher(tiny_detector, images, strangers):
+    good = max(prediction.score for prediction in tiny_detector.stream(images))
+    noise = strangers[2]
+    assert tiny_detector.predict(noise).score > 2 * good
+
+
+# Learning
+
+
+def test_a_folder_a_data_set_and_its_images_give_one_model(
+    carpet_folder, images, tiny_settings, tiny_detector
+):
+    with pytest.warns(CalibrationWarning):
+        of_folder = Detector.fit(carpet_folder / "train" / "good", tiny_settings, device="cpu")
+    with pytest.warns(CalibrationWarning):
+        of_arrays = Detector.fit(images, tiny_settings, device="cpu")
+    for other in (of_folder, of_arrays):
+        ours, theirs = tiny_detector.network.state_dict(), other.network.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+        assert other.threshold == tiny_detector.threshold
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_few_images_are_enough_and_what_that_loses_is_said(images, toy_settings, n):
+    with pytest.warns(CalibrationWarning) as said:
+        detector = Detector.fit(images[:n], toy_settings, device="cpu")
+    expected = "promises no false-alarm rate" if n < 4 else "too few"
+    assert expected in str(said[0].message)
+    assert detector.calibration.held_out == (n >= 4)
+    assert math.isfinite(detector.predict(images[6]).score)
+
+
+def test_enough_images_give_no_warning(images, toy_settings):
+    settings = dataclasses.replace(toy_settings, false_alarm_rate=0.4, calibration_fraction=0.5)
+    detector = Detector.fit(images, settings, device="cpu")  # a warning would be an error
+    assert detector.calibration.is_as_asked
+
+
+def test_images_the_threshold_was_set_on_never_exceed_it_by_rounding(toy_detector, images):
+    for batch_size in (1, 5):
+        scores = [p.score for p in toy_detector.stream(images, batch_size=batch_size)]
+        above = [score for score in scores if score > toy_detector.threshold]
+        assert len(above) < len(images) / 2
+
+
+def test_a_stopped_fit_goes_on_to_the_same_model(images, toy_settings, toy_detector, tmp_path):
+    def stop(progress):
+        if progress.stage == "train" and progress.done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Detector.fit(images, toy_settings, device="cpu", work=tmp_path / "work", progress=stop)
+    stages = []
+    with pytest.warns(CalibrationWarning):
+        resumed = Detector.fit(
+            images,
+            toy_settings,
+            device="cpu",
+            work=tmp_path / "work",
+            progress=lambda progress: stages.append((progress.stage, progress.done)),
+        )
+    assert stages[0][0] == "encode"
+    assert stages[0][1] > 0  # the features were kept
+    ours, theirs = toy_detector.network.state_dict(), resumed.network.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_progress_runs_through_the_stages_to_their_ends(images, toy_settings):
+    seen = []
+    with pytest.warns(CalibrationWarning):
+        Detector.fit(images, toy_settings, device="cpu", progress=seen.append)
+    stages = list(dict.fromkeys(progress.stage for progress in seen))
+    assert stages == ["encode", "train", "calibrate"]
+    for stage in stages:
+        last = [progress for progress in seen if progress.stage == stage][-1]
+        assert last.done == last.total
+
+
+# Bad input
+
+
+def test_no_images_are_an_error(toy_settings):
+    with pytest.raises(DataError, match="no good images"):
+        Detector.fit([], toy_settings)
+
+
+def test_an_unusable_image_is_raised_or_left_out_as_asked(toy_detector, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        list(toy_detector.stream([images[0], broken, images[1]]))
+    skipped = []
+    done = list(
+        toy_detector.stream(
+            [images[0], broken, images[1], tmp_path / "missing.png"],
+            on_error=lambda source, error: skipped.append((source, str(error))),
+        )
+    )
+    assert largest_difference(done, [toy_detector.predict(i) for i in images[:2]]) < 1e-5
+    assert [source.name for source, _ in skipped] == ["broken.png", "missing.png"]
+    assert all(str(source) in text for source, text in skipped)
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match="nonsense"):
+        pick_device("nonsense")
+
+
+# The flow as a model of good vectors
+
+
+def test_samples_are_likelier_than_noise(tiny_detector):
+    level = tiny_detector.network.levels[0]
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    generator = torch.Generator().manual_seed(0)
+    drawn = level.sample(rows, columns, generator)
+    noise = level.input_layer.inverse(3 * torch.randn(drawn.shape, generator=generator))
+    ours, theirs = (level.log_prob(z, rows, columns) for z in (drawn, noise))
+    assert ours.isfinite().all()
+    assert ours.mean() > theirs.mean()
+    # The exact density and the per-dimension likelihood differ by the input layer's constant.
+    per_dimension = level(drawn, rows, columns)
+    expected = (ours - level.input_layer.log_det) / drawn.shape[-1]
+    torch.testing.assert_close(per_dimension, expected, rtol=1e-4, atol=1e-4)

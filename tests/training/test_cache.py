@@ -1,0 +1,113 @@
+"""Every image is encoded once; what is kept fits the budget and favours none of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cflow_ad.data.sizing import Sizing
+from cflow_ad.model.encoder import build_encoder
+from cflow_ad.training.cache import build_cache
+
+SIZING = Sizing(64, 64)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return build_encoder("test_efficientnet", (8, 16), weights="random")
+
+
+@pytest.fixture(scope="module")
+def mixed(images):
+    """Images of three shapes."""
+    return [*images[:4], *(image[:48] for image in images[4:7]), *(i[:, :40] for i in images[7:9])]
+
+
+def build(encoder, sources, **changes):
+    arguments = {"budget": 1.0, "seed": 0, "batch_size": 2} | changes
+    return build_cache(encoder, sources, SIZING, **arguments)
+
+
+def same(ours, theirs):
+    return all(
+        np.array_equal(a.vectors, b.vectors) and np.array_equal(a.positions, b.positions)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def test_files_hold_what_memory_holds(encoder, mixed, tmp_path):
+    assert same(build(encoder, mixed), build(encoder, mixed, folder=tmp_path, key="k"))
+
+
+def test_vectors_are_the_encoders_at_their_positions(encoder, images):
+    (level, _) = build(encoder, images[:1], batch_size=1)
+    expected = encoder(torch.from_numpy(SIZING.prepare(images[0]).pixels)[None])[0][0]
+    z, rows, columns = level.take(np.arange(len(level)))
+    assert len(level) == expected.shape[0] * expected.shape[1]
+    torch.testing.assert_close(z, expected[rows, columns], rtol=1e-4, atol=1e-5)
+
+
+def test_what_lies_beyond_an_image_is_left_out(encoder, images):
+    strip = images[0][:27]  # 18 of the canvas's 32 rows, so the third row of cells is outside
+    (fine, coarse) = build(encoder, [strip])
+    assert SIZING.valid_shape(strip.shape[:2]) == (18, 64)
+    assert fine.positions[:, 0].max() == 1
+    assert len(fine) == 2 * 8
+    assert len(coarse) == 1 * 4
+
+
+@pytest.mark.parametrize("share", [0.5, 0.11])
+def test_beyond_the_budget_every_image_keeps_the_same_share(encoder, images, share):
+    whole = build(encoder, images)
+    size = sum(level.vectors.nbytes + level.positions.nbytes for level in whole)
+    kept = build(encoder, images, budget=share * size / 2**30)
+    assert sum(level.vectors.nbytes + level.positions.nbytes for level in kept) <= share * size
+    for level, everything in zip(kept, whole, strict=True):
+        each = len(everything) // len(images)
+        assert len(level) == len(images) * max(1, int(each * share))
+        # Every kept vector is one of its own image's, at its own position.
+        for number in range(len(images)):
+            mine = slice(number * len(level) // len(images), (number + 1) * len(level) // 12)
+            here = {tuple(p): v for v, p in enumerate(everything.positions[:each])}
+            index = [number * each + here[tuple(p)] for p in level.positions[mine]]
+            assert np.array_equal(level.vectors[mine], everything.vectors[index])
+    assert same(kept, build(encoder, images, budget=share * size / 2**30))
+
+
+def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path):
+    whole = build(encoder, mixed)
+
+    stopped_at = []
+
+    def stop(done, total):
+        if done >= 4:
+            stopped_at.append(done)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(encoder, mixed, folder=tmp_path, key="k", progress=stop)
+    started = []
+    resumed = build(
+        encoder,
+        mixed,
+        folder=tmp_path,
+        key="k",
+        progress=lambda done, total: started.append(done),
+    )
+    assert started[0] == stopped_at[0] < len(mixed)
+    assert same(whole, resumed)
+
+
+def test_files_of_other_images_or_settings_are_not_taken_up(encoder, images, tmp_path):
+    build(encoder, images[:3], folder=tmp_path, key="one")
+    started = []
+    other = build(
+        encoder,
+        images[3:6],
+        folder=tmp_path,
+        key="two",
+        progress=lambda done, total: started.append(done),
+    )
+    assert started[0] == 0
+    assert same(other, build(encoder, images[3:6]))

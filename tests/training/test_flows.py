@@ -1,0 +1,157 @@
+"""Maximum likelihood goes down the loss, repeats itself, and survives being stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cflow_ad.errors import DivergenceError
+from cflow_ad.settings import Settings
+from cflow_ad.training import flows
+from cflow_ad.training.cache import LevelFeatures
+from cflow_ad.training.flows import fit_level, fit_scale, learning_rate_at, loss_of
+
+SETTINGS = Settings(blocks=2, steps=30, batch_size=128, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def features():
+    """Curved and correlated, so that whitening alone does not describe them."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3000, 7)).astype(np.float32)
+    vectors[:, 1] += vectors[:, 0] ** 2
+    vectors[:, 4] *= 30
+    positions = rng.integers(0, 8, size=(3000, 2)).astype(np.int16)
+    return LevelFeatures(vectors, positions)
+
+
+def fit(features, settings=SETTINGS, **changes):
+    arguments = {"number": 0, "batch_size": settings.batch_size, "device": torch.device("cpu")}
+    return fit_level(features, settings, **(arguments | changes))
+
+
+def parameters(level):
+    return {name: value.clone() for name, value in level.state_dict().items()}
+
+
+def assert_equal(ours, theirs):
+    for (name, a), b in zip(ours.items(), theirs.values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("loss", ["likelihood", "logsigmoid"])
+def test_the_likelihood_of_good_vectors_rises(features, loss):
+    settings = dataclasses.replace(SETTINGS, loss=loss, steps=150, learning_rate=1e-2)
+    z, rows, columns = features.take(np.arange(2000))
+    before = fit(features, dataclasses.replace(settings, steps=0))(z, rows, columns).mean()
+    after = fit(features, settings)(z, rows, columns).mean()
+    assert after > before + 0.015
+
+
+def test_the_same_seed_gives_the_same_flow_and_another_another(features):
+    first, again = fit(features), fit(features)
+    assert_equal(parameters(first), parameters(again))
+    other = fit(features, dataclasses.replace(SETTINGS, seed=1))
+    assert not torch.equal(
+        first.flow.blocks[0].first.weight,  # type: ignore[union-attr]
+        other.flow.blocks[0].first.weight,  # type: ignore[union-attr]
+    )
+
+
+def test_training_leaves_the_global_generator_alone(features):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    fit(features, dataclasses.replace(SETTINGS, steps=2))
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("stop_at", [1, 17, 30])
+def test_a_stopped_run_goes_on_to_the_same_flow(features, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(flows, "_SAVE_SECONDS", 0.0)
+
+    def stop(step, loss):
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "level.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(features, checkpoint=checkpoint, key="k", progress=stop)
+    steps = []
+    resumed = fit(
+        features,
+        checkpoint=checkpoint,
+        key="k",
+        progress=lambda step, loss: steps.append(step),
+    )
+    assert steps[0] == stop_at
+    assert_equal(parameters(resumed), parameters(fit(features)))
+
+
+@pytest.mark.parametrize("damage", ["other key", "cut short", "garbage"])
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_taken_up(features, tmp_path, damage):
+    checkpoint = tmp_path / "level.safetensors"
+    fit(features, checkpoint=checkpoint, key="one")
+    if damage == "cut short":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif damage == "garbage":
+        checkpoint.write_bytes(b"x" * 64)
+    steps = []
+    fit(
+        features,
+        checkpoint=checkpoint,
+        key="two" if damage == "other key" else "one",
+        progress=lambda step, loss: steps.append(step),
+    )
+    assert steps[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["raw", "whiten", "standardise"])
+def test_features_that_are_not_finite_are_named(features, kind):
+    vectors = features.vectors.copy()
+    vectors[5:600] = np.nan
+    broken = LevelFeatures(vectors, features.positions)
+    with pytest.raises(DivergenceError, match=r"finite|diverged"):
+        fit(broken, dataclasses.replace(SETTINGS, input_layer=kind))
+
+
+def test_divergence_says_where_and_what_to_do(features):
+    wild = dataclasses.replace(SETTINGS, learning_rate=1e30, input_layer="raw")
+    with pytest.raises(DivergenceError, match=r"step \d+ of level 1; lower learning_rate"):
+        fit(features, wild)
+
+
+def test_the_scale_runs_from_the_median_to_the_tail(features):
+    level = fit(features)
+    z, rows, columns = features.take(np.arange(len(features)))
+    likelihoods = level(z, rows, columns).double()
+    marks = likelihoods.quantile(torch.tensor([0.5, SETTINGS.tail_quantile], dtype=torch.float64))
+    scores = -level.normality(marks.float()).log()
+    torch.testing.assert_close(scores, torch.tensor([0.0, 3.0]), atol=1e-4, rtol=1e-4)
+
+
+def test_vectors_that_do_not_vary_have_a_finite_scale():
+    vectors = np.ones((50, 4), np.float32)
+    level = fit(LevelFeatures(vectors, np.zeros((50, 2), np.int16)))
+    fit_scale(level, LevelFeatures(vectors, np.zeros((50, 2), np.int16)), SETTINGS, 0)
+    assert level.spread > 0
+    assert math.isfinite(level.reference)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing():
+    rates = [learning_rate_at(step, 200, 1.0) for step in range(200)]
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0.95 < max(rates) <= 1
+    assert rates[-1] < 1e-3
+
+
+def test_losses_are_what_they_are_called():
+    l = torch.tensor([-2.0, 0.5])  # noqa: E741
+    assert loss_of(l, "likelihood").item() == pytest.approx(0.75)
+    expected = np.log1p(np.exp([2.0, -0.5])).mean()
+    assert loss_of(l, "logsigmoid").item() == pytest.approx(expected)
