@@ -1,8 +1,8 @@
-"""How an image of any size becomes the network's input, and how a map comes back.
+"""How an image of any size becomes the network's input.
 
 The image is resized, placed at the top left of a canvas whose sides the network can divide, and
 the rest of the canvas is filled by the image's own reflection, which looks like more of the same
-surface where a flat fill would look like an edge. A map of the canvas comes back by the same road.
+surface where a flat fill would look like an edge.
 """
 
 from __future__ import annotations
@@ -161,32 +161,6 @@ class Sizing:
         else:
             resized = np.stack([_resize(image[..., c], valid) for c in range(3)], axis=2)
         return Canvas(_reflect(resized, self.canvas_shape(original)), valid, original)
-
-    def restore(
-        self, values: NDArray[np.float32], where: Canvas | tuple[Shape, Shape]
-    ) -> NDArray[np.float32]:
-        """Bring a map of the canvas back to the image's own size.
-
-        Bilinear, so no value leaves the range of the map's; where the image was enlarged for the
-        network, the map shrinks on its way back, and each pixel is an average.
-
-        Args:
-            values: The map, h x w, as large as the canvas.
-            where: The image's canvas, or only its `Canvas.valid` and `Canvas.original`.
-
-        Returns:
-            The map, H x W.
-
-        Raises:
-            ValueError: The map or `where` is not of this sizing's making.
-        """
-        valid, original = (where.valid, where.original) if isinstance(where, Canvas) else where
-        if valid != self.valid_shape(original) or values.shape != self.canvas_shape(original):
-            raise ValueError(
-                f"the map is {values.shape} with {valid} valid, but {self} makes of {original} "
-                f"a canvas of {self.canvas_shape(original)} with {self.valid_shape(original)}"
-            )
-        return _resize(values[: valid[0], : valid[1]].astype(np.float32, copy=False), original)
 
 
 def cells_inside(side: int, cell: int) -> int:
