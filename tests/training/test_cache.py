@@ -99,6 +99,25 @@ def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path):
     assert same(whole, resumed)
 
 
+def test_files_overwritten_by_another_run_are_not_taken_up(encoder, images, tmp_path):
+    """A run, then one of other images that is killed too suddenly to note anything, then the first
+    again: what the files hold is no longer the first one's.
+    """
+    build(encoder, images[:3], folder=tmp_path, key="one")
+    before = {path.name for path in tmp_path.iterdir()}
+
+    def kill(done, total):
+        left.update(path.name for path in tmp_path.iterdir())
+        raise KeyboardInterrupt  # before the first image, and so before anything is noted
+
+    left = set()
+    with pytest.raises(KeyboardInterrupt):
+        build(encoder, images[3:6], folder=tmp_path, key="two", progress=kill)
+    assert before - left == {"cache.json"}
+    again = build(encoder, images[:3], folder=tmp_path, key="one")
+    assert same(again, build(encoder, images[:3]))
+
+
 def test_files_of_other_images_or_settings_are_not_taken_up(encoder, images, tmp_path):
     build(encoder, images[:3], folder=tmp_path, key="one")
     started = []

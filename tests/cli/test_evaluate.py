@@ -1,0 +1,140 @@
+"""`evaluate`: the numbers that are written are those of the scores that are written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cflow_ad import Detector
+from tests.cli.commands import refused, run
+
+
+@pytest.fixture(scope="module")
+def results(model, carpet, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "evaluation"
+    result = run("evaluate", model, carpet, "-o", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def copy(carpet, tmp_path):
+    """The carpet, to be spoilt."""
+    return shutil.copytree(carpet, tmp_path / "copy")
+
+
+def metrics(folder):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads((folder / "metrics.json").read_text("utf-8"), parse_constant=refuse)
+
+
+def scores(folder):
+    with (folder / "scores.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(results):
+    names = {path.name for path in results.iterdir()}
+    assert names == {"metrics.json", "scores.csv", "picture.png", "picture.svg", "report.html"}
+
+
+def test_the_metrics_are_those_of_the_scores(results):
+    rows, told = scores(results), metrics(results)
+    values = [float(row["score"]) for row in rows]
+    defective = [row["label"] != "good" for row in rows]
+    assert told["image"]["auroc"] == pytest.approx(roc_auc_score(defective, values))
+    assert told["image"]["average_precision"] == pytest.approx(
+        average_precision_score(defective, values)
+    )
+    flagged = [row["is_anomalous"] == "true" for row in rows]
+    assert flagged == [value > told["threshold"] for value in values]
+    both = list(zip(flagged, defective, strict=True))
+    confusion = told["confusion"]
+    assert confusion["tp"] == both.count((True, True))
+    assert confusion["fp"] == both.count((True, False)) == told["false_alarms"]["count"]
+    assert confusion["fn"] == both.count((False, True))
+    assert confusion["tn"] == both.count((False, False))
+    for name, of_defect in told["per_defect"].items():
+        some = [i for i, row in enumerate(rows) if row["label"] in ("good", name)]
+        expected = roc_auc_score([defective[i] for i in some], [values[i] for i in some])
+        assert of_defect["image"]["auroc"] == pytest.approx(expected)
+        assert of_defect["n_images"] == 2
+
+
+def test_the_table_shows_every_defect_and_the_false_alarms(model, carpet, tmp_path):
+    shown = run("evaluate", model, carpet, "-o", tmp_path).stdout
+    for name in ("color", "cut", "hole", "metal_contamination", "thread", "all"):
+        assert name in shown
+    assert "false alarms on 4 good images" in shown
+
+
+def test_a_set_without_masks_has_image_metrics_only(model, copy, tmp_path):
+    shutil.rmtree(copy / "ground_truth")
+    assert run("evaluate", model, copy, "-o", tmp_path / "out").exit_code == 0
+    told = metrics(tmp_path / "out")
+    assert told["pixel"] is None
+    assert told["image"]["auroc"] is not None
+
+
+@pytest.mark.parametrize("kind", ["only good", "only defects"])
+def test_a_set_with_one_kind_of_image_has_no_areas(model, copy, tmp_path, kind):
+    for folder in (copy / "test").iterdir():
+        if (folder.name == "good") == (kind == "only defects"):
+            shutil.rmtree(folder)
+    if kind == "only good":
+        shutil.rmtree(copy / "ground_truth")
+    assert run("evaluate", model, copy, "-o", tmp_path / "out").exit_code == 0
+    told = metrics(tmp_path / "out")
+    assert told["image"]["auroc"] is None
+    assert told["false_alarms"]["trials"] == (4 if kind == "only good" else 0)
+
+
+def test_an_unreadable_image_stops_it_or_is_listed(model, copy, tmp_path):
+    broken = copy / "test" / "cut" / "000.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert str(broken) in refused("evaluate", model, copy, "-o", tmp_path / "out")
+    result = run("evaluate", model, copy, "-o", tmp_path / "out", "--skip-unreadable")
+    assert result.exit_code == 3
+    assert str(broken) in result.stderr
+    assert metrics(tmp_path / "out")["skipped"][0]["path"] == str(broken)
+    assert len(scores(tmp_path / "out")) == 13
+
+
+def test_a_mask_of_another_size_is_named(model, copy, tmp_path):
+    mask = copy / "ground_truth" / "hole" / "001_mask.png"
+    Image.fromarray(np.zeros((10, 12), np.uint8)).save(mask)
+    said = refused("evaluate", model, copy, "-o", tmp_path / "out")
+    assert str(mask) in said
+    assert "10 x 12" in said
+
+
+def test_a_mask_without_an_image_is_named(model, copy, tmp_path):
+    (copy / "test" / "hole" / "001.png").unlink()
+    assert "001_mask.png" in refused("evaluate", model, copy, "-o", tmp_path / "out")
+
+
+def test_the_picture_may_be_chosen_among_the_test_images(model, carpet, tmp_path):
+    one, other = carpet / "test" / "cut" / "001.png", carpet / "train" / "good" / "000.png"
+    result = run("evaluate", model, carpet, "-o", tmp_path, "--picture", one)
+    assert result.exit_code == 0
+    assert str(other) in refused("evaluate", model, carpet, "-o", tmp_path, "--picture", other)
+
+
+def test_a_folder_without_test_images_is_said(model, carpet, tmp_path):
+    said = refused("evaluate", model, carpet / "train" / "good", "-o", tmp_path / "out")
+    assert "no images to evaluate on" in said
+
+
+def test_the_model_is_not_changed(model, carpet, tmp_path):
+    before = model.read_bytes()
+    run("evaluate", model, carpet, "-o", tmp_path)
+    assert model.read_bytes() == before
+    assert Detector.load(model, device="cpu").threshold == metrics(tmp_path)["threshold"]

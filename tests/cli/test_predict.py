@@ -1,0 +1,164 @@
+"""`predict`: what is found, what is written, and what the exit status says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cflow_ad import Detector
+from cflow_ad.data.images import list_images
+from tests.cli.commands import refused, run
+
+
+@pytest.fixture(scope="module")
+def detector(model):
+    return Detector.load(model, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(carpet):
+    """Good and defective test images, in the order of their paths."""
+    return list_images(carpet / "test", recursive=True)
+
+
+@pytest.fixture(scope="module")
+def between(detector, pictures):
+    """A threshold that some of the images exceed."""
+    return float(np.median([prediction.score for prediction in detector.stream(pictures)]))
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Exit status
+
+
+def test_the_exit_status_says_whether_anything_is_anomalous(model, pictures):
+    assert run("predict", model, *pictures, "--threshold", 1000).exit_code == 0
+    assert run("predict", model, *pictures, "--threshold", -1).exit_code == 1
+    assert run("predict", model, *pictures, "--threshold", -1, "--exit-zero").exit_code == 0
+
+
+def test_an_unreadable_image_is_listed_and_the_others_are_done(model, pictures, tmp_path):
+    broken, missing = tmp_path / "broken.png", tmp_path / "missing.png"
+    broken.write_bytes(pictures[0].read_bytes()[:300])
+    table = tmp_path / "scores.csv"
+    names = [pictures[0], broken, pictures[1], missing]
+    result = run("predict", model, *names, "--threshold", 1000, "--table", table)
+    assert result.exit_code == 3
+    assert [row["path"] for row in rows_of(table)] == [str(path) for path in pictures[:2]]
+    skipped = [line for line in result.stderr.splitlines() if line.startswith("skipped")]
+    assert len(skipped) == 2
+    assert str(broken) in skipped[0]
+    assert str(missing) in skipped[1]
+    assert run("predict", model, broken, "--exit-zero").exit_code == 3
+
+
+# Which images
+
+
+def test_a_folder_a_pattern_and_its_files_are_the_same(model, carpet):
+    folder = carpet / "test" / "cut"
+    files = list_images(folder)
+    shown = [
+        run("predict", model, *names, "--exit-zero").stdout
+        for names in ([folder], [folder / "*.png"], files, [*files, folder])
+    ]
+    assert len(set(shown)) == 1
+    assert len(shown[0].splitlines()) == len(files)
+
+
+def test_sub_folders_are_looked_into_when_asked(model, carpet, pictures):
+    result = run("predict", model, carpet / "test", "-r", "--exit-zero")
+    assert len(result.stdout.splitlines()) == len(pictures)
+    assert "sub-folders" in refused("predict", model, carpet / "test")
+
+
+def test_a_pattern_that_fits_nothing_is_named(model, tmp_path):
+    assert "*.png" in refused("predict", model, tmp_path / "*.png")
+
+
+# What is written
+
+
+def test_a_line_for_each_image_has_verdict_score_and_path(model, detector, pictures, between):
+    result = run("predict", model, *pictures, "--threshold", between, "--exit-zero")
+    for line, path in zip(result.stdout.splitlines(), pictures, strict=True):
+        prediction = detector.predict(path)
+        verdict, score = line.split()[:2]
+        assert verdict == ("anomalous" if prediction.score > between else "good")
+        assert float(score) == pytest.approx(prediction.score, abs=2e-3)
+        assert str(path) in line
+
+
+def test_tables_hold_what_the_detector_says(model, detector, pictures, between, tmp_path):
+    arguments = ("predict", model, *pictures, "--threshold", between, "--exit-zero")
+    assert run(*arguments, "--table", tmp_path / "new" / "t.csv").exit_code == 0
+    assert run(*arguments, "--table", tmp_path / "t.jsonl").exit_code == 0
+    of_csv = rows_of(tmp_path / "new" / "t.csv")
+    lines = (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines()
+    for path, row, line in zip(pictures, of_csv, lines, strict=True):
+        prediction, values = detector.predict(path), json.loads(line)
+        assert row["path"] == values["path"] == str(path)
+        assert float(row["score"]) == values["score"] == pytest.approx(prediction.score, rel=1e-4)
+        assert row["is_anomalous"] == str(values["is_anomalous"]).lower()
+        assert int(row["n_regions"]) == values["n_regions"] == len(values["regions"])
+        assert int(row["area"]) == sum(region["area"] for region in values["regions"])
+
+
+@pytest.mark.parametrize("kind", ["npy", "png"])
+def test_maps_and_masks_are_the_detectors(model, detector, pictures, between, tmp_path, kind):
+    run("predict", model, *pictures, "--threshold", between, "-o", tmp_path, "--maps", kind,
+        "--masks", "--overlays")  # fmt: skip
+    for path in pictures:
+        expected = detector.predict(path).anomaly_map
+        name = path.relative_to(path.parents[1]).with_suffix("")
+        file = (tmp_path / "maps" / name).with_suffix(f".{kind}")
+        if kind == "npy":
+            values = np.load(file)
+            tolerance = 1e-4
+        else:
+            values = np.asarray(Image.open(file)) / 1000
+            tolerance = 1e-3
+        np.testing.assert_allclose(values, expected, atol=tolerance, rtol=1e-4)
+        mask = np.asarray(Image.open((tmp_path / "masks" / name).with_suffix(".png")))
+        assert set(np.unique(mask)) <= {0, 255}
+        clear = np.abs(expected - between) > 1e-3
+        np.testing.assert_array_equal(mask[clear] > 0, (expected > between)[clear])
+        assert Image.open((tmp_path / "overlays" / name).with_suffix(".png")).size == (64, 64)
+
+
+def test_no_result_overwrites_another(model, pictures, tmp_path):
+    for name in ("a/0.png", "b/0.png", "b/x.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures[0], tmp_path / "in" / name)
+    Image.open(pictures[0]).save(tmp_path / "in" / "b" / "x.jpg")
+    run("predict", model, tmp_path / "in", "-r", "-o", tmp_path / "out", "--masks")
+    assert len(list_images(tmp_path / "out" / "masks", recursive=True)) == 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_picture_is_drawn(model, pictures, tmp_path, suffix):
+    path = tmp_path / f"picture{suffix}"
+    run("predict", model, *pictures[:3], "--picture", path)
+    assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--masks"], "--output"),
+        (["--maps", "gif", "-o", "out"], "gif"),
+        (["--table", "scores.xlsx"], ".csv"),
+        (["--picture", "picture.bmp"], ".svg"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(model, pictures, options, said):
+    assert said in refused("predict", model, pictures[0], *options)
