@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, as_image
@@ -243,7 +242,7 @@ class Detector:
                 if bundled
                 else _encoder_like(spec, settings, weights or settings.weights, path)
             )
-            network = CflowNetwork(encoder, _levels(settings, spec, tensors))
+            network = CflowNetwork(encoder, _levels(settings, spec))
             missing, foreign = network.load_state_dict(tensors, strict=False)
             if (
                 foreign
@@ -273,7 +272,9 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"device {device!r} is not to be had here: {reason}") from error
+        raise SettingsError(
+            f"device {str(device)!r} is not to be had here ({reason}); give cpu, or leave it out"
+        ) from error
     return chosen
 
 
@@ -354,11 +355,11 @@ def _encoder_like(
     return Encoder(encoder.network, spec)
 
 
-def _levels(settings: Settings, spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> list[Level]:
-    """Levels of the right shapes, to be filled from the tensors."""
+def _levels(settings: Settings, spec: EncoderSpec) -> list[Level]:
+    """Levels of the right shapes, to be filled."""
     levels = []
     for number, channels in enumerate(spec.channels):
-        matrix = torch.empty_like(tensors[f"levels.{number}.input_layer.matrix"])
-        layer = InputLayer(torch.empty(channels), matrix)
+        shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
+        layer = InputLayer(torch.empty(channels), torch.empty(shape))
         levels.append(Level(layer, new_flow(channels, settings, number)).requires_grad_(False))
     return levels

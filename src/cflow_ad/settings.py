@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
 _AT_LEAST_ONE = ("blocks", "batch_size", "neighbourhood")
 _NOT_NEGATIVE = ("steps", "smoothing", "seed", "position_channels")
+_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000}
 _FRACTIONS = ("tail_quantile", "false_alarm_rate", "calibration_fraction")
 
 
@@ -120,6 +121,8 @@ class Settings:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in _NOT_NEGATIVE:
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name, most in _AT_MOST.items():
+            self._require(name, getattr(self, name) <= most, f"at most {most}")
         for name in _FRACTIONS:
             self._require(name, 0 < getattr(self, name) < 1, "between 0 and 1")
         self._require("position_channels", self.position_channels % 4 == 0, "a multiple of 4")

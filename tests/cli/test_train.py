@@ -73,7 +73,7 @@ def test_set_reaches_the_settings(carpet, tmp_path):
         ("--set strides=8,x", "strides is '8,x': it must be whole numbers"),
         ("--set strides=", "strides is '': it must be whole numbers"),
         ("--set strides=16,8", "in rising order"),
-        ("--set smoothing=nan", "smoothing is nan: it must be a number"),
+        ("--set smoothing=nan", "smoothing is nan: it must be a finite number"),
         ("--set loss=hinge", "likelihood or logsigmoid"),
         ("--set position_channels=3", "position_channels is 3: it must be a multiple of 4"),
         ("--set feature_budget=0", "feature_budget is 0.0: it must be greater than 0"),
@@ -115,7 +115,7 @@ def test_a_bundle_needs_no_other_weights(carpet, tmp_path):
     weights = tmp_path / "w.safetensors"
     bundled, bare = tmp_path / "bundled.safetensors", tmp_path / "bare.safetensors"
     encoder = Detector.load(_trained(carpet, tmp_path / "first.safetensors")).network.encoder
-    state = {k.removeprefix("body."): v for k, v in encoder.state_dict().items()}
+    state = encoder.network.state_dict()
     safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights)
     given = [*TINY, "--weights", weights]
     first = run("train", carpet, "-o", bare, *given)

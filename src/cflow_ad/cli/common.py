@@ -45,6 +45,15 @@ def plain_errors() -> Iterator[None]:
             # The reader of our output has gone, as `head` does; there is no one left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            tell(
+                "error: there is not enough memory; give a smaller --size or batch size, or "
+                "another --device",
+                "red",
+            )
+            raise typer.Exit(FAILED) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             tell(
@@ -53,6 +62,15 @@ def plain_errors() -> Iterator[None]:
                 "red",
             )
             raise typer.Exit(FAILED) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch has a type of its own only for GPUs; for the main memory it has a sentence."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def tell(message: str, colour: str | None = None) -> None:
@@ -67,11 +85,10 @@ def make_settings(given: dict[str, object], others: list[str]) -> Settings:
     values = {name: value for name, value in given.items() if value is not None}
     for text in others:
         name, equals, value = text.partition("=")
-        if not equals:
+        name = name.strip().replace("-", "_")
+        if not (name and equals):
             raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set blocks=4")
-        values[name.strip().replace("-", "_")] = Settings.parse(
-            name.strip().replace("-", "_"), value.strip()
-        )
+        values[name] = Settings.parse(name, value.strip())
     return Settings.from_dict(values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,12 @@ from cflow_ad.cli.common import DEVICE_HELP, WEIGHTS_HELP, bars, plain_errors, t
 
 SOME_ANOMALOUS = 1
 SOME_UNREADABLE = 3
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("give a finite number")
+    return value
 
 
 def predict(
@@ -44,7 +51,8 @@ def predict(
         bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")
     ] = False,
     threshold: Annotated[
-        float | None, typer.Option(help="Instead of the model's own.", show_default=False)
+        float | None,
+        typer.Option(help="Instead of the model's own.", show_default=False, callback=_finite),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 8,
     exit_zero: Annotated[

@@ -194,10 +194,12 @@ def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
         At least one path, in the order named; no file twice, however it is named.
 
     Raises:
-        DataError: A folder has no images, or a pattern fits nothing.
+        DataError: A folder has no images, a pattern fits nothing, or a name is empty.
     """
     found: list[Path] = []
     for name in names:
+        if not name:  # of an unset shell variable; to Path it would be the current folder
+            raise DataError("an empty name was given; name image files, folders or patterns")
         path = Path(name)
         if path.is_dir():
             found += list_images(path, recursive)

@@ -163,15 +163,18 @@ def _network(backbone: str, strides: Sequence[int]) -> tuple[Any, dict[str, Any]
         network = timm.create_model(backbone, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
-    available = list(cast(Any, network.feature_info).reduction())
+    info = cast(Any, network.feature_info)
+    available = list(info.reduction())
     missing = [stride for stride in strides if stride not in available]
     if missing:
         raise SettingsError(
             f"strides: {backbone} has no level of stride {missing[0]}; it has "
             + ", ".join(map(str, sorted(set(available))))
         )
-    # The last tap of a stride is the deepest one.
-    taps = tuple(len(available) - 1 - available[::-1].index(stride) for stride in strides)
+    # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1, and taps
+    # only the last blocks of a transformer.
+    deepest = dict(zip(available, info.out_indices, strict=True))
+    taps = tuple(deepest[stride] for stride in strides)
     network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
     _truncate(network)
     config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ is the smaller by them; their hash is stored, and checked against the weights at
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -64,7 +65,8 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         new.write_bytes(safetensors.torch.save(plain, metadata={_KEY: text}))
         new.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         raise ModelFileError(f"{path}: the model cannot be written there ({error})") from error
 
 

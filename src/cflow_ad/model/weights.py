@@ -95,9 +95,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError) as error:
+        # What torch says of it would have the reader turn the safeguard off.
         raise WeightsError(
-            f"{path}: not a file of plain tensors ({_first_line(error)}); "
-            "save it again as a state dict"
+            f"{path}: not a file of plain tensors; save it again as a state dict"
         ) from error
     except Exception as error:  # a damaged byte leads torch's reader to errors of any type
         raise WeightsError(f"{path}: damaged or unreadable ({_first_line(error)})") from error

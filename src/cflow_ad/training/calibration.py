@@ -54,9 +54,10 @@ class Calibration:
             )
         if not self.is_as_asked:
             needed = images_needed(self.false_alarm_rate)
+            there = "image is" if self.n_images == 1 else "images are"
             return (
-                f"{self.n_images} held-out good images are too few for a false-alarm rate of "
-                f"{self.false_alarm_rate:.3g}: they allow {self.achieved_rate:.3g}. "
+                f"{self.n_images} held-out good {there} too few for a false-alarm rate of "
+                f"{self.false_alarm_rate:.3g}: {self.achieved_rate:.3g} is what that allows. "
                 f"{needed} held-out images would allow it."
             )
         return (
