@@ -90,7 +90,7 @@ def predict(
                 anomalous += prediction.is_anomalous
                 writer.write(prediction)
                 shown.show("predict", done + len(unreadable), len(paths))
-        tell(f"{anomalous} of {len(paths) - len(unreadable)} images are anomalous")
+        tell(f"anomalous: {anomalous} of {len(paths) - len(unreadable)} images")
         for reason in unreadable:
             tell(f"skipped {reason}", "yellow")
         if unreadable:

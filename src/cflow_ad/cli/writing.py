@@ -47,8 +47,22 @@ class Wanted:
             raise SettingsError(f"--table {self.table}: the name must end in .csv or .jsonl")
         if self.picture is not None and self.picture.suffix not in (".png", ".svg"):
             raise SettingsError(f"--picture {self.picture}: the name must end in .png or .svg")
-        if self.folder is None and (self.maps or self.masks or self.overlays):
+        for option, file in (("table", self.table), ("picture", self.picture)):
+            if file is not None and file.is_dir():
+                raise SettingsError(f"--{option} {file}: this is a folder; name a file in it")
+        of_each = bool(self.maps or self.masks or self.overlays)
+        if of_each and self.folder is None:
             raise SettingsError("--maps, --masks and --overlays need a folder: give --output")
+        if self.folder is not None and not of_each:
+            raise SettingsError(
+                f"--output {self.folder}: say what to write there: --maps, --masks or --overlays"
+            )
+
+    @property
+    def folders(self) -> list[Path]:
+        """Those that must be there."""
+        files = [file for file in (self.table, self.picture) if file is not None]
+        return [file.parent for file in files] + ([] if self.folder is None else [self.folder])
 
 
 class Writer:
@@ -67,8 +81,10 @@ class Writer:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
+        # All folders now, so that a wrong path is known before the work.
+        for folder in self._wanted.folders:
+            folder.mkdir(parents=True, exist_ok=True)
         if self._wanted.table is not None:
-            self._wanted.table.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open.enter_context(
                 self._wanted.table.open("w", encoding="utf-8", errors="surrogateescape", newline="")
             )

@@ -57,7 +57,7 @@ class Calibration:
             there = "image is" if self.n_images == 1 else "images are"
             return (
                 f"{self.n_images} held-out good {there} too few for a false-alarm rate of "
-                f"{self.false_alarm_rate:.3g}: {self.achieved_rate:.3g} is what that allows. "
+                f"{self.false_alarm_rate:.3g}: the lowest possible is {self.achieved_rate:.3g}. "
                 f"{needed} held-out images would allow it."
             )
         return (
