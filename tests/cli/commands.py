@@ -43,10 +43,22 @@ def refused(*arguments, status=2):
     return lines[0]
 
 
-def start(*arguments, **options):
-    """Start a command in a process of its own."""
+COMMAND = "from cflow_ad.cli import main; main()"
+
+# Steps of training that take their time and are saved each, so that there is one to interrupt.
+SLOWLY = """
+import time
+from cflow_ad.training import flows
+rate = flows.learning_rate_at
+flows.learning_rate_at = lambda *arguments: (time.sleep(0.05), rate(*arguments))[1]
+flows._SAVE_SECONDS = 0.0
+"""
+
+
+def start(*arguments, before="", **options):
+    """Start a command in a process of its own, after code that changes it."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from cflow_ad.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

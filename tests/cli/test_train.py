@@ -9,7 +9,7 @@ import safetensors.torch
 
 from cflow_ad import Detector
 from cflow_ad.model.file import read_metadata
-from tests.cli.commands import SMALL, TINY, refused, run, start
+from tests.cli.commands import SLOWLY, SMALL, TINY, refused, run, start
 
 
 def tensors_of(path):
@@ -174,7 +174,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(carpet, tmp_path):
     path, whole = tmp_path / "m.safetensors", tmp_path / "whole.safetensors"
     work = tmp_path / "m.safetensors.work"
     arguments = ["train", carpet, *TINY, "--steps", "400"]
-    process = start(*arguments, "-o", path)
+    process = start(*arguments, "-o", path, before=SLOWLY)
     first_level = work / "level-8.safetensors"
     deadline = time.monotonic() + 60
     while not first_level.exists() and process.poll() is None and time.monotonic() < deadline:

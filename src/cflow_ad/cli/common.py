@@ -95,28 +95,24 @@ def make_settings(given: dict[str, object], others: list[str]) -> Settings:
 def progress_bar() -> rich.progress.Progress:
     """A bar with count, rate and time left, on standard error; gone when done."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
     console = Console(stderr=True)
     return Bar(
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),  # in a narrow terminal this alone becomes shorter
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
         disable=not console.is_terminal,
         transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 
@@ -156,9 +152,25 @@ class Bars:
             note += f" (stride {progress.stride})"
         self.show(progress.stage, progress.done, progress.total, note)
 
+    def say(self, line: str, colour: str | None = None) -> None:
+        """Print a line of output, above the bars if they are on the same screen."""
+        if self._bar.disable or not sys.stdout.isatty():
+            typer.secho(line, fg=colour)
+        else:
+            from rich.text import Text
+
+            self._bar.console.print(Text(line, style=colour or ""), soft_wrap=True)
+
 
 @contextlib.contextmanager
 def bars() -> Iterator[Bars]:
-    """Progress bars for as long as the block runs."""
-    with progress_bar() as bar:
-        yield Bars(bar)
+    """Progress bars while the block runs; after it the warnings, which the bars would wipe out."""
+    held: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as held, progress_bar() as bar:
+            yield Bars(bar)
+    finally:
+        for warning in held:
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

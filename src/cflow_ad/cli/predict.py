@@ -78,7 +78,7 @@ def predict(
         detector = Detector.load(model, weights=weights, device=device)
         unreadable: list[str] = []
         anomalous = 0
-        with Writer(wanted, paths) as writer, bars() as shown:
+        with bars() as shown, Writer(wanted, paths, say=shown.say) as writer:
             predictions = detector.stream(
                 paths,
                 batch_size=batch_size,

@@ -6,14 +6,13 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
-import typer
 from PIL import Image
 
 from cflow_ad.data.images import read_image
@@ -71,10 +70,14 @@ class Writer:
     Args:
         wanted: what to write.
         paths: of all images, which decide how the files are named.
+        say: prints a line in a colour.
     """
 
-    def __init__(self, wanted: Wanted, paths: Sequence[Path]) -> None:
+    def __init__(
+        self, wanted: Wanted, paths: Sequence[Path], *, say: Callable[[str, str | None], None]
+    ) -> None:
         self._wanted = wanted
+        self._say = say
         self._names = _output_names(paths)
         self._drawn: list[Prediction] = []
         self._open = ExitStack()
@@ -102,9 +105,9 @@ class Writer:
         number = len(prediction.regions)
         regions = f"{number} region{'s' * (number > 1)}" if number else ""
         verdict = "anomalous" if prediction.is_anomalous else "good"
-        typer.secho(
+        self._say(
             f"{verdict:<9} {prediction.score:8.3f}  {prediction.source}  {regions}".rstrip(),
-            fg="red" if prediction.is_anomalous else None,
+            "red" if prediction.is_anomalous else None,
         )
         if self._file is not None:
             self._write_row(self._file, prediction)

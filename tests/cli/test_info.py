@@ -1,0 +1,29 @@
+"""`info`: a model file, the backbones at hand, the settings."""
+
+from __future__ import annotations
+
+import json
+
+from cflow_ad import Settings
+from tests.cli.commands import run
+
+
+def test_info_shows_what_made_a_model(model):
+    shown = run("info", model).stdout
+    for text in ("tf_efficientnet_lite1", "64x64", "threshold", "fingerprint", "sha256"):
+        assert text in shown
+    told = json.loads(run("info", model, "--json").stdout)
+    assert Settings.from_dict(told["settings"]).blocks == 2
+
+
+def test_info_lists_the_backbones_at_hand():
+    told = {item["name"]: item for item in json.loads(run("info", "backbones", "--json").stdout)}
+    assert told["tf_efficientnet_lite1"]["is_usable"]
+    assert "wide_resnet50_2" in told
+    assert "tf_efficientnet_lite1" in run("info", "backbones").stdout
+
+
+def test_info_lists_every_setting():
+    told = json.loads(run("info", "settings", "--json").stdout)
+    assert {item["name"] for item in told} == set(Settings().to_dict())
+    assert "false_alarm_rate" in run("info", "settings").stdout
