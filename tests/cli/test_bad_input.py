@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import zlib
 
@@ -11,7 +13,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from cflow_ad import Detector
 from cflow_ad.data.images import image_shape, list_images
+from cflow_ad.model.file import read_model, write_model
 from tests.cli.commands import TINY, refused, run
 
 
@@ -141,3 +145,63 @@ def test_weights_that_are_not_the_models_are_named(model, carpet, tmp_path):
 def test_a_device_that_is_not_there_is_named(model, carpet):
     image = carpet / "test" / "good" / "000.png"
     assert "cuda" in refused("predict", model, image, "--device", "cuda")
+
+
+def test_a_mask_for_a_good_image_is_named(model, carpet, tmp_path):
+    copy = shutil.copytree(carpet, tmp_path / "copy")
+    mask = copy / "ground_truth" / "hole" / "000_mask.png"
+    (copy / "ground_truth" / "good").mkdir()
+    mask.rename(copy / "ground_truth" / "good" / "000_mask.png")
+    assert str(copy / "ground_truth" / "good") in refused("evaluate", model, copy)
+
+
+@pytest.mark.parametrize("damage", ["settings", "calibration", "encoder", "tensors"])
+def test_a_model_whose_parts_do_not_fit_together_is_named(model, carpet, tmp_path, damage):
+    path = tmp_path / "bad.safetensors"
+    metadata, tensors = read_model(model)
+    if damage == "tensors":
+        tensors.popitem()
+    else:
+        metadata[damage] = {"size": "wide"}
+    write_model(path, tensors, metadata)
+    said = refused("predict", path, carpet / "test" / "good" / "000.png")
+    assert f"{path}: damaged" in said
+    assert "copy it again" in said
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="whoever may read anything")
+def test_what_may_not_be_read_is_named(model, image, tmp_path):
+    closed, folder = tmp_path / "closed.png", tmp_path / "folder"
+    image.save(closed)
+    closed.chmod(0)
+    folder.mkdir(mode=0)
+    assert f"{closed}: no permission" in run("predict", model, closed).stderr
+    assert f"{folder}: " in refused("train", folder, "-o", tmp_path / "m.safetensors", *TINY)
+
+
+def test_an_empty_name_is_not_the_current_folder(model, tmp_path, monkeypatch, image):
+    image.save(tmp_path / "here.png")
+    monkeypatch.chdir(tmp_path)
+    assert "an empty name" in refused("predict", model, "")
+
+
+def test_too_little_memory_is_said_in_one_line(carpet, tmp_path):
+    most = ["--set", f"batch_size={10**13}"]
+    said = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY, *most)
+    assert "not enough memory; give a smaller --size or batch size" in said
+
+
+def test_a_disk_error_names_the_file(model, carpet, tmp_path):
+    (tmp_path / "file").write_text("")
+    table = tmp_path / "file" / "scores.csv"  # below a file nothing can be made
+    said = refused("predict", model, carpet / "test" / "good", "--table", table)
+    assert str(table.parent) in said
+
+
+def test_no_fault_of_the_command_itself_is_hidden(carpet, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Detector, "fit", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        run("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)

@@ -9,18 +9,32 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from cflow_ad import Detector
+from cflow_ad.data.images import list_images
 from tests.cli.commands import refused, run
 
 
 @pytest.fixture(scope="module")
-def results(model, carpet, tmp_path_factory):
+def measured(model, carpet, tmp_path_factory):
+    """What `evaluate` printed, and the folder that it wrote; the model file stays as it is."""
     folder = tmp_path_factory.mktemp("results") / "evaluation"
+    before = model.read_bytes()
     result = run("evaluate", model, carpet, "-o", folder)
     assert result.exit_code == 0, result.output
-    return folder
+    assert model.read_bytes() == before
+    return result.stdout, folder
+
+
+@pytest.fixture
+def results(measured):
+    return measured[1]
 
 
 @pytest.fixture
@@ -69,8 +83,9 @@ def test_the_metrics_are_those_of_the_scores(results):
         assert of_defect["n_images"] == 2
 
 
-def test_the_table_shows_every_defect_and_the_false_alarms(model, carpet, tmp_path):
-    shown = run("evaluate", model, carpet, "-o", tmp_path).stdout
+def test_the_table_shows_every_defect_and_the_false_alarms(measured):
+    shown, folder = measured
+    assert str(folder / "report.html") in shown.splitlines()
     for name in ("color", "cut", "hole", "metal_contamination", "thread", "all"):
         assert name in shown
     assert "false alarms on 4 good images" in shown
@@ -133,8 +148,51 @@ def test_a_folder_without_test_images_is_said(model, carpet, tmp_path):
     assert "no images to evaluate on" in said
 
 
-def test_the_model_is_not_changed(model, carpet, tmp_path):
-    before = model.read_bytes()
-    run("evaluate", model, carpet, "-o", tmp_path)
-    assert model.read_bytes() == before
-    assert Detector.load(model, device="cpu").threshold == metrics(tmp_path)["threshold"]
+def test_the_threshold_is_the_models_own(model, results):
+    assert Detector.load(model, device="cpu").threshold == metrics(results)["threshold"]
+
+
+def test_results_lie_beside_the_model_unless_said_otherwise(model, carpet, tmp_path):
+    path = tmp_path / "m.v2.safetensors"
+    shutil.copy(model, path)
+    assert run("evaluate", path, carpet).exit_code == 0
+    assert (tmp_path / "m.v2-evaluation" / "metrics.json").exists()
+
+
+def test_the_best_f1_is_that_of_the_scores(results):
+    rows, told = scores(results), metrics(results)
+    defective = [row["label"] != "good" for row in rows]
+    precision, recall, _ = precision_recall_curve(defective, [float(row["score"]) for row in rows])
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    assert told["image"]["best_f1"] == pytest.approx(best)
+    above = [float(row["score"]) >= told["image"]["best_f1_threshold"] for row in rows]
+    assert f1_score(defective, above) == pytest.approx(best)
+
+
+def test_a_set_where_nothing_can_be_read_is_said(model, copy, tmp_path):
+    for path in list_images(copy / "test", recursive=True):
+        path.write_bytes(b"")
+    said = refused("evaluate", model, copy, "-o", tmp_path / "out", "--skip-unreadable")
+    assert "none of the 14 test images could be read" in said
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_unreadable_image_cannot_be_in_the_picture(model, copy, tmp_path):
+    broken = copy / "test" / "cut" / "000.png"
+    broken.write_bytes(b"")
+    options = ["-o", tmp_path / "out", "--skip-unreadable", "--picture", broken]
+    assert f"{broken}: could not be read" in refused("evaluate", model, copy, *options)
+
+
+def test_an_output_that_cannot_be_is_known_before_the_work(model, carpet, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused("evaluate", model, carpet, "-o", tmp_path / "file")
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(model, copy, tmp_path):
+    for folder in ("test", "ground_truth"):
+        (copy / folder / "cut").rename(copy / folder / "[red]cut :warning:")
+    result = run("evaluate", model, copy, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "[red]cut :warning:" in result.stdout
+    assert "[red]cut :warning:" in metrics(tmp_path / "out")["per_defect"]

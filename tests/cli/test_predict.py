@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from PIL import Image
 
 from cflow_ad import Detector
 from cflow_ad.data.images import image_shape, list_images
-from tests.cli.commands import refused, run
+from tests.cli.commands import refused, run, start
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,8 @@ def rows_of(path):
 
 
 def test_the_exit_status_says_whether_anything_is_anomalous(model, pictures):
-    assert run("predict", model, *pictures, "--threshold", 1000).exit_code == 0
+    none = run("predict", model, *pictures, "--threshold", 1000)
+    assert (none.exit_code, none.stderr) == (0, f"anomalous: 0 of {len(pictures)} images\n")
     assert run("predict", model, *pictures, "--threshold", -1).exit_code == 1
     assert run("predict", model, *pictures, "--threshold", -1, "--exit-zero").exit_code == 0
 
@@ -78,6 +82,8 @@ def test_a_folder_a_pattern_and_its_files_are_the_same(model, carpet):
 def test_sub_folders_are_looked_into_when_asked(model, carpet, pictures):
     result = run("predict", model, carpet / "test", "-r", "--exit-zero")
     assert len(result.stdout.splitlines()) == len(pictures)
+    by_pattern = run("predict", model, carpet / "test" / "**" / "*.png", "--exit-zero")
+    assert by_pattern.stdout == result.stdout
     assert "sub-folders" in refused("predict", model, carpet / "test")
 
 
@@ -162,3 +168,79 @@ def test_a_picture_is_drawn(model, pictures, tmp_path, suffix):
 )
 def test_options_that_do_not_go_together_are_named(model, pictures, options, said):
     assert said in refused("predict", model, pictures[0], *options)
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf", "high"])
+def test_a_threshold_that_is_no_number_is_a_usage_error(model, pictures, threshold):
+    result = run("predict", model, pictures[0], "--threshold", threshold)
+    assert result.exit_code == 2
+    assert "--threshold" in result.stderr
+
+
+def test_wrong_paths_are_known_before_the_work(model, pictures, tmp_path):
+    file, folder = tmp_path / "file", tmp_path / "folder.png"
+    file.write_text("")
+    folder.mkdir()
+    for options in (["-o", file, "--masks"], ["-o", tmp_path / "out"], ["--picture", folder]):
+        result = run("predict", model, pictures[0], *options)
+        assert result.exit_code == 2
+        assert str(options[1]) in result.stderr
+        assert result.stdout == ""
+    assert run("predict", model, pictures[0], "--picture", tmp_path / "new" / "p.png").exit_code < 2
+    assert (tmp_path / "new" / "p.png").exists()
+
+
+def test_regions_and_maps_are_exactly_the_detectors(model, detector, pictures, between, tmp_path):
+    arguments = ["predict", model, *pictures, "--threshold", between, "--exit-zero"]
+    table = tmp_path / "t.jsonl"
+    one_by_one = ["--batch-size", 1, "--table", table, "-o", tmp_path, "--maps", "npy"]
+    assert run(*arguments, *one_by_one).exit_code == 0
+    for path, line in zip(pictures, table.read_text("utf-8").splitlines(), strict=True):
+        prediction = dataclasses.replace(detector.predict(path), threshold=between)
+        values = json.loads(line)
+        assert values["score"] == prediction.score
+        assert values["threshold"] == between
+        assert values["regions"] == [region.to_dict() for region in prediction.regions]
+        name = path.relative_to(path.parents[1]).with_suffix(".npy")
+        values = np.load(tmp_path / "maps" / name)
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, prediction.anomaly_map)
+
+
+def test_results_are_named_after_their_images(model, pictures, tmp_path):
+    names = ("a/0.png", "b/0.png", "b/x.png", "b/x.jpg", "b/y.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.open(pictures[0]).save(tmp_path / name)
+    images = [tmp_path / name for name in names]
+    run("predict", model, *images, "-o", tmp_path / "out", "--masks")
+    masks = tmp_path / "out" / "masks"
+    made = {path.relative_to(masks).as_posix() for path in list_images(masks, recursive=True)}
+    assert made == {"a/0.png", "b/0.png", "b/x.png.png", "b/x.jpg.png", "b/y.png"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process")
+def test_what_is_done_is_kept_when_it_is_stopped(model, pictures, tmp_path):
+    table = tmp_path / "t.csv"
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3000):
+        (images / f"{number}.png").symlink_to(pictures[0])
+    process = start("predict", model, images, "--table", table)
+    shown = [process.stdout.readline() for _ in range(10)]  # there is work to interrupt
+    process.send_signal(signal.SIGINT)
+    output, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == b"stopped\n"
+    shown += output.splitlines()
+    assert len(shown) < 3000
+    assert len(shown) - len(rows_of(table)) in (0, 1)  # the line comes before the row
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end in another way")
+def test_a_reader_that_has_seen_enough_is_no_error(model, pictures):
+    process = start("predict", model, *pictures, "--batch-size", 1)
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), said) == (0, b"")

@@ -67,6 +67,9 @@ def test_set_reaches_the_settings(carpet, tmp_path):
     ("options", "said"),
     [
         ("--set blocks", "--set blocks: write NAME=VALUE"),
+        ("--set =4", "--set =4: write NAME=VALUE"),
+        ("--set smoothing=1e9", "smoothing is 1000000000.0: it must be at most 1000"),
+        ("--seed 99999999999", "seed is 99999999999: it must be at most 4294967295"),
         ("--set colour=red", "unknown setting colour; `cflow-ad info settings` lists them"),
         ("--set blocks=two", "blocks is 'two': it must be a whole number"),
         ("--set blocks=2.5", "blocks is '2.5': it must be a whole number"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from cflow_ad import evaluate, open_dataset
+from cflow_ad import DataError, ImageError, Sample, evaluate, open_dataset
 from cflow_ad.data.images import read_mask
 from cflow_ad.evaluation.metrics import binomial_interval
 from tests.evaluation.oracle import exact_pixel_metrics
@@ -21,6 +22,12 @@ def dataset(carpet_folder):
 @pytest.fixture(scope="module")
 def evaluation(tiny_detector, dataset):
     return evaluate(tiny_detector, dataset)
+
+
+def numbers(result):
+    """The metrics that are numbers, not curves."""
+    values = ((f.name, getattr(result, f.name)) for f in dataclasses.fields(result))
+    return {name: value for name, value in values if isinstance(value, int | float)}
 
 
 def test_pixel_metrics_are_the_exact_ones_of_the_detectors_maps(evaluation, tiny_detector, dataset):
@@ -69,3 +76,76 @@ def test_progress_reaches_the_end(tiny_detector, dataset):
     seen = []
     evaluate(tiny_detector, dataset, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (len(dataset.test), len(dataset.test))
+
+
+def test_a_defect_type_is_measured_as_if_it_were_the_only_one(evaluation, tiny_detector, dataset):
+    for name, result in evaluation.per_defect.items():
+        some = tuple(sample for sample in dataset.test if sample.label in ("good", name))
+        alone = evaluate(tiny_detector, dataclasses.replace(dataset, test=some))
+        assert numbers(result.image) == pytest.approx(numbers(alone.image), abs=1e-5)
+        assert numbers(result.pixel) == pytest.approx(numbers(alone.pixel), abs=1e-5)
+        assert result.recall == alone.confusion.recall
+
+
+def test_the_verdicts_are_the_scores_against_the_stored_threshold(evaluation, tiny_detector):
+    assert evaluation.threshold == tiny_detector.threshold
+    for record in evaluation.images:
+        assert record.is_anomalous == (record.score > evaluation.threshold)
+        assert record.is_anomalous == (record.n_regions > 0)
+    confusion = evaluation.confusion
+    assert confusion.fn == sum(record.is_miss for record in evaluation.images)
+    assert confusion.fp == sum(record.is_false_alarm for record in evaluation.images)
+
+
+def test_defects_without_a_mask_count_for_images_only(evaluation, tiny_detector, dataset):
+    hidden = [
+        dataclasses.replace(sample, mask=None) if sample.label == "hole" else sample
+        for sample in dataset.test
+    ]
+    partly = evaluate(tiny_detector, dataclasses.replace(dataset, test=tuple(hidden)))
+    assert numbers(partly.image) == numbers(evaluation.image)
+    assert partly.per_defect["hole"].pixel is None
+    cut, before = partly.per_defect["cut"].pixel, evaluation.per_defect["cut"].pixel
+    assert numbers(cut) == numbers(before)
+    assert partly.pixel.n_regions < evaluation.pixel.n_regions
+    bare = [dataclasses.replace(sample, mask=None) for sample in dataset.test]
+    none = evaluate(tiny_detector, dataclasses.replace(dataset, test=tuple(bare)))
+    assert none.pixel is None
+    assert none.to_dict()["pixel"] is None
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_what_is_undefined_is_none_and_the_json_is_valid(tiny_detector, dataset, good):
+    some = tuple(sample for sample in dataset.test if sample.is_good == good)
+    told = json.loads(
+        evaluate(tiny_detector, dataclasses.replace(dataset, test=some)).to_json(),
+        parse_constant=pytest.fail,
+    )
+    assert told["image"]["auroc"] is None
+    assert (told["confusion"]["recall"] is None) == good
+    assert (told["false_alarms"]["rate"] is None) == (not good)
+
+
+def test_unreadable_images_are_raised_or_listed_as_asked(
+    evaluation, tiny_detector, dataset, tmp_path
+):
+    broken = Sample(tmp_path / "broken.png", "good")
+    broken.path.write_bytes(b"no image")
+    more = dataclasses.replace(dataset, test=(broken, *dataset.test))
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        evaluate(tiny_detector, more)
+    seen = []
+    rest = evaluate(
+        tiny_detector,
+        more,
+        skip_unreadable=True,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [path for path, _ in rest.skipped] == [str(broken.path)]
+    assert rest.images == evaluation.images
+    assert seen[-1] == (len(more.test), len(more.test))
+
+
+def test_without_test_images_there_is_nothing_to_evaluate(tiny_detector, dataset):
+    with pytest.raises(DataError, match="no images to evaluate on"):
+        evaluate(tiny_detector, dataclasses.replace(dataset, test=()))

@@ -75,8 +75,9 @@ def test_beyond_the_budget_every_image_keeps_the_same_share(encoder, images, sha
     assert same(kept, build(encoder, images, budget=share * size / 2**30))
 
 
-def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path):
-    whole = build(encoder, mixed)
+@pytest.mark.parametrize("budget", [1.0, 1e-5])
+def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path, budget):
+    whole = build(encoder, mixed, budget=budget)
 
     stopped_at = []
 
@@ -86,11 +87,12 @@ def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(encoder, mixed, folder=tmp_path, key="k", progress=stop)
+        build(encoder, mixed, budget=budget, folder=tmp_path, key="k", progress=stop)
     started = []
     resumed = build(
         encoder,
         mixed,
+        budget=budget,
         folder=tmp_path,
         key="k",
         progress=lambda done, total: started.append(done),
