@@ -10,7 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cflow_ad import CalibrationWarning, DataError, Detector, ImageError, SettingsError
+from cflow_ad import (
+    CalibrationWarning,
+    DataError,
+    Detector,
+    ImageError,
+    Settings,
+    SettingsError,
+)
 from cflow_ad.detector import pick_device
 
 
@@ -56,6 +63,17 @@ def test_an_image_scores_the_same_alone_and_in_any_batch(tiny_detector, stranger
     assert largest_difference(alone, together) < 1e-5
     backwards = list(tiny_detector.stream(strangers[::-1], batch_size=batch_size))
     assert largest_difference(alone, backwards[::-1]) < 1e-5
+
+
+def test_a_score_is_the_images_own_where_rounding_is_magnified_most(images):
+    """Few vectors at the deepest level: its whitening stretches the last bits a thousandfold."""
+    settings = Settings(size="128x128", steps=2, blocks=2)
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(images[:5], settings, device="cpu")
+    alone = [detector.predict(image) for image in images]
+    for batch_size in (2, 7, 32):
+        together = detector.stream(images, batch_size=batch_size)
+        assert largest_difference(alone, together) < 1e-5
 
 
 @pytest.mark.parametrize("bundle", [False, True])

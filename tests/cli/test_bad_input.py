@@ -176,6 +176,7 @@ def test_what_may_not_be_read_is_named(model, image, tmp_path):
     closed.chmod(0)
     folder.mkdir(mode=0)
     assert f"{closed}: no permission" in run("predict", model, closed).stderr
+    assert f"{closed}: no permission" in refused("predict", closed, closed)
     assert f"{folder}: " in refused("train", folder, "-o", tmp_path / "m.safetensors", *TINY)
 
 

@@ -132,3 +132,20 @@ def test_files_of_other_images_or_settings_are_not_taken_up(encoder, images, tmp
     )
     assert started[0] == 0
     assert same(other, build(encoder, images[3:6]))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut short", "of another shape"])
+def test_damaged_files_are_made_anew(encoder, images, tmp_path, damage):
+    whole = build(encoder, images[:4], folder=tmp_path, key="k")
+    expected = [np.array(level.vectors) for level in whole]
+    del whole
+    file = tmp_path / "features-16.npy"
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut short":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        np.save(file, np.zeros((3, 3), np.float32))
+    again = build(encoder, images[:4], folder=tmp_path, key="k")
+    for level, values in zip(again, expected, strict=True):
+        np.testing.assert_allclose(level.vectors, values, rtol=1e-5, atol=1e-5)

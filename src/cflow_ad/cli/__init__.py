@@ -18,6 +18,7 @@ app = typer.Typer(
     name="cflow-ad",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn what good looks like from a folder of good images, then find, outline and score "
     "defects.",

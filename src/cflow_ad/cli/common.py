@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FAILED = 2
 """Exit status of an error, and of a wrong command line."""
 
+UNCHECKED = False
+"""For a path's `readable`: what reads the file says more of what is wrong than typer would."""
+
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."

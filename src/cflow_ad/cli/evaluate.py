@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import DEVICE_HELP, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model file.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
+    ],
     data: Annotated[
         Path,
         typer.Argument(
             help="Folder in the MVTec layout, or manifest CSV, with test images.",
             show_default=False,
+            readable=UNCHECKED,
         ),
     ],
     output: Annotated[
@@ -30,7 +33,7 @@ def evaluate(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="List unreadable images, and go on.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:

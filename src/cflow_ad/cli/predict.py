@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import DEVICE_HELP, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
 
 SOME_ANOMALOUS = 1
 SOME_UNREADABLE = 3
@@ -22,7 +22,9 @@ def _finite(value: float | None) -> float | None:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model file.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
+    ],
     images: Annotated[
         list[str],
         typer.Argument(help="Image files, folders, or patterns such as 'in/*.png'."),
@@ -54,7 +56,7 @@ def predict(
         float | None,
         typer.Option(help="Instead of the model's own.", show_default=False, callback=_finite),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit with 0 though images are anomalous.")
     ] = False,

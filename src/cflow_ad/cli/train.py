@@ -10,6 +10,7 @@ import typer
 from cflow_ad.cli.common import (
     DEVICE_HELP,
     SETTING_HELP,
+    UNCHECKED,
     WEIGHTS_HELP,
     bars,
     make_settings,
@@ -24,6 +25,7 @@ def train(
         typer.Argument(
             help="Folder of good images, folder in the MVTec layout, or manifest CSV.",
             show_default=False,
+            readable=UNCHECKED,
         ),
     ],
     output: Annotated[

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from cflow_ad.data.images import ImageSource, as_image
 from cflow_ad.data.sizing import Canvas, Sizing
-from cflow_ad.errors import ImageError
+from cflow_ad.errors import ImageError, SettingsError
+
+_AHEAD = 8  # images prepared beyond the batch that is waited for
 
 OnError = Callable[[ImageSource, ImageError], None]
 
@@ -44,15 +46,19 @@ def load_batches(
     Args:
         sources: paths, Pillow images or arrays; consumed no further ahead than needed.
         sizing: how they come into the network.
-        batch_size: the most images in a batch; a change of canvas shape ends a batch early.
+        batch_size: the most images in a batch, at least 1; a change of canvas shape ends a batch
+            early.
         on_error: called with an image that cannot be used, which is then left out; unset, the
             error is raised.
 
     Raises:
         ImageError: an image cannot be used and `on_error` is unset.
+        SettingsError: `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
     waiting: list[tuple[ImageSource, Canvas]] = []
-    for item in _prepared(sources, sizing, ahead=2 * batch_size, on_error=on_error):
+    for item in _prepared(sources, sizing, ahead=_AHEAD + batch_size, on_error=on_error):
         if waiting and waiting[0][1].pixels.shape != item[1].pixels.shape:
             yield _batch(waiting)
             waiting = []

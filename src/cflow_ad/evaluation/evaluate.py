@@ -193,7 +193,7 @@ def evaluate(
     Args:
         detector: used as it is.
         dataset: its `test` images; masks are optional.
-        batch_size: images encoded at once; changes no score.
+        batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
         progress: called with the number of images done and the number in all.
 

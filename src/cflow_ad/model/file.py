@@ -96,6 +96,8 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
         raise ModelFileError(f"{path}: this is a folder; name a model file (.safetensors)")
     if not path.exists():
         raise ModelFileError(f"{path}: there is no such model file; train one, or check the path")
+    if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
+        raise ModelFileError(f"{path}: no permission to read it; change who may")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)

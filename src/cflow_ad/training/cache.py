@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -133,33 +133,42 @@ class _Store:
         folder: Path | None,
         key: str,
     ) -> None:
-        self.done = 0
         self._folder = folder
         self._key = key
         self._noted = time.monotonic()
-        if folder is not None:
-            self.done = self._read_done()
-            if not self.done:
+        shapes = [
+            (stride, (n, c), (n, 2)) for stride, n, c in zip(strides, counts, channels, strict=True)
+        ]
+        self.done = self._read_done()
+        if self.done:
+            try:
+                self.levels = [self._level(*shape, mode="r+") for shape in shapes]
+            except (OSError, ValueError):
+                self.done = 0  # a file is gone, or was cut short
+        if not self.done:
+            if folder is not None:
                 # It tells of files that are about to be overwritten.
                 (folder / _STATE).unlink(missing_ok=True)
-        mode = "r+" if self.done else "w+"
+            self.levels = [self._level(*shape, mode="w+") for shape in shapes]
 
-        def array(name: str, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-            if folder is None:
+    def _level(
+        self, stride: int, vectors: Shape, positions: Shape, *, mode: Literal["r+", "w+"]
+    ) -> LevelFeatures:
+        def array(name: str, shape: Shape, dtype: Any) -> NDArray[Any]:
+            if self._folder is None:
                 return np.empty(shape, dtype)
-            if mode == "r+":
-                return np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
-            return np.lib.format.open_memmap(
-                folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape
-            )
+            path = self._folder / f"{name}-{stride}.npy"
+            size = path.stat().st_size if mode == "r+" else None
+            opened = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+            # The size as it was: opening lengthens a file that was cut short.
+            whole = size is None or size == opened.offset + opened.nbytes
+            if not whole or opened.shape != shape or opened.dtype != dtype:
+                raise ValueError(f"{path}: not what was kept")
+            return opened
 
-        self.levels = [
-            LevelFeatures(
-                array(f"features-{stride}", (n, c), np.float32),
-                array(f"positions-{stride}", (n, 2), np.int16),
-            )
-            for stride, n, c in zip(strides, counts, channels, strict=True)
-        ]
+        return LevelFeatures(
+            array("features", vectors, np.float32), array("positions", positions, np.int16)
+        )
 
     def note(self, done: int, *, now: bool = False) -> None:
         """Remember that `done` images are in the files."""
@@ -174,7 +183,8 @@ class _Store:
         self._noted = time.monotonic()
 
     def _read_done(self) -> int:
-        assert self._folder is not None
+        if self._folder is None:
+            return 0
         try:
             state = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
             return int(state["done"]) if state["key"] == self._key else 0
