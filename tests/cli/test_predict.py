@@ -244,3 +244,44 @@ def test_a_reader_that_has_seen_enough_is_no_error(model, pictures):
     said = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), said) == (0, b"")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_an_image_counts_once_however_it_is_named(model, pictures, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    shutil.copy(pictures[0], tmp_path / "2.png")
+    (tmp_path / "link.png").symlink_to("2.png")  # another name, so another image
+    monkeypatch.chdir(tmp_path)
+    names = ["2.png", "./2.png", "a/../2.png", tmp_path / "2.png", "2*.png", "link.png"]
+    result = run("predict", model, *names, "--threshold", 1000)
+    assert [line.split()[2] for line in result.stdout.splitlines()] == ["2.png", "link.png"]
+    assert result.stderr == "anomalous: 0 of 2 images\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_and_doubled_suffixes_keep_results_apart(model, pictures, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("x.png", "x.jpg", "x.jpg.png"):
+        Image.open(pictures[0]).save(folder / name)
+    for name in ("link1.png", "link2.png"):
+        (folder / name).symlink_to("x.png")
+    run("predict", model, folder, "-o", tmp_path / "out", "--masks")
+    made = {path.name for path in list_images(tmp_path / "out" / "masks")}
+    assert made == {"x.png.png", "x.jpg.png", "x.jpg.png.png", "link1.png", "link2.png"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_a_file_name_may_hold_any_bytes(model, pictures, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff.png"
+    try:
+        shutil.copy(os.fsencode(pictures[0]), odd)
+    except OSError:
+        pytest.skip("not on this file system")
+    table = tmp_path / "t.csv"
+    options = ("--threshold", 1000, "--table", table, "--picture", tmp_path / "p.svg")
+    process = start("predict", model, os.fsdecode(odd), *options)
+    output, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert b"udcff.png" in output
+    assert b"/\xff.png" in table.read_bytes()

@@ -106,6 +106,7 @@ def test_a_bad_setting_is_named(options, said, tmp_path):
         ("--weights nowhere.pth", "nowhere.pth"),
         ("--device nothing", "nothing"),
         ("--device cuda:99", "cuda:99"),
+        ("--device meta", "meta"),
     ],
 )
 def test_what_is_not_to_be_had_is_named(options, said, carpet, tmp_path):

@@ -167,7 +167,8 @@ class Writer:
                 anomaly_map=prediction.anomaly_map,
                 predicted_mask=prediction.mask,
                 truth=None,
-                title=Path(prediction.source).name,
+                # No font has the bytes that a file name may hold.
+                title=Path(prediction.source).name.encode(errors="backslashreplace").decode(),
                 score=prediction.score,
             )
             for prediction in self._drawn
