@@ -12,7 +12,17 @@ import pytest
 import cflow_ad
 
 SOURCE = Path(cflow_ad.__file__).parent
-ORDER = ["errors", "data", "settings", "model", "training", "detector", "evaluation", "cli"]
+ORDER = [
+    "errors",
+    "data",
+    "settings",
+    "model",
+    "training",
+    "detector",
+    "evaluation",
+    "cli",
+    "__main__",
+]
 
 
 def test_the_public_names_are_these():
