@@ -19,6 +19,7 @@ from cflow_ad import (
     SettingsError,
 )
 from cflow_ad.detector import pick_device
+from cflow_ad.training.calibration import split_good
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +142,42 @@ def test_enough_images_give_no_warning(images, toy_settings):
     assert detector.calibration.is_as_asked
 
 
-def test_images_the_threshold_was_set_on_never_exceed_it_by_rounding(toy_detector, images):
-    for batch_size in (1, 5):
-        scores = [p.score for p in toy_detector.stream(images, batch_size=batch_size)]
-        above = [score for score in scores if score > toy_detector.threshold]
-        assert len(above) < len(images) / 2
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_highest_score_held_out_sets_the_threshold_and_never_exceeds_it(
+    toy_detector, toy_settings, images, batch_size
+):
+    fraction, seed = toy_settings.calibration_fraction, toy_settings.seed
+    training, held_out = split_good(len(images), fraction, seed)
+    assert toy_detector.calibration.n_images == len(held_out) == 2
+    assert toy_detector.training["n_images"] == len(training) == 10
+    judged = [images[i] for i in held_out]
+    scores = [p.score for p in toy_detector.stream(judged, batch_size=batch_size)]
+    assert max(scores) <= toy_detector.threshold == pytest.approx(max(scores), rel=1e-3)
+
+
+def test_images_held_out_leave_no_trace_in_the_network(toy_detector, toy_settings, images):
+    _, held_out = split_good(len(images), toy_settings.calibration_fraction, toy_settings.seed)
+    other = [255 - image if i in held_out else image for i, image in enumerate(images)]
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(other, toy_settings, device="cpu")
+    ours, theirs = toy_detector.network.state_dict(), detector.network.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert detector.threshold > toy_detector.threshold
+
+
+def test_the_setting_smooths_the_map(toy_detector, images):
+    settings = dataclasses.replace(toy_detector.settings, smoothing=0.0)
+    rough = Detector(
+        toy_detector.network,
+        settings=settings,
+        calibration=toy_detector.calibration,
+        training=toy_detector.training,
+    )
+    steepness = [
+        np.abs(np.diff(np.exp(-detector.predict(images[0]).anomaly_map), axis=0)).max()
+        for detector in (toy_detector, rough)
+    ]
+    assert steepness[0] < 0.8 * steepness[1]
 
 
 def test_a_stopped_fit_goes_on_to_the_same_model(images, toy_settings, toy_detector, tmp_path):

@@ -233,7 +233,8 @@ def test_the_position_matters_only_with_a_condition():
     here_and_there = torch.tensor([0, 9])
     for position_channels in POSITION_CHANNELS:
         first, second = make_flow(5, position_channels).log_prob(x, here_and_there, here_and_there)
-        assert (first == second) == (position_channels == 0)
+        # Two places in a batch may differ in their last bits.
+        assert torch.isclose(first, second, rtol=1e-12) == (position_channels == 0)
 
 
 @every_kind

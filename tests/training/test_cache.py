@@ -75,6 +75,15 @@ def test_beyond_the_budget_every_image_keeps_the_same_share(encoder, images, sha
     assert same(kept, build(encoder, images, budget=share * size / 2**30))
 
 
+def test_beyond_the_budget_each_image_and_seed_draws_its_own_places(encoder, images):
+    (first, _), (other, _) = (build(encoder, images, budget=2e-5, seed=seed) for seed in (0, 1))
+    assert len(first) == len(other)
+    assert not np.array_equal(first.positions, other.positions)
+    of_image = first.positions.reshape(len(images), -1, 2)
+    assert 1 < of_image.shape[1] < 64
+    assert not np.array_equal(of_image[0], of_image[1])
+
+
 @pytest.mark.parametrize("budget", [1.0, 1e-5])
 def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path, budget):
     whole = build(encoder, mixed, budget=budget)

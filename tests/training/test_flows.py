@@ -56,10 +56,9 @@ def test_the_same_seed_gives_the_same_flow_and_another_another(features):
     first, again = fit(features), fit(features)
     assert_equal(parameters(first), parameters(again))
     other = fit(features, dataclasses.replace(SETTINGS, seed=1))
-    assert not torch.equal(
-        first.flow.blocks[0].first.weight,  # type: ignore[union-attr]
-        other.flow.blocks[0].first.weight,  # type: ignore[union-attr]
-    )
+    for name in ("first.weight", "permutation"):
+        ours, theirs = (level.flow.blocks[0].state_dict()[name] for level in (first, other))
+        assert not torch.equal(ours, theirs), name
 
 
 def test_training_leaves_the_global_generator_alone(features):
