@@ -17,8 +17,8 @@ from scipy import ndimage
 from cflow_ad.evaluation import curves
 from cflow_ad.evaluation.curves import Counts, Curve, Floats
 from cflow_ad.evaluation.histogram import ScoreHistogram
+from cflow_ad.model.prediction import DIAGONALS_TOUCH
 
-DIAGONALS_TOUCH = np.ones((3, 3), dtype=np.bool_)  # 8-connectivity, as in MVTec's own evaluation
 NOTHING = Curve(np.empty(0), np.empty(0))
 
 

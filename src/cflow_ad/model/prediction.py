@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+DIAGONALS_TOUCH = np.ones((3, 3), dtype=np.bool_)  # 8-connectivity, as in MVTec's own evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Prediction:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """The connected parts of the mask, highest peak first."""
-        labels, _ = ndimage.label(self.mask, structure=_EIGHT_NEIGHBOURS)
+        labels, _ = ndimage.label(self.mask, structure=DIAGONALS_TOUCH)
         found = []
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             inside = labels[rows, columns] == number
