@@ -176,6 +176,7 @@ class Detector:
             settings.backbone,
             settings.strides,
             neighbourhood=settings.neighbourhood,
+            padding=settings.padding,
             weights=settings.weights,
             seed=settings.seed,
         ).to(pick_device(device))
@@ -347,6 +348,7 @@ def _encoder_like(
         spec.backbone,
         spec.strides,
         neighbourhood=spec.neighbourhood,
+        padding=spec.padding,
         weights=weights,
         seed=settings.seed,
     )

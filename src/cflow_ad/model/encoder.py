@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import timm
 import torch
-from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cflow_ad.errors import SettingsError
+from cflow_ad.model.pyramid import Padding, build_pyramid, random_weights
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
 
 
@@ -33,6 +31,8 @@ class EncoderSpec:
     """Where the weights came from, for people."""
     sha256: str
     """Of the weights themselves, whatever file carried them."""
+    padding: Padding = "zeros"
+    """How the convolutions continue their input beyond its border."""
 
 
 class Encoder(nn.Module):
@@ -71,11 +71,26 @@ class Encoder(nn.Module):
 
         Returns:
             For each level, shape `(B, H / stride, W / stride, C)`.
+
+        Raises:
+            SettingsError: the images are too small to be padded by reflection.
         """
         # A batch of interleaved images, permuted, already has torch's channels-last layout.
         x = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-        pyramid = [self._average(level) for level in self.network(x)]
+        pyramid = [self._average(level) for level in self._encode(x)]
         return [level.permute(0, 2, 3, 1) for level in pyramid]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        try:
+            levels: list[Tensor] = self.network(x)
+        except RuntimeError as error:
+            if self.spec.padding == "reflect" and "padding size" in str(error).lower():
+                raise SettingsError(
+                    f"padding=reflect: an input of {x.shape[2]}x{x.shape[3]} is too small to be "
+                    "mirrored at its deepest level; give a larger size"
+                ) from error
+            raise
+        return levels
 
     def _average(self, level: Tensor) -> Tensor:
         """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""
@@ -91,30 +106,32 @@ def build_encoder(
     strides: Sequence[int],
     *,
     neighbourhood: int = 1,
+    padding: Padding = "zeros",
     weights: str | None = None,
     seed: int = 0,
 ) -> Encoder:
     """Build an encoder with pretrained weights.
 
     Args:
-        backbone: a timm model name.
+        backbone: a timm model name, or `mobilenet_v3_large`.
         strides: of the levels wanted, in rising order.
         neighbourhood: cells along either side that a vector is averaged over, odd.
+        padding: see `build_pyramid`.
         weights: a weights file, or `"random"`; unset, the installed package that carries them,
             else timm's download.
         seed: of random weights.
 
     Raises:
-        SettingsError: timm knows no such backbone, or it has no level of such a stride.
+        SettingsError: there is no such backbone, it has no level of such a stride, or it cannot pad
+            so.
         WeightsError: the weights are not to be had; the message says how to get them.
     """
-    network, config = _network(backbone, strides)
-    info = network.feature_info
-    mean, std = config["mean"], config["std"]
+    pyramid = build_pyramid(backbone, strides, padding=padding)
+    network, mean, std = pyramid.network, pyramid.mean, pyramid.std
     packaged = PACKAGED.get(backbone)
     if weights == "random":
         source = f"random, seed {seed}"
-        given = _random_network(backbone, strides, seed).state_dict()
+        given: Mapping[str, Tensor] = random_weights(backbone, strides, seed)
     elif weights is not None:
         source, given = Path(weights).name, read_weights(Path(weights))
     elif packaged is not None and (file := packaged.find()) is not None:
@@ -126,20 +143,21 @@ def build_encoder(
     spec = EncoderSpec(
         backbone=backbone,
         strides=tuple(strides),
-        channels=tuple(info.channels()),
-        mean=tuple(mean),
-        std=tuple(std),
+        channels=pyramid.channels,
+        mean=mean,
+        std=std,
         neighbourhood=neighbourhood,
         source=source,
         sha256=hash_weights(network),
+        padding=padding,
     )
     return Encoder(network, spec)
 
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder's structure without its weights, to be loaded from a model file."""
-    network, _ = _network(spec.backbone, spec.strides)
-    return Encoder(network, spec)
+    pyramid = build_pyramid(spec.backbone, spec.strides, padding=spec.padding)
+    return Encoder(pyramid.network, spec)
 
 
 def hash_weights(network: nn.Module) -> str:
@@ -150,46 +168,3 @@ def hash_weights(network: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _network(backbone: str, strides: Sequence[int]) -> tuple[Any, dict[str, Any]]:
-    if not timm.is_model(backbone):
-        near = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5])
-        raise SettingsError(
-            f"backbone {backbone!r}: timm {timm.__version__} has no such model"
-            + (f"; it has {near}" if near else "")
-        )
-    try:
-        network = timm.create_model(backbone, features_only=True, pretrained=False)
-    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
-        raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
-    info = cast(Any, network.feature_info)
-    available = list(info.reduction())
-    missing = [stride for stride in strides if stride not in available]
-    if missing:
-        raise SettingsError(
-            f"strides: {backbone} has no level of stride {missing[0]}; it has "
-            + ", ".join(map(str, sorted(set(available))))
-        )
-    # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1, and taps
-    # only the last blocks of a transformer.
-    deepest = dict(zip(available, info.out_indices, strict=True))
-    taps = tuple(deepest[stride] for stride in strides)
-    network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
-    _truncate(network)
-    config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
-    return network, config
-
-
-def _random_network(backbone: str, strides: Sequence[int], seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _network(backbone, strides)[0]
-
-
-def _truncate(network: Any) -> None:
-    """Drop the stages after the last tap, which timm's EfficientNets would still compute."""
-    last = network.feature_info.module_name()[-1].split(".")
-    blocks = getattr(network, "blocks", None)
-    if last[0] == "blocks" and len(last) == 2 and isinstance(blocks, nn.Sequential):
-        network.blocks = blocks[: int(last[1]) + 1]

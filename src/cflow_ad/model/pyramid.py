@@ -1,0 +1,176 @@
+"""A backbone's structure, cut down to the feature pyramid: without its weights, without its head.
+
+timm gives the pyramid of most backbones. torchvision's MobileNetV3-Large is here for the paper,
+which taps it inside its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import timm
+import torch
+import torchvision
+from timm.data.config import resolve_data_config
+from torch import Tensor, nn
+
+from cflow_ad.errors import SettingsError
+
+Padding = Literal["zeros", "reflect"]
+
+MOBILENET_V3 = "mobilenet_v3_large"
+"""torchvision's name; timm's networks of this architecture have other weights and no such taps."""
+
+_MOBILENET_V3_TAPS = {8: (6, 40), 16: (12, 112), 32: (15, 160)}  # stride: block, channels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pyramid:
+    """A network from `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per stride."""
+
+    network: nn.Module
+    channels: tuple[int, ...]
+    mean: tuple[float, ...]
+    """Of the images the backbone was trained on, per channel, of pixels in 0..1."""
+    std: tuple[float, ...]
+    """Per channel, of pixels in 0..1."""
+
+
+def build_pyramid(backbone: str, strides: Sequence[int], *, padding: Padding = "zeros") -> Pyramid:
+    """Build the structure of a backbone up to the last level wanted.
+
+    Args:
+        backbone: a timm model name, or `mobilenet_v3_large`.
+        strides: of the levels wanted, in rising order; the last tap of a stride is taken.
+        padding: `zeros` is what backbones are trained with; `reflect` mirrors the feature maps in
+            every convolution that pads, as the authors of CFLOW-AD do in their ResNets.
+
+    Raises:
+        SettingsError: there is no such backbone, no level of such a stride, or the convolutions
+            cannot pad so.
+    """
+    if backbone == MOBILENET_V3:
+        pyramid = _mobilenet_v3(strides)
+    else:
+        pyramid = _timm_pyramid(backbone, strides)
+    if padding == "reflect":
+        _reflect(pyramid.network, backbone)
+    return pyramid
+
+
+class ProjectionPyramid(nn.Module):
+    """The outputs of the projection convolutions of some inverted-residual blocks, before batch
+    normalisation and before the residual is added.
+
+    Args:
+        features: the network's blocks, up to the last one tapped.
+        taps: their numbers, in rising order; the last is the last block.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022: the taps of their MobileNetV3-Large.
+    """
+
+    def __init__(self, features: nn.Sequential, taps: Sequence[int]) -> None:
+        super().__init__()
+        self.features = features
+        self.taps = tuple(taps)
+        cast(Any, features[-1]).block[-1][1] = nn.Identity()  # beyond the last tap
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Shape `(B, 3, H, W)` to one map per tap."""
+        levels = []
+        for number, module in enumerate(self.features):
+            if number not in self.taps:
+                x = module(x)
+                continue
+            block: Any = module
+            convolution, normalisation = block.block[-1]
+            level = convolution(block.block[:-1](x))
+            levels.append(level)
+            projected = normalisation(level)
+            x = x + projected if block.use_res_connect else projected
+        return levels
+
+
+def _mobilenet_v3(strides: Sequence[int]) -> Pyramid:
+    _require_strides(MOBILENET_V3, strides, list(_MOBILENET_V3_TAPS))
+    taps = [_MOBILENET_V3_TAPS[stride] for stride in strides]
+    blocks = [number for number, _ in taps]
+    whole: Any = torchvision.models.mobilenet_v3_large(weights=None)
+    return Pyramid(
+        network=ProjectionPyramid(whole.features[: blocks[-1] + 1], blocks),
+        channels=tuple(channels for _, channels in taps),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
+    if not timm.is_model(backbone):
+        near = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5])
+        raise SettingsError(
+            f"backbone {backbone!r}: timm {timm.__version__} has no such model"
+            + (f"; it has {near}" if near else "")
+        )
+    try:
+        network = timm.create_model(backbone, features_only=True, pretrained=False)
+    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
+        raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
+    info = cast(Any, network.feature_info)
+    available = list(info.reduction())
+    _require_strides(backbone, strides, available)
+    # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1, and taps
+    # only the last blocks of a transformer.
+    deepest = dict(zip(available, info.out_indices, strict=True))
+    taps = tuple(deepest[stride] for stride in strides)
+    network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
+    _truncate(network)
+    config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
+    channels = cast(Any, network.feature_info).channels()
+    return Pyramid(network, tuple(channels), tuple(config["mean"]), tuple(config["std"]))
+
+
+def _require_strides(backbone: str, strides: Sequence[int], available: Sequence[int]) -> None:
+    missing = [stride for stride in strides if stride not in available]
+    if missing:
+        raise SettingsError(
+            f"strides: {backbone} has no level of stride {missing[0]}; it has "
+            + ", ".join(map(str, sorted(set(available))))
+        )
+
+
+def _truncate(network: Any) -> None:
+    """Drop the stages after the last tap, which timm's EfficientNets would still compute."""
+    last = network.feature_info.module_name()[-1].split(".")
+    blocks = getattr(network, "blocks", None)
+    if last[0] == "blocks" and len(last) == 2 and isinstance(blocks, nn.Sequential):
+        network.blocks = blocks[: int(last[1]) + 1]
+
+
+def _reflect(network: nn.Module, backbone: str) -> None:
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        if type(module) is not nn.Conv2d:
+            raise SettingsError(
+                f"padding=reflect: {backbone} pads in its own way ({type(module).__name__}); "
+                "leave padding at zeros, or take another backbone"
+            )
+        if any(cast(Sequence[int], module.padding)):
+            module.padding_mode = "reflect"
+
+
+def random_weights(backbone: str, strides: Sequence[int], seed: int) -> dict[str, Tensor]:
+    """A backbone's weights as drawn before any training.
+
+    Args:
+        backbone: as for `build_pyramid`.
+        strides: as for `build_pyramid`.
+        seed: of the draw.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state: dict[str, Tensor] = build_pyramid(backbone, strides).network.state_dict()
+    return state
