@@ -20,6 +20,7 @@ from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, as_image
 from cflow_ad.data.layouts import Dataset, open_dataset
 from cflow_ad.data.loading import OnError, load_batches
+from cflow_ad.data.sizing import cells_inside
 from cflow_ad.errors import (
     CalibrationWarning,
     DataError,
@@ -112,6 +113,33 @@ class Detector:
         for source, values in maps:
             name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
             yield Prediction(anomaly_map=values, threshold=self.threshold, source=name)
+
+    def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
+        """What the flows say of one image, before anything is made of it.
+
+        Args:
+            source: as for `predict`.
+
+        Returns:
+            For each level, the log-likelihood per dimension at every position in the image, in
+            nats, shape `(h, w)`.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        canvas = self.settings.sizing.prepare(as_image(source))
+        with torch.inference_mode():
+            levels = self.network.log_likelihoods(
+                torch.from_numpy(canvas.pixels)[None].to(self.device)
+            )
+        inside = [
+            [cells_inside(side, stride) for side in canvas.valid]
+            for stride in self.settings.strides
+        ]
+        return [
+            level[0, :height, :width].cpu().numpy()
+            for level, (height, width) in zip(levels, inside, strict=True)
+        ]
 
     def info(self) -> dict[str, Any]:
         """Everything stored beside the tensors, as plain values."""

@@ -20,10 +20,45 @@ if TYPE_CHECKING:
     from cflow_ad.data.sizing import Sizing
 
 _POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
-_AT_LEAST_ONE = ("blocks", "batch_size", "neighbourhood")
-_NOT_NEGATIVE = ("steps", "smoothing", "seed", "position_channels")
-_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000}
-_FRACTIONS = ("tail_quantile", "false_alarm_rate", "calibration_fraction")
+_AT_LEAST_ONE = (
+    "blocks",
+    "batch_size",
+    "neighbourhood",
+    "epochs",
+    "passes_per_epoch",
+    "images_per_batch",
+)
+_NOT_NEGATIVE = (
+    "steps",
+    "smoothing",
+    "seed",
+    "position_channels",
+    "rotation",
+    "calibration_fraction",
+)
+_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000, "rotation": 180}
+_FRACTIONS = ("tail_quantile", "false_alarm_rate")
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "paper": {
+        "backbone": "wide_resnet50_2.tv_in1k",
+        "padding": "reflect",
+        "size": "512x512",
+        "resize": "stretch",
+        "interpolation": "lanczos",
+        "input_layer": "raw",
+        "schedule": "paper",
+        "batch_size": 256,
+        "learning_rate": 2e-4,
+        "rotation": 5.0,
+        "loss": "logsigmoid",
+        "smoothing": 0.0,
+        "calibration_fraction": 0.0,
+    },
+}
+"""Settings that belong together, as changes of the defaults. `paper` is CFLOW-AD as its authors
+train it on most classes of MVTec AD; they take 256x256 for some, see `evaluation.published`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +101,9 @@ class Settings:
     """How an image comes into the box: `fit` and `pad` keep its aspect ratio (`pad` fills the whole
     box, `fit` only what the image needs), `stretch` does not."""
 
+    interpolation: Literal["bilinear", "lanczos"] = "bilinear"
+    """The kernel that images are resized with; `lanczos` is the paper's."""
+
     input_layer: Literal["whiten", "standardise", "raw"] = "whiten"
     """The fixed first layer of each flow. `raw` is the paper's."""
 
@@ -84,14 +122,37 @@ class Settings:
     permutation: Literal["soft", "index"] = "soft"
     """Between blocks: a random rotation, or a random reordering of the channels."""
 
+    schedule: Literal["cached", "paper"] = "cached"
+    """`cached` encodes each image once and takes `steps` of vectors drawn from all of them. `paper`
+    encodes every image anew in each of `epochs` x `passes_per_epoch` passes, and takes as many
+    steps as its vectors fill batches."""
+
     steps: int = 300
     """Optimiser steps of each level. 0 leaves each flow at its start."""
 
+    epochs: int = 25
+    """With `schedule=paper`, after how many changes of the learning rate training ends."""
+
+    passes_per_epoch: int = 8
+    """With `schedule=paper`, passes over the images between two changes of the learning rate."""
+
+    images_per_batch: int = 32
+    """With `schedule=paper`, images encoded at once; their vectors are mixed."""
+
+    rotation: float = 0.0
+    """With `schedule=paper`, the most degrees that an image is turned at random, to either side."""
+
+    zero_fill: bool = False
+    """With `schedule=paper`, a step of one level also moves the others by their momentum, as it did
+    for the authors: gradients were filled with zeros rather than left out before torch 2."""
+
     batch_size: int = 1024
-    """Feature vectors in a step."""
+    """Feature vectors in a step; at coarser levels as many fewer as they have fewer positions, but
+    not with `schedule=paper`."""
 
     learning_rate: float = 1e-3
-    """Adam's peak learning rate; it warms up over the first tenth and falls to 0 as a cosine."""
+    """Adam's peak learning rate. It warms up over the first tenth and falls to 0 as a cosine; with
+    `schedule=paper`, over the first two epochs, and to a thousandth."""
 
     loss: Literal["likelihood", "logsigmoid"] = "likelihood"
     """`likelihood` maximises the mean log-likelihood per dimension `l`; `logsigmoid`, the paper's,
@@ -114,7 +175,8 @@ class Settings:
     """The share of good images that may be called anomalous."""
 
     calibration_fraction: float = 0.2
-    """The share of the good images held out of training, to set the threshold on."""
+    """The share of the good images held out of training, to set the threshold on. With 0, as in the
+    paper, it is set on the training images themselves, which makes it too low."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -129,6 +191,7 @@ class Settings:
             self._require(name, getattr(self, name) <= most, f"at most {most}")
         for name in _FRACTIONS:
             self._require(name, 0 < getattr(self, name) < 1, "between 0 and 1")
+        self._require("calibration_fraction", self.calibration_fraction < 1, "less than 1")
         self._require("position_channels", self.position_channels % 4 == 0, "a multiple of 4")
         self._require("neighbourhood", self.neighbourhood % 2 == 1, "odd")
         self._require(
@@ -143,7 +206,31 @@ class Settings:
         """How images come into the network."""
         from cflow_ad.data.sizing import Sizing  # numpy and Pillow, which `--help` does without
 
-        return Sizing.parse(self.size, mode=self.resize, multiple=max(32, *self.strides))
+        return Sizing.parse(
+            self.size,
+            mode=self.resize,
+            multiple=max(32, *self.strides),
+            interpolation=self.interpolation,
+        )
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Settings:
+        """Settings that belong together, with some changed.
+
+        Args:
+            name: one of `PRESETS`.
+            changes: fields and their values, over those of the preset.
+
+        Raises:
+            SettingsError: there is no such preset or field, or a value is out of its range.
+
+        Example:
+            >>> Settings.preset("paper", size="256x256").input_layer
+            'raw'
+        """
+        if name not in PRESETS:
+            raise SettingsError(f"preset {name!r}: there is none; give {' or '.join(PRESETS)}")
+        return cls.from_dict({**PRESETS[name], **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -186,7 +273,11 @@ class Settings:
         try:
             if typing.get_origin(hint) is tuple:
                 return tuple(int(part) for part in text.split(","))
+            if hint is bool:
+                return {"true": True, "false": False}[text.lower()]
             return hint(text) if hint in (int, float) else text
+        except KeyError as error:
+            raise SettingsError(f"{name} is {text!r}: it must be true or false") from error
         except ValueError as error:
             kind = "a number" if hint is float else "a whole number"
             kind = "whole numbers with commas between" if hint not in (int, float) else kind
@@ -209,8 +300,9 @@ class Settings:
         elif hint is float:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             self._require(name, number and math.isfinite(value), "a finite number")
-        elif hint is int:
-            self._require(name, type(value) is int, "a whole number")
+        elif hint in (int, bool):
+            what = "a whole number" if hint is int else "true or false"
+            self._require(name, type(value) is hint, what)
         else:
             self._require(name, isinstance(value, hint), "text")
 

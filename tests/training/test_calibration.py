@@ -74,5 +74,9 @@ def test_the_split_is_a_partition(n, fraction):
     assert (training, held_out) == split_good(n, fraction, seed=3)
 
 
+def test_nothing_is_held_out_where_nothing_is_asked_for():
+    assert split_good(100, 0.0, seed=3) == (list(range(100)), [])
+
+
 def test_another_seed_holds_out_other_images():
     assert split_good(100, 0.2, seed=0)[1] != split_good(100, 0.2, seed=1)[1]

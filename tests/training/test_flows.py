@@ -11,7 +11,7 @@ import torch
 
 from cflow_ad.errors import DivergenceError
 from cflow_ad.settings import Settings
-from cflow_ad.training import flows
+from cflow_ad.training import checkpoint as checkpoint_module
 from cflow_ad.training.cache import LevelFeatures
 from cflow_ad.training.flows import fit_level, fit_scale, learning_rate_at, loss_of
 
@@ -71,7 +71,8 @@ def test_training_leaves_the_global_generator_alone(features):
 
 @pytest.mark.parametrize("stop_at", [1, 17, 30])
 def test_a_stopped_run_goes_on_to_the_same_flow(features, tmp_path, monkeypatch, stop_at):
-    monkeypatch.setattr(flows, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "_SHARE", 1e9)
 
     def stop(step, loss):
         if step == stop_at:

@@ -26,6 +26,7 @@ UNCHECKED = False
 """For a path's `readable`: what reads the file says more of what is wrong than typer would."""
 
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
+PRESET_HELP = "Settings to start from: default or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
@@ -81,8 +82,10 @@ def tell(message: str, colour: str | None = None) -> None:
     typer.secho(message, fg=colour, err=True)
 
 
-def make_settings(given: dict[str, object], others: list[str]) -> Settings:
-    """Settings from the options that were given, and from `NAME=VALUE` texts."""
+def make_settings(
+    given: dict[str, object], others: list[str], *, preset: str = "default"
+) -> Settings:
+    """A preset changed by the options that were given, and by `NAME=VALUE` texts."""
     from cflow_ad.settings import Settings
 
     values = {name: value for name, value in given.items() if value is not None}
@@ -92,7 +95,7 @@ def make_settings(given: dict[str, object], others: list[str]) -> Settings:
         if not (name and equals):
             raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set blocks=4")
         values[name] = Settings.parse(name, value.strip())
-    return Settings.from_dict(values)
+    return Settings.preset(preset, **values)
 
 
 def progress_bar() -> rich.progress.Progress:
@@ -125,6 +128,7 @@ class Bars:
     _UNITS: dict[str, tuple[str, str]] = {  # noqa: RUF012
         "encode": ("Encoding", "images/s"),
         "train": ("Training", "steps/s"),
+        "passes": ("Training", "images/s"),
         "calibrate": ("Calibrating", "images/s"),
         "evaluate": ("Evaluating", "images/s"),
         "predict": ("Predicting", "images/s"),

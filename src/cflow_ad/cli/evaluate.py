@@ -33,6 +33,12 @@ def evaluate(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="List unreadable images, and go on.")
     ] = False,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference", help="Also measure the scores of the paper's code, set by set."
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
@@ -59,6 +65,7 @@ def evaluate(
                 dataset,
                 batch_size=batch_size,
                 skip_unreadable=skip_unreadable,
+                reference=reference,
                 progress=lambda done, total: shown.show("evaluate", done, total),
             )
         written = write_results(evaluation, detector, folder, picture=picture or [])

@@ -46,8 +46,17 @@ def print_evaluation(evaluation: Evaluation) -> None:
         *_percents(evaluation.image, evaluation.pixel),
         style="bold",
     )
+    reference = evaluation.reference
+    if reference is not None:
+        images = str(confusion.tp + confusion.fn)
+        table.add_row("reference", images, "", *_percents(reference.image, reference.pixel))
     console = _console()
     console.print(table)
+    if reference is not None:
+        console.print(
+            "reference: scored as the paper's code does, relative to the largest likelihood in "
+            "this test set, at the network's input size."
+        )
     alarms = evaluation.false_alarms
     if alarms.trials:
         low, high = alarms.interval

@@ -9,6 +9,7 @@ import typer
 
 from cflow_ad.cli.common import (
     DEVICE_HELP,
+    PRESET_HELP,
     SETTING_HELP,
     UNCHECKED,
     WEIGHTS_HELP,
@@ -31,6 +32,7 @@ def train(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
     ],
+    preset: Annotated[str, typer.Option(help=PRESET_HELP)] = "default",
     size: Annotated[
         str | None,
         typer.Option(help="Network input, HEIGHTxWIDTH or one number. [default: 256x256]"),
@@ -78,6 +80,7 @@ def train(
                 "seed": seed,
             },
             setting or [],
+            preset=preset,
         )
         from cflow_ad.detector import Detector
         from cflow_ad.model.file import check_writable

@@ -18,6 +18,7 @@ from PIL import Image
 from cflow_ad.errors import ImageError, SettingsError
 
 Mode: TypeAlias = Literal["fit", "pad", "stretch"]
+Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
 Shape: TypeAlias = tuple[int, int]
 
 MAX_SIDE = 16384
@@ -64,6 +65,9 @@ class Sizing:
     multiple: int = 32
     """Each side of the canvas is rounded up to a multiple of this, from 1 to 16384."""
 
+    interpolation: Interpolation = "bilinear"
+    """The kernel that images are resized with, widened where they shrink."""
+
     def __post_init__(self) -> None:
         for field in ("height", "width", "multiple"):
             value = getattr(self, field)
@@ -76,21 +80,33 @@ class Sizing:
             raise SettingsError(
                 f"size: mode is {self.mode!r}; give one of {', '.join(get_args(Mode))}"
             )
+        if self.interpolation not in get_args(Interpolation):
+            raise SettingsError(
+                f"size: interpolation is {self.interpolation!r}; give one of "
+                + ", ".join(get_args(Interpolation))
+            )
 
     @classmethod
-    def parse(cls, text: str, mode: Mode = "fit", multiple: int = 32) -> Sizing:
+    def parse(
+        cls,
+        text: str,
+        mode: Mode = "fit",
+        multiple: int = 32,
+        interpolation: Interpolation = "bilinear",
+    ) -> Sizing:
         """Read a size as it is written on a command line.
 
         Args:
             text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square.
             mode: See `Sizing.mode`.
             multiple: See `Sizing.multiple`.
+            interpolation: See `Sizing.interpolation`.
 
         Raises:
             SettingsError: The text is no size, or a value is outside its range.
 
         >>> Sizing.parse("256x512")
-        Sizing(height=256, width=512, mode='fit', multiple=32)
+        Sizing(height=256, width=512, mode='fit', multiple=32, interpolation='bilinear')
         >>> Sizing.parse("256") == Sizing(256, 256)
         True
         """
@@ -101,7 +117,7 @@ class Sizing:
                 "or one number for a square"
             )
         height, width = match.groups()
-        return cls(int(height), int(width or height), mode, multiple)
+        return cls(int(height), int(width or height), mode, multiple, interpolation)
 
     def valid_shape(self, original: Shape) -> Shape:
         """Say what size an image is brought to.
@@ -136,8 +152,8 @@ class Sizing:
     def prepare(self, image: NDArray[Any]) -> Canvas:
         """Put an image on its canvas.
 
-        Resizing is bilinear, averaging where it shrinks, so that no pixel is skipped. An image
-        that has the right size already keeps its pixels exactly.
+        Where an image shrinks, all its pixels are averaged and none is skipped. An image that has
+        the right size already keeps its pixels exactly.
 
         Args:
             image: Pixels, H x W x 3, from 0 to 255, ``uint8`` or ``float32``.
@@ -157,10 +173,16 @@ class Sizing:
         if valid == original:
             resized = image
         elif image.dtype == np.uint8:
-            resized = _resize(image, valid)
+            resized = self._resize(image, valid)
         else:
-            resized = np.stack([_resize(image[..., c], valid) for c in range(3)], axis=2)
+            resized = np.stack([self._resize(image[..., c], valid) for c in range(3)], axis=2)
+            resized = resized.clip(0, 255)  # Lanczos overshoots at edges
         return Canvas(_reflect(resized, self.canvas_shape(original)), valid, original)
+
+    def _resize(self, array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+        image = Image.fromarray(np.ascontiguousarray(array))
+        kernel = Image.Resampling[self.interpolation.upper()]
+        return np.array(image.resize((shape[1], shape[0]), kernel))
 
 
 def cells_inside(side: int, cell: int) -> int:
@@ -183,13 +205,6 @@ def _scaled(side: int, numerator: int, denominator: int) -> int:
 
 def _round_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
-
-
-def _resize(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
-    if array.shape[:2] == shape:
-        return array.copy()
-    image = Image.fromarray(np.ascontiguousarray(array))
-    return np.array(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _reflect(image: NDArray[Any], shape: Shape) -> NDArray[Any]:

@@ -110,8 +110,8 @@ def promise(evaluation: Evaluation) -> str:
     threshold = f"The stored threshold, {number(evaluation.threshold)},"
     if not _is_held_out(evaluation):
         return (
-            f"{threshold} was set on the {images} that the model learned from, because there were "
-            "too few to hold any out of training. It promises no false-alarm rate."
+            f"{threshold} was set on the {images} that the model learned from, because none were "
+            "held out of training. It promises no false-alarm rate."
         )
     if not math.isfinite(promised):
         return f"{threshold} promises no false-alarm rate."

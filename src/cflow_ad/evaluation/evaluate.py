@@ -27,6 +27,7 @@ from cflow_ad.evaluation.metrics import (
     binomial_interval,
     image_metrics,
 )
+from cflow_ad.evaluation.reference import ReferenceResult, reference_result
 from cflow_ad.model.prediction import Prediction
 
 
@@ -97,6 +98,8 @@ class Evaluation:
     """`Detector.info()`: settings, calibration, versions, fingerprint of the training data."""
     seconds: float
     """Wall time, decoding included."""
+    reference: ReferenceResult | None = None
+    """The same model scored as the paper's authors do; None where not asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; a metric that is undefined is None."""
@@ -109,6 +112,7 @@ class Evaluation:
             },
             "image": _scores(self.image),
             "pixel": None if self.pixel is None else _scores(self.pixel),
+            "reference": None if self.reference is None else _reference(self.reference),
             "threshold": self.threshold,
             "confusion": {name: getattr(self.confusion, name) for name in ("tp", "fp", "tn", "fn")}
             | {
@@ -186,6 +190,7 @@ def evaluate(
     *,
     batch_size: int = 8,
     skip_unreadable: bool = False,
+    reference: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score every test image of a data set and measure the result.
@@ -195,18 +200,20 @@ def evaluate(
         dataset: its `test` images; masks are optional.
         batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
-        progress: called with the number of images done and the number in all.
+        reference: measure the authors' scores too, in a second pass over the images.
+        progress: called with the number of images done and the number in all, both passes counted.
 
     Raises:
         DataError: there are no test images, or one or its mask cannot be used.
     """
     samples = {str(sample.path): sample for sample in dataset.require_test()}
+    total = len(samples) * (2 if reference else 1)
     skipped: list[tuple[str, str]] = []
 
     def skip(source: ImageSource, error: ImageError) -> None:
         skipped.append((str(source), str(error)))
         if progress is not None:
-            progress(len(records) + len(skipped), len(samples))
+            progress(len(records) + len(skipped), total)
 
     began = time.perf_counter()
     records: list[ImageRecord] = []
@@ -223,11 +230,24 @@ def evaluate(
         )
         pixels.add(sample, prediction)
         if progress is not None:
-            progress(len(records) + len(skipped), len(samples))
+            progress(len(records) + len(skipped), total)
     if not records:
         raise DataError(f"{dataset.root}: none of the {len(samples)} test images could be read")
+    by_reference = None
+    if reference:
+        by_reference = reference_result(
+            detector,
+            [record.sample for record in records],
+            progress=lambda done: progress(len(samples) + done, total) if progress else None,
+        )
     return _summarise(
-        detector, dataset, records, pixels, tuple(skipped), time.perf_counter() - began
+        detector,
+        dataset,
+        records,
+        pixels,
+        tuple(skipped),
+        by_reference,
+        time.perf_counter() - began,
     )
 
 
@@ -237,6 +257,7 @@ def _summarise(
     records: Sequence[ImageRecord],
     pixels: _Pixels,
     skipped: tuple[tuple[str, str], ...],
+    reference: ReferenceResult | None,
     seconds: float,
 ) -> Evaluation:
     def metrics_of(some: Sequence[ImageRecord]) -> ScoreMetrics:
@@ -276,6 +297,7 @@ def _summarise(
         skipped=skipped,
         detector=detector.info(),
         seconds=seconds,
+        reference=reference,
     )
 
 
@@ -284,6 +306,13 @@ def _scores(result: ScoreMetrics | PixelResult) -> dict[str, Any]:
     if isinstance(result, PixelResult):
         names += ["aupro", "n_pixels", "n_defect_pixels", "n_regions"]
     return {name: _finite(getattr(result, name)) for name in names}
+
+
+def _reference(result: ReferenceResult) -> dict[str, Any]:
+    return {
+        "image": _scores(result.image),
+        "pixel": None if result.pixel is None else _scores(result.pixel),
+    }
 
 
 def _finite(value: float) -> float | None:

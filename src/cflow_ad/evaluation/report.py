@@ -113,6 +113,7 @@ def _content(
         "caveats": wording.caveats(evaluation),
         "tiles": _tiles(evaluation),
         "metrics": _metrics(evaluation),
+        "has_reference": evaluation.reference is not None,
         "why": _reasons(evaluation),
         "threshold": wording.number(evaluation.threshold),
         "alarms": evaluation.false_alarms,
@@ -183,13 +184,23 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 def _metrics(evaluation: Evaluation) -> list[tuple[str, list[Cell]]]:
     rows = []
-    for name, result in (("Images", evaluation.image), ("Pixels", evaluation.pixel)):
-        why = wording.why_undefined(evaluation, pixel=name == "Pixels")
+    of_kind: list[tuple[str, ScoreMetrics | PixelResult | None]] = [
+        ("Images", evaluation.image),
+        ("Pixels", evaluation.pixel),
+    ]
+    if (reference := evaluation.reference) is not None:
+        of_kind += [
+            ("Images, reference", reference.image),
+            ("Pixels, reference", reference.pixel),
+        ]
+    for name, result in of_kind:
+        is_pixel = name.startswith("Pixels")
+        why = wording.why_undefined(evaluation, pixel=is_pixel)
         cells = [Cell(*_value(result, key, why)) for key in ("auroc", "average_precision")]
         cells.append(Cell(*_value(result, "best_f1", why)))
         threshold = math.nan if result is None else result.best_f1_threshold
         cells.append(Cell(wording.number(threshold), why))
-        aupro_why = why or ("" if name == "Pixels" else "it is defined for pixels only")
+        aupro_why = why or ("" if is_pixel else "it is defined for pixels only")
         cells.append(Cell(*_value(result, "aupro", aupro_why)))
         rows.append((name, cells))
     return rows

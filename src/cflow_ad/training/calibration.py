@@ -50,8 +50,8 @@ class Calibration:
         """What the threshold promises, in a sentence."""
         if not self.held_out:
             return (
-                "The threshold was set on the training images themselves, because there were too "
-                "few to hold any out: it promises no false-alarm rate."
+                "The threshold was set on the training images themselves, because none were held "
+                "out: it promises no false-alarm rate."
             )
         if not self.is_as_asked:
             needed = images_needed(self.false_alarm_rate)
@@ -110,12 +110,13 @@ def split_good(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]
 
     Args:
         n: at least 1.
-        fraction: to hold out, between 0 and 1.
+        fraction: to hold out, below 1.
         seed: of the choice.
 
     Returns:
-        Indices to train on, at least one, and indices held out: none where `n` is below 4.
+        Indices to train on, at least one, and indices held out: none where `n` is below 4
+        or `fraction` is 0.
     """
-    held = 0 if n < 4 else min(n - 1, max(1, round(n * fraction)))
+    held = 0 if n < 4 or fraction == 0 else min(n - 1, max(1, round(n * fraction)))
     order = np.random.default_rng([seed, n]).permutation(n)
     return sorted(order[held:].tolist()), sorted(order[:held].tolist())

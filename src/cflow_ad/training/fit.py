@@ -13,8 +13,9 @@ from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
 from cflow_ad.settings import Settings
-from cflow_ad.training.cache import build_cache
-from cflow_ad.training.flows import fit_level
+from cflow_ad.training.cache import LevelFeatures, build_cache
+from cflow_ad.training.flows import fit_level, fit_scale, new_level
+from cflow_ad.training.passes import train_by_passes
 from cflow_ad.training.progress import Progress, ProgressCallback, silent
 
 _BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
@@ -59,6 +60,8 @@ def fit_levels(
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
+    if settings.schedule == "paper":
+        return _fit_by_passes(encoder, sources, features, settings, work, key, progress)
     strides = encoder.spec.strides
     total = settings.steps * len(strides)
     levels = []
@@ -80,6 +83,33 @@ def fit_levels(
                 progress=report,
             )
         )
+    return levels
+
+
+def _fit_by_passes(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    features: Sequence[LevelFeatures],
+    settings: Settings,
+    work: Path | None,
+    key: str,
+    progress: ProgressCallback,
+) -> list[Level]:
+    levels = [
+        new_level(of_level, settings, number).to(encoder.mean.device)
+        for number, of_level in enumerate(features)
+    ]
+    train_by_passes(
+        encoder,
+        sources,
+        levels,
+        settings,
+        checkpoint=None if work is None else work / "passes.safetensors",
+        key=key,
+        progress=lambda done, total, loss: progress(Progress("passes", done, total, loss)),
+    )
+    for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
+        fit_scale(level, of_level, settings, number)
     return levels
 
 

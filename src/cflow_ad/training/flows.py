@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,8 +17,8 @@ from cflow_ad.model.network import Level
 from cflow_ad.model.whitening import fit_input_layer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
+from cflow_ad.training.checkpoint import Checkpoint
 
-_SAVE_SECONDS = 5.0
 _SAMPLE = 65536  # vectors that a level's scale is fitted on
 _TAIL_SCORE = 3.0  # what the tail quantile scores where all levels agree
 
@@ -53,15 +50,19 @@ def fit_level(
     Raises:
         DivergenceError: the loss became NaN or infinite.
     """
+    level = new_level(features, settings, number).to(device)
+    _train(level, features, settings, number, batch_size, checkpoint, key, progress)
+    fit_scale(level, features, settings, number)
+    return level
+
+
+def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
+    """A level before training: the input layer fitted to its vectors, the flow at its start."""
     channels = features.vectors.shape[1]
     input_layer = fit_input_layer(
         settings.input_layer, features.chunks(), channels, shrinkage=settings.shrinkage
     )
-    level = Level(input_layer, new_flow(channels, settings, number)).to(device)
-    _train(level, features, settings, number, batch_size, checkpoint, key, progress)
-    level.eval().requires_grad_(False)
-    fit_scale(level, features, settings, number)
-    return level
+    return Level(input_layer, new_flow(channels, settings, number))
 
 
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
@@ -80,11 +81,12 @@ def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
 
 @torch.inference_mode()
 def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number: int) -> None:
-    """Set what counts as likely at this level, by quantiles of good likelihoods.
+    """End a level's training: set what counts as likely, by quantiles of good likelihoods.
 
     The median scores 0. The scale is that of the unlikely side alone, since only there is anything
     to find.
     """
+    level.eval().requires_grad_(False)
     rng = np.random.default_rng([settings.seed, number, 1])
     index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
     parts = []
@@ -115,24 +117,41 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def check_finite(loss: float, where: str) -> None:
+    """Stop a training that has diverged.
+
+    Raises:
+        DivergenceError: the loss is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise DivergenceError(
+            f"training diverged: the loss is {loss} at {where}; lower learning_rate, or use "
+            "input_layer=whiten"
+        )
+
+
+def smooth(mean: float, value: float) -> float:
+    """Moving average of the loss; `nan` before the first."""
+    return value if math.isnan(mean) else 0.9 * mean + 0.1 * value
+
+
 def _train(
     level: Level,
     features: LevelFeatures,
     settings: Settings,
     number: int,
     batch_size: int,
-    checkpoint: Path | None,
+    path: Path | None,
     key: str,
     progress: Callable[[int, float], None],
 ) -> None:
     parameters = dict(level.flow.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate)
+    checkpoint = Checkpoint(path, key, parameters, optimiser)
     device = level.reference.device
-    step, smoothed = 0, math.nan
-    if checkpoint is not None:
-        step, smoothed = _restore(checkpoint, key, parameters, optimiser)
+    step, smoothed = checkpoint.restore() or (0, math.nan)
+    if path is not None:
         progress(step, smoothed)
-    saved = time.monotonic()
     while step < settings.steps:
         # A generator for each step, so that a resumed run draws what the first would have drawn.
         rng = np.random.default_rng([settings.seed, number, 0, step])
@@ -146,61 +165,7 @@ def _train(
         optimiser.step()
         step += 1
         value = loss.item()
-        if not math.isfinite(value):
-            raise DivergenceError(
-                f"training diverged: the loss is {value} at step {step} of level {number + 1}; "
-                "lower learning_rate, or use input_layer=whiten"
-            )
-        smoothed = value if math.isnan(smoothed) else 0.9 * smoothed + 0.1 * value
-        if checkpoint is not None and (
-            step == settings.steps or time.monotonic() - saved > _SAVE_SECONDS
-        ):
-            _save(checkpoint, key, step, smoothed, parameters, optimiser)
-            saved = time.monotonic()
+        check_finite(value, f"step {step} of level {number + 1}")
+        smoothed = smooth(smoothed, value)
+        checkpoint.save(step, smoothed, now=step == settings.steps)
         progress(step, smoothed)
-
-
-def _save(
-    path: Path,
-    key: str,
-    step: int,
-    smoothed: float,
-    parameters: dict[str, torch.nn.Parameter],
-    optimiser: torch.optim.Adam,
-) -> None:
-    tensors = {name: value.detach() for name, value in parameters.items()}
-    for name, parameter in parameters.items():
-        state = optimiser.state[parameter]
-        tensors[f"{name}@mean"] = state["exp_avg"]
-        tensors[f"{name}@square"] = state["exp_avg_sq"]
-    new = path.with_name(path.name + ".new")
-    metadata = {"key": key, "step": str(step), "loss": repr(smoothed)}
-    safetensors.torch.save_file(tensors, new, metadata=metadata)
-    new.replace(path)
-
-
-def _restore(
-    path: Path,
-    key: str,
-    parameters: dict[str, torch.nn.Parameter],
-    optimiser: torch.optim.Adam,
-) -> tuple[int, float]:
-    """Take up an earlier run's parameters and moments: the steps it had done, and its loss."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
-                return 0, math.nan
-            step = int(metadata["step"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError):
-        return 0, math.nan
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
-            optimiser.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": tensors[f"{name}@mean"].to(parameter),
-                "exp_avg_sq": tensors[f"{name}@square"].to(parameter),
-            }
-    return step, float(metadata["loss"])

@@ -1,0 +1,116 @@
+"""Scores as the authors of CFLOW-AD compute them, for comparison with published numbers.
+
+They are relative to the largest likelihood found in the whole test set, so that no image has a
+score of its own: of use in an evaluation only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.layouts import Sample
+from cflow_ad.data.sizing import Shape
+from cflow_ad.detector import Detector
+from cflow_ad.evaluation.metrics import PixelMetrics, PixelResult, ScoreMetrics, image_metrics
+
+LogLikelihoods = Sequence[NDArray[np.float32]]
+"""Of one image: for each level, shape `(h, w)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceResult:
+    """The metrics of the authors' scores, of all defect types together."""
+
+    image: ScoreMetrics
+    pixel: PixelResult | None
+    """At the size of the network's input. None where no defective image has a mask."""
+
+
+def reference_result(
+    detector: Detector,
+    samples: Sequence[Sample],
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> ReferenceResult:
+    """Score test images against one another, and measure the result.
+
+    Args:
+        detector: whose likelihoods they are.
+        samples: the test set, at least one image; all are readable.
+        progress: called with the number of images done.
+
+    Raises:
+        DataError: a mask cannot be used.
+    """
+    sizing = detector.settings.sizing
+    likelihoods = []
+    for done, sample in enumerate(samples, start=1):
+        likelihoods.append(detector.log_likelihoods(sample.path))
+        progress(done)
+    originals = [image_shape(sample.path) for sample in samples]
+    shapes = [sizing.valid_shape(original) for original in originals]
+    scores = []
+    pixels, has_mask = PixelMetrics(), False
+    maps = reference_maps(likelihoods, shapes)
+    for sample, original, anomaly_map in zip(samples, originals, maps, strict=True):
+        scores.append(float(anomaly_map.max()))
+        if sample.is_good:
+            pixels.update(anomaly_map, np.zeros(anomaly_map.shape, np.bool_))
+        elif sample.mask is not None:
+            has_mask = True
+            pixels.update(anomaly_map, _shrink(read_mask(sample.mask, original), anomaly_map.shape))
+    return ReferenceResult(
+        image=image_metrics(scores, [not sample.is_good for sample in samples]),
+        pixel=pixels.compute() if has_mask else None,
+    )
+
+
+def reference_maps(
+    likelihoods: Sequence[LogLikelihoods], shapes: Sequence[Shape]
+) -> Iterator[NDArray[np.float64]]:
+    """Anomaly maps of a whole test set.
+
+    Args:
+        likelihoods: of each image.
+        shapes: height and width of each image's map.
+
+    Yields:
+        For each image, `max(s) - s`, where `s` is the sum over the levels of `exp(l - max(l))`,
+        upsampled, and both maxima are over all images.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.4, and the authors' code.
+    """
+    largest = [max(float(level.max()) for level in of_level) for of_level in _by_level(likelihoods)]
+
+    def total(levels: LogLikelihoods, shape: Shape) -> NDArray[np.float64]:
+        result = np.zeros(shape)
+        for level, most in zip(levels, largest, strict=True):
+            probability = torch.from_numpy(level).double().sub(most).exp()
+            result += F.interpolate(
+                probability[None, None], size=shape, mode="bilinear", align_corners=True
+            )[0, 0].numpy()
+        return result
+
+    # Summed up twice rather than kept: the maps of a large test set would fill the memory.
+    most = max(total(*of_image).max() for of_image in zip(likelihoods, shapes, strict=True))
+    for of_image in zip(likelihoods, shapes, strict=True):
+        yield most - total(*of_image)
+
+
+def _by_level(likelihoods: Sequence[LogLikelihoods]) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    return zip(*likelihoods, strict=True)
+
+
+def _shrink(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
+    """By nearest neighbours, as the authors do."""
+    resized = Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+    return np.asarray(resized, dtype=np.bool_)

@@ -1,0 +1,179 @@
+"""Training by the paper's schedule: every pass encodes every image anew.
+
+Hundreds of times the work of `flows`, for the researcher who wants the paper's own numbers. One
+Adam has the parameters of all levels; each image batch is encoded, and the vectors of each level
+in turn are mixed and consumed a batch at a time, one optimiser step each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cflow_ad.data.images import ImageSource
+from cflow_ad.data.loading import Batch, load_batches
+from cflow_ad.data.sizing import Canvas, cells_inside
+from cflow_ad.model.encoder import Encoder
+from cflow_ad.model.network import Level
+from cflow_ad.settings import Settings
+from cflow_ad.training.checkpoint import Checkpoint
+from cflow_ad.training.flows import check_finite, loss_of, smooth
+
+_WARM_UP = 2  # epochs
+
+
+def train_by_passes(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    levels: Sequence[Level],
+    settings: Settings,
+    *,
+    checkpoint: Path | None = None,
+    key: str = "",
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> None:
+    """Train the flows of all levels, in place.
+
+    Args:
+        encoder: frozen.
+        sources: the images, at least one.
+        levels: their flows at their start.
+        settings: how.
+        checkpoint: a file to save to now and then, and to take up from where it was written with
+            the same `key`.
+        key: names everything the training depends on.
+        progress: called after each image batch with the images passed, in all to pass, and the
+            smoothed loss.
+
+    Raises:
+        DivergenceError: the loss became NaN or infinite.
+        ImageError: an image cannot be used.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code, which tells more.
+    """
+    parameters = {
+        f"{number}.{name}": parameter
+        for number, level in enumerate(levels)
+        for name, parameter in level.flow.named_parameters()
+    }
+    optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate)
+    kept = Checkpoint(checkpoint, key, parameters, optimiser)
+    in_a_pass = images_in_a_pass(len(sources), settings.images_per_batch)
+    passes = settings.epochs * settings.passes_per_epoch
+    done, smoothed = kept.restore() or (0, math.nan)
+    progress(done, passes * in_a_pass, smoothed)
+    for number in range(done // in_a_pass, passes):
+        epoch = number // settings.passes_per_epoch
+        order = np.random.default_rng([settings.seed, number]).permutation(len(sources))
+        remaining = order[done - number * in_a_pass : in_a_pass]
+        batches = load_batches(
+            [sources[i] for i in remaining], settings.sizing, batch_size=settings.images_per_batch
+        )
+        for batch in batches:
+            rng = np.random.default_rng([settings.seed, number, done % in_a_pass])
+            rate = learning_rate_at(
+                done / (in_a_pass * settings.passes_per_epoch),
+                epoch,
+                settings.epochs,
+                settings.learning_rate,
+            )
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss = _train_on(batch, encoder, levels, optimiser, settings, rng)
+            done += len(batch.canvases)
+            check_finite(loss, f"image {done} of {passes * in_a_pass}")
+            smoothed = smooth(smoothed, loss)
+            kept.save(done, smoothed, now=done == passes * in_a_pass)
+            progress(done, passes * in_a_pass, smoothed)
+
+
+def images_in_a_pass(images: int, batch: int) -> int:
+    """How many of the images a pass takes: an incomplete last batch is left out, as in the paper,
+    unless it is all there is.
+    """
+    return images - images % batch if images > batch else images
+
+
+def learning_rate_at(time: float, epoch: int, epochs: int, peak: float) -> float:
+    """The paper's learning rate.
+
+    Args:
+        time: epochs passed, with their fraction.
+        epoch: the epoch now, a whole number.
+        epochs: in all.
+        peak: the rate that the cosine begins at.
+
+    Returns:
+        A line from a tenth of the peak, up to where the cosine is after two epochs; from there the
+        cosine, down to a thousandth, changed once an epoch.
+    """
+    least = peak / 1000
+
+    def cosine(epoch: int) -> float:
+        return least + (peak - least) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+    if epoch < _WARM_UP:
+        return peak / 10 + time / _WARM_UP * (cosine(_WARM_UP) - peak / 10)
+    return cosine(epoch)
+
+
+def rotated(canvas: Canvas, degrees: float) -> Canvas:
+    """Turn an image about its own middle, by nearest neighbours; what comes in is black."""
+    height, width = canvas.valid
+
+    def turn(channel: Image.Image) -> Image.Image:
+        return channel.rotate(
+            degrees, Image.Resampling.NEAREST, center=(width / 2, height / 2), fillcolor=0
+        )
+
+    channels = [np.asarray(turn(Image.fromarray(canvas.pixels[..., c]))) for c in range(3)]
+    return Canvas(np.stack(channels, axis=2), canvas.valid, canvas.original)
+
+
+def _train_on(
+    batch: Batch,
+    encoder: Encoder,
+    levels: Sequence[Level],
+    optimiser: torch.optim.Adam,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> float:
+    """The steps of one image batch; their mean loss."""
+    if settings.rotation:
+        degrees = rng.uniform(-settings.rotation, settings.rotation, len(batch.canvases))
+        canvases = map(rotated, batch.canvases, degrees.tolist())
+        batch = Batch(batch.sources, tuple(canvases))
+    device = encoder.mean.device
+    pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
+    losses = []
+    for level, features, stride in zip(levels, pyramid, settings.strides, strict=True):
+        image, row, column = _positions(batch, stride)
+        count = min(settings.batch_size, len(image))
+        order = rng.permutation(len(image))
+        # The vectors that do not fill a batch are left out.
+        for index in np.split(order[: len(order) - len(order) % count], len(order) // count):
+            rows, columns = torch.from_numpy(row[index]), torch.from_numpy(column[index])
+            z = features[torch.from_numpy(image[index]), rows, columns]
+            loss = loss_of(level(z, rows.to(device), columns.to(device)), settings.loss)
+            optimiser.zero_grad(set_to_none=not settings.zero_fill)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def _positions(batch: Batch, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, row and column of every vector that lies in its image, each shape `(n,)`."""
+    grids = [
+        np.indices([cells_inside(side, stride) for side in canvas.valid]).reshape(2, -1)
+        for canvas in batch.canvases
+    ]
+    image = np.repeat(np.arange(len(grids)), [grid.shape[1] for grid in grids])
+    row, column = np.concatenate(grids, axis=1)
+    return image, row, column
