@@ -17,6 +17,8 @@ COMMANDS = (
     ["data"],
     ["data", "sample"],
     ["data", "sample", "carpet"],
+    ["data", "download"],
+    ["data", "download", "mvtec"],
 )
 
 

@@ -133,6 +133,9 @@ class Bars:
         "evaluate": ("Evaluating", "images/s"),
         "predict": ("Predicting", "images/s"),
         "weave": ("Weaving", "images/s"),
+        "download": ("Downloading", "MB/s"),
+        "verify": ("Checking", "MB/s"),
+        "unpack": ("Unpacking", "MB/s"),
     }
 
     def __init__(self, bar: rich.progress.Progress) -> None:
