@@ -14,6 +14,8 @@ COMMANDS = (
     ["evaluate"],
     ["predict"],
     ["info"],
+    ["benchmark"],
+    ["benchmark", "mvtec"],
     ["data"],
     ["data", "sample"],
     ["data", "sample", "carpet"],

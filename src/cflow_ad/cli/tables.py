@@ -90,7 +90,7 @@ def print_benchmark(summary: Summary) -> None:
         )
         table.add_column("Class", no_wrap=True)
         for area in AREAS:
-            for column in (area.replace(" ", "\n").capitalize(), "Paper", "Diff."):
+            for column in (area[0].upper() + area[1:].replace(" ", "\n"), "Paper", "Diff."):
                 table.add_column(column, justify="right", no_wrap=True)
         *lines, mean = summary.compare(published)
         for line in (*lines, None, mean):
