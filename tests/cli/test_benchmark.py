@@ -141,11 +141,24 @@ def test_a_wrong_option_is_said_before_the_work(mvtec, tmp_path, options, said):
     assert not list(out.glob("results/*"))
 
 
+def test_the_papers_preset_takes_the_papers_size_unless_another_is_given(mvtec, tmp_path):
+    small = ("epochs=1", "passes_per_epoch=1", "padding=zeros", "blocks=1", "strides=32")
+    options = [f"-s{text}" for text in (*SETTINGS[:2], *small)]
+    command = ["benchmark", "mvtec", mvtec, "--classes", "carpet", "--preset", "paper", *options]
+    for number, (size, more) in enumerate((("512x512", []), ("64x64", ["-s", "size=64x64"]))):
+        out = tmp_path / str(number)
+        result = run(*command, "-o", out, "--seeds", "1", "--device", "cpu", *more)
+        assert result.exit_code == 0, result.output
+        assert told(out)["classes"]["carpet"]["size"] == size
+        assert told(out)["settings"]["input_layer"] == "raw"
+        assert told(out)["paper_sizes"] == (not more)
+
+
 @pytest.fixture(scope="module")
 def longer(mvtec, tmp_path_factory):
     """Both classes with as many steps as it takes to be interrupted, undisturbed."""
     out = tmp_path_factory.mktemp("longer")
-    assert run("benchmark", "mvtec", mvtec, "-o", out, *ONCE, "-s", "steps=20").exit_code == 0
+    assert run("benchmark", "mvtec", mvtec, "-o", out, *ONCE, "-s", "steps=10").exit_code == 0
     return told(out)
 
 
@@ -153,7 +166,7 @@ def longer(mvtec, tmp_path_factory):
 @pytest.mark.skipif(os.name == "nt", reason="no signals to another process")
 def test_what_was_done_is_kept_when_it_is_stopped(mvtec, longer, tmp_path, kind):
     out = tmp_path / "out"
-    arguments = ["benchmark", "mvtec", mvtec, "-o", out, *ONCE, "-s", "steps=20"]
+    arguments = ["benchmark", "mvtec", mvtec, "-o", out, *ONCE, "-s", "steps=10"]
     process = start(*arguments, before=SLOWLY)
     deadline = time.monotonic() + 60
     second = out / "work" / "carpet-0" / "level-8.safetensors"
