@@ -152,6 +152,7 @@ def test_the_papers_preset_takes_the_papers_size_unless_another_is_given(mvtec, 
         assert told(out)["classes"]["carpet"]["size"] == size
         assert told(out)["settings"]["input_layer"] == "raw"
         assert told(out)["paper_sizes"] == (not more)
+        assert told(out)["classes"]["carpet"]["promised_rate"] == [None]  # none are held out
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -122,6 +123,12 @@ def test_the_page_has_a_row_for_each_class(full):
     assert alarms[2] == ["bottle", "256x256", "209", "50 / 63", "1.5 / 20", "2%", "10"]
     assert "![carpet](pictures/carpet.png)" in page
     assert "nothing is selected on test images" in page
+
+
+def test_a_threshold_without_held_out_images_promises_nothing():
+    bare = dataclasses.replace(row("bottle"), promised=None)
+    assert tables(to_markdown(summary(bare)))[1][2][5] == "–"
+    assert tables(to_markdown(summary(row("bottle"))))[1][2][5] == "2%"
 
 
 def test_a_resnet18_has_a_table_beside_each_of_the_papers_backbones():

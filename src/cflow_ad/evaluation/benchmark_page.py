@@ -128,6 +128,7 @@ def _alarms(summary: Summary) -> str:
         counts = rows[0].counts
         found = statistics.fmean(row.found for row in rows)
         alarms = statistics.fmean(row.false_alarms for row in rows)
+        promised = [row.promised for row in rows if row.promised is not None]
         body.append(
             [
                 name,
@@ -135,7 +136,7 @@ def _alarms(summary: Summary) -> str:
                 str(counts.train),
                 f"{found:.4g} / {counts.test_defect}",
                 f"{alarms:.4g} / {counts.test_good}",
-                percent(statistics.fmean(row.promised for row in rows)),
+                percent(statistics.fmean(promised)) if promised else DASH,
                 f"{statistics.fmean(row.seconds[0] for row in rows):.0f}",
             ]
         )

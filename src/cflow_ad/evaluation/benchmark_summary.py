@@ -47,8 +47,8 @@ class Row:
     false_alarms: int
     """Good test images above it."""
 
-    promised: float
-    """The rate of false alarms that the threshold promises."""
+    promised: float | None
+    """The rate of false alarms that the threshold promises; `None` where it promises none."""
 
     seconds: tuple[float, float]
     """Of training and of evaluation, wall time."""
@@ -91,7 +91,11 @@ class Row:
             ),
             found=int(told["confusion"]["tp"]),
             false_alarms=int(told["confusion"]["fp"]),
-            promised=float(told["false_alarms"]["promised"]),
+            promised=(
+                float(told["false_alarms"]["promised"])
+                if detector["calibration"]["held_out"]
+                else None
+            ),
             seconds=(float(values["seconds"]), float(told["seconds"])),
             fingerprint=str(training["fingerprint"]),
             weights=f"{detector['encoder']['backbone']} ({detector['encoder']['source']})",
@@ -207,6 +211,7 @@ class Summary:
                     },
                     "found": [row.found for row in rows],
                     "false_alarms": [row.false_alarms for row in rows],
+                    "promised_rate": [row.promised for row in rows],
                     "seconds_training": [row.seconds[0] for row in rows],
                     "seconds_evaluating": [row.seconds[1] for row in rows],
                 }
