@@ -14,9 +14,13 @@ COMMANDS = (
     ["evaluate"],
     ["predict"],
     ["info"],
+    ["benchmark"],
+    ["benchmark", "mvtec"],
     ["data"],
     ["data", "sample"],
     ["data", "sample", "carpet"],
+    ["data", "download"],
+    ["data", "download", "mvtec"],
 )
 
 
