@@ -40,7 +40,7 @@ from cflow_ad.model.network import Level
 from cflow_ad.model.scoring import anomaly_map
 from cflow_ad.training.cache import LevelFeatures, build_cache
 from cflow_ad.training.fit import level_batch_size
-from cflow_ad.training.flows import fit_level
+from cflow_ad.training.flows import fit_scale, new_level, train_level
 
 Map = NDArray[np.floating]
 
@@ -240,13 +240,9 @@ class Bench:
         key = json.dumps([own.to_dict(), number])
         if key not in self._levels:
             features = self._train[stride]
-            level = fit_level(
-                features,
-                settings,
-                number=number,
-                batch_size=batch_size,
-                device=torch.device("cpu"),
-            )
+            level = new_level(features, settings, number)
+            train_level(level, features, settings, number=number, batch_size=batch_size)
+            fit_scale(level, features, settings, number)
             self._levels[key] = (level, _high_quantile(level, features))
         return self._levels[key]
 

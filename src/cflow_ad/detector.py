@@ -41,7 +41,7 @@ from cflow_ad.model.whitening import InputLayer
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
 from cflow_ad.training.fit import fit_levels
-from cflow_ad.training.flows import new_flow
+from cflow_ad.training.flows import empty_flow
 from cflow_ad.training.progress import Progress, ProgressCallback, silent
 
 
@@ -299,7 +299,7 @@ class Detector:
                 else _encoder_like(spec, settings, weights or settings.weights, path)
             )
             network = CflowNetwork(encoder, _levels(settings, spec))
-            missing, foreign = network.load_state_dict(tensors, strict=False)
+            missing, foreign = network.load_state_dict(tensors, strict=False, assign=True)
             if (
                 foreign
                 or (bundled and missing)
@@ -415,10 +415,12 @@ def _encoder_like(
 
 
 def _levels(settings: Settings, spec: EncoderSpec) -> list[Level]:
-    """Levels of the right shapes, to be filled."""
+    """Levels of the right shapes without values, to be loaded."""
     levels = []
-    for number, channels in enumerate(spec.channels):
-        shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
-        layer = InputLayer(torch.empty(channels), torch.empty(shape))
-        levels.append(Level(layer, new_flow(channels, settings, number)).requires_grad_(False))
+    with torch.device("meta"):
+        for channels in spec.channels:
+            shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
+            layer = InputLayer(torch.empty(channels), torch.empty(shape))
+            flow = empty_flow(channels, settings)
+            levels.append(Level(layer, flow).requires_grad_(False))
     return levels

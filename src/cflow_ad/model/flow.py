@@ -143,7 +143,8 @@ class ConditionalFlow(nn.Module):
         clamp: bound on each block's `|log s|`.
         position_channels: `P`, a multiple of 4; 0 leaves the condition out.
         permutation: `"soft"`, a random rotation from SO(C), or `"index"`, a random reordering.
-        seed: of the permutations. The subnets are initialised from torch's global generator.
+        seed: of the permutations; None leaves them to be loaded. The subnets are initialised from
+            torch's global generator.
 
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.
@@ -157,12 +158,12 @@ class ConditionalFlow(nn.Module):
         clamp: float = 1.9,
         position_channels: int = 128,
         permutation: Permutation = "soft",
-        seed: int = 0,
+        seed: int | None = 0,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.position_channels = position_channels
-        rng = np.random.default_rng(seed)
+        rng = None if seed is None else np.random.default_rng(seed)
         draw = random_rotation if permutation == "soft" else random_index
         self.blocks = nn.ModuleList(
             CouplingBlock(draw(channels, rng), position_channels, clamp=clamp)
@@ -237,13 +238,16 @@ def standard_normal_log_prob(u: Tensor) -> Tensor:
     return -0.5 * (u.square().sum(-1) + u.shape[-1] * math.log(2.0 * math.pi))
 
 
-def random_rotation(channels: int, rng: np.random.Generator) -> Tensor:
-    """A rotation drawn uniformly (Haar) from SO(C), float32, shape `(C, C)`.
+def random_rotation(channels: int, rng: np.random.Generator | None) -> Tensor:
+    """A rotation drawn uniformly (Haar) from SO(C), float32, shape `(C, C)`; undefined without
+    `rng`.
 
     The Q of a Gaussian matrix, its signs fixed by R's diagonal (Mezzadri, How to generate random
     matrices from the classical compact groups, 2007), costs `O(C^3)` once, against `O(C^4)` work
     for the usual product of reflections.
     """
+    if rng is None:
+        return torch.empty(channels, channels)
     q, r = np.linalg.qr(rng.standard_normal((channels, channels)))
     q *= np.sign(np.diagonal(r))
     if np.linalg.det(q) < 0:
@@ -251,6 +255,8 @@ def random_rotation(channels: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(q.astype(np.float32))
 
 
-def random_index(channels: int, rng: np.random.Generator) -> Tensor:
-    """A reordering of `0 .. C - 1` drawn uniformly, int64, shape `(C,)`."""
+def random_index(channels: int, rng: np.random.Generator | None) -> Tensor:
+    """A reordering of `0 .. C - 1` drawn uniformly, int64, shape `(C,)`; undefined without `rng`."""
+    if rng is None:
+        return torch.empty(channels, dtype=torch.int64)
     return torch.from_numpy(rng.permutation(channels))

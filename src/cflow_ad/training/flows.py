@@ -39,16 +39,26 @@ def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level
 
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
     """A level's flow before training, by the settings and their seed."""
+    seed = 1000 * settings.seed + number
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1000 * settings.seed + number)
-        return ConditionalFlow(
-            channels,
-            blocks=settings.blocks,
-            clamp=settings.clamp,
-            position_channels=settings.position_channels,
-            permutation=settings.permutation,
-            seed=1000 * settings.seed + number,
-        )
+        torch.manual_seed(seed)
+        return _flow(channels, settings, seed)
+
+
+def empty_flow(channels: int, settings: Settings) -> ConditionalFlow:
+    """A flow of the right shapes, its values to be loaded."""
+    return _flow(channels, settings, None)
+
+
+def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlow:
+    return ConditionalFlow(
+        channels,
+        blocks=settings.blocks,
+        clamp=settings.clamp,
+        position_channels=settings.position_channels,
+        permutation=settings.permutation,
+        seed=seed,
+    )
 
 
 @torch.inference_mode()

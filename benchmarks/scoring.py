@@ -1,0 +1,198 @@
+"""Scoring speed: the product beside its encoder alone, FrEIA's decoders and anomalib.
+
+    python benchmarks/scoring.py [--backbones NAME ...] [--sizes 256 512] [--compile]
+                                 [--anomalib PYTHON] [--rounds 15] [--json FILE]
+    python benchmarks/scoring.py --quick
+
+Random weights where none are at hand: speed does not care. `encoder` is the network as timm gives
+it, `encoder, folded` without its batch normalisations, `encoder, compiled` by `torch.compile` (that
+takes a minute for each shape). `stream` is what `predict` does, without files: an image to a core.
+`--anomalib` names the Python of an environment that has anomalib 2; its model runs there, in the
+same rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
+import numpy as np
+import torch
+from freia_loop import FreiaLoop
+from sidebyside import markdown, race, ratio, report
+
+from cflow_ad import Settings
+from cflow_ad.errors import WeightsError
+from cflow_ad.model.encoder import Encoder, build_encoder
+from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.running import run_over
+from cflow_ad.model.scorer import Scorer
+from cflow_ad.model.whitening import InputLayer
+from cflow_ad.training.flows import new_flow
+
+BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "resnet18", "wide_resnet50_2")
+
+
+def encoder_of(backbone: str, settings: Settings) -> Encoder:
+    """With pretrained weights if they are at hand."""
+    try:
+        return build_encoder(backbone, settings.strides)
+    except WeightsError:
+        return build_encoder(backbone, settings.strides, weights="random")
+
+
+def network_of(encoder: Encoder, settings: Settings) -> CflowNetwork:
+    """A whole network, its flows as they are before training."""
+    levels = []
+    for number, channels in enumerate(encoder.spec.channels):
+        layer = InputLayer(torch.zeros(channels), torch.eye(channels))
+        levels.append(Level(layer, new_flow(channels, settings, number)).requires_grad_(False))
+    return CflowNetwork(encoder, levels).eval()
+
+
+class Anomalib:
+    """anomalib's Cflow in its own environment, asked over a pipe."""
+
+    def __init__(self, python: str, backbone: str, size: int) -> None:
+        script = Path(__file__).with_name("anomalib_side.py")
+        self._process = subprocess.Popen(
+            [python, str(script), "score", backbone, str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __call__(self, batch: int) -> None:
+        """Score a batch of random images."""
+        asked, answer = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answer is not None
+        _say(asked, str(batch))
+        if answer.readline().strip() != "done":
+            raise SystemExit("anomalib's side stopped; run anomalib_side.py by hand to see why")
+
+    def close(self) -> None:
+        """End its process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def _say(to: IO[str], line: str) -> None:
+    to.write(line + "\n")
+    to.flush()
+
+
+def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Every candidate at every batch size, for one backbone and input size."""
+    settings = Settings(blocks=2) if options.quick else Settings()
+    encoder = encoder_of(backbone, settings)
+    network = network_of(encoder, settings)
+    folded, scorer, fast = fold_encoder(encoder), Scorer(network), Scorer(network, precision="bf16")
+    fast_encoder = fold_encoder(encoder, torch.bfloat16)
+    loop = FreiaLoop(encoder)
+    anomalib = Anomalib(options.anomalib, backbone, size) if options.anomalib else None
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    sizing = Settings(size=f"{size}x{size}").sizing
+
+    def stream(forward: Callable[[torch.Tensor], list[torch.Tensor]], count: int) -> None:
+        results = run_over(
+            forward,
+            lambda canvas, levels: None,
+            [image] * count,
+            sizing,
+            device=torch.device("cpu"),
+        )
+        for _ in results:
+            pass
+
+    found: dict[str, Any] = {"backbone": backbone, "size": size, "batches": {}}
+    for batch in options.batches:
+        pixels = torch.from_numpy(np.stack([image] * batch))
+        candidates: dict[str, Callable[[], object]] = {
+            "encoder": lambda pixels=pixels: encoder(pixels),
+            "encoder, folded": lambda pixels=pixels: folded(pixels),
+            "encoder, bf16": lambda pixels=pixels: fast_encoder(pixels),
+            "cflow-ad, plain": lambda pixels=pixels: _plain(network, pixels),
+            "cflow-ad": lambda pixels=pixels: scorer(pixels),
+            "cflow-ad, bf16": lambda pixels=pixels: fast(pixels),
+            "FrEIA loop": lambda pixels=pixels: loop.score(pixels),
+        }
+        if options.compile:
+            compiled = torch.compile(folded.network)
+            x = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
+            candidates["encoder, compiled"] = lambda compiled=compiled, x=x: _plain(compiled, x)
+        if batch > 1:
+            candidates["encoder, stream"] = lambda batch=batch: stream(folded, batch)
+            candidates["cflow-ad, stream"] = lambda batch=batch: stream(scorer, batch)
+            candidates["cflow-ad, bf16, stream"] = lambda batch=batch: stream(fast, batch)
+        if anomalib is not None:
+            candidates["anomalib"] = lambda batch=batch: anomalib(batch)
+        times = race(candidates, rounds=options.rounds)
+        best = min(
+            (name for name in candidates if name.startswith("encoder") and "bf16" not in name),
+            key=lambda name: ratio(times, name, "encoder"),
+        )
+        found["batches"][batch] = {
+            "times": times,
+            "best encoder": best,
+            "rows": {
+                name: {
+                    "images/s": batch / float(np.median(seconds)),
+                    "p50 ms": 1e3 * float(np.median(seconds)),
+                    "p99 ms": 1e3 * float(np.quantile(seconds, 0.99)),
+                    "time, encoder = 1": ratio(times, name, "encoder"),
+                    "time, best encoder = 1": ratio(times, name, best),
+                }
+                for name, seconds in times.items()
+            },
+        }
+    if anomalib is not None:
+        anomalib.close()
+    return found
+
+
+@torch.inference_mode()
+def _plain(network: Callable[[torch.Tensor], object], pixels: torch.Tensor) -> object:
+    return network(pixels)
+
+
+def main() -> None:
+    """Measure, and print a table for each backbone, size and batch."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--anomalib", metavar="PYTHON")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="two minutes at the most")
+    options = parser.parse_args()
+    if options.quick:
+        options.backbones, options.sizes = ["tf_efficientnet_lite1"], [64]
+        options.batches, options.rounds = [1, 2], 2
+    results = []
+    for backbone in options.backbones:
+        for size in options.sizes:
+            found = measure(backbone, size, options)
+            results.append(found)
+            for batch, measured in found["batches"].items():
+                print(f"\n{backbone}, {size}x{size}, batch {batch}\n", flush=True)
+                head = ["", *next(iter(measured["rows"].values()))]
+                print(markdown(head, [[n, *r.values()] for n, r in measured["rows"].items()]))
+                sys.stdout.flush()
+    report({"results": json.loads(json.dumps(results))}, options.json)
+
+
+if __name__ == "__main__":
+    main()

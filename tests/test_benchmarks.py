@@ -1,0 +1,36 @@
+"""The benchmarks run: each in its quick form, so that none is left behind by a change."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ("ablation", "| no position | `position_channels=0` |"),
+        ("growth", "predict s grows with the power"),
+        ("metrics", "| scikit-learn |"),
+        ("scoring", "| cflow-ad, bf16, stream |"),
+        ("startup", "| cflow-ad predict, one image |"),
+    ],
+)
+def test_a_benchmark_runs(script, shown, tmp_path):
+    if not FOLDER.is_dir():
+        pytest.skip("the benchmarks are not part of a source distribution")
+    done = subprocess.run(
+        [sys.executable, FOLDER / f"{script}.py", "--quick", "--json", tmp_path / "out.json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+    assert (tmp_path / "out.json").stat().st_size > 100
