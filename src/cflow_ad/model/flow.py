@@ -256,7 +256,7 @@ def random_rotation(channels: int, rng: np.random.Generator | None) -> Tensor:
 
 
 def random_index(channels: int, rng: np.random.Generator | None) -> Tensor:
-    """A reordering of `0 .. C - 1` drawn uniformly, int64, shape `(C,)`; undefined without `rng`."""
+    """A reordering of `0 .. C - 1` drawn uniformly, int64, shape `(C,)`; or an undefined one."""
     if rng is None:
         return torch.empty(channels, dtype=torch.int64)
     return torch.from_numpy(rng.permutation(channels))
