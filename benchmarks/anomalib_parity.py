@@ -1,4 +1,4 @@
-"""Is a Cflow model of anomalib, imported, the same model? Run in two environments, one after the other.
+"""Is a Cflow model of anomalib, imported, the same model? Run in two environments, in turn.
 
 anomalib is no dependency of this project, so it has an environment of its own::
 
@@ -68,9 +68,7 @@ def train(work: Path, backbone: str, soft: bool, images: int) -> None:
         num_workers=0,
     )
     model = Cflow(backbone=backbone, pre_trained=False, permute_soft=soft, fiber_batch_size=64)
-    engine = Engine(
-        max_epochs=1, accelerator="cpu", logger=False, default_root_dir=work / "engine"
-    )
+    engine = Engine(max_epochs=1, accelerator="cpu", logger=False, default_root_dir=work / "engine")
     engine.fit(model, datamodule=data)
     checkpoint = work / "model.ckpt"
     engine.trainer.save_checkpoint(checkpoint)
@@ -100,7 +98,7 @@ def train(work: Path, backbone: str, soft: bool, images: int) -> None:
 
 
 def compare(work: Path) -> None:
-    """This project's half."""
+    """The half that imports."""
 
 
 if __name__ == "__main__":

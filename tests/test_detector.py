@@ -18,7 +18,7 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
-from cflow_ad.detector import pick_device
+from cflow_ad.model.device import pick_device
 from cflow_ad.training.calibration import split_good
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.network import Level
+from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures, build_cache
 from cflow_ad.training.flows import fit_level, fit_scale, new_level
@@ -111,6 +112,47 @@ def _fit_by_passes(
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)
     return levels
+
+
+def rescale_levels(
+    network: CflowNetwork,
+    sources: Sequence[ImageSource],
+    settings: Settings,
+    *,
+    progress: ProgressCallback = silent,
+) -> CflowNetwork:
+    """Fit the scale of every level to good images.
+
+    Args:
+        network: left as it is.
+        sources: the images, at least one.
+        settings: those of the model.
+        progress: told how far the work has come.
+
+    Returns:
+        A network with the encoder and the flows of the one given, and scales of its own.
+
+    Raises:
+        ImageError: an image cannot be used.
+        DivergenceError: a likelihood is NaN or infinite.
+    """
+    encoder = network.encoder
+    features = build_cache(
+        encoder,
+        sources,
+        settings.sizing,
+        budget=settings.feature_budget,
+        seed=settings.seed,
+        progress=lambda done, total: progress(Progress("encode", done, total)),
+    )
+    levels = []
+    for number, (old, of_level) in enumerate(
+        zip(cast(Iterable[Level], network.levels), features, strict=True)
+    ):
+        level = Level(old.input_layer, old.flow).to(encoder.mean.device)
+        fit_scale(level, of_level, settings, number)
+        levels.append(level)
+    return CflowNetwork(encoder, levels).eval()
 
 
 def level_batch_size(settings: Settings, stride: int) -> int:
