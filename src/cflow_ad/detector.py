@@ -46,6 +46,7 @@ class Detector:
             can predict nothing until it is calibrated.
         training: what is known of the training, plain values.
         name: what to call it in an error.
+        bundled: whether its file is to hold the encoder's weights where `save` is not told.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Detector:
         calibration: Calibration | None,
         training: Mapping[str, Any],
         name: str = "the model",
+        bundled: bool = False,
     ) -> None:
         self.network = network.eval()
         self.settings = settings
         self.training = dict(training)
         self._calibration = calibration
         self._name = name
+        self._bundled = bundled
 
     @property
     def is_calibrated(self) -> bool:
@@ -171,16 +174,18 @@ class Detector:
             "training": self.training,
         }
 
-    def save(self, path: str | os.PathLike[str], *, bundle: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str], *, bundle: bool | None = None) -> None:
         """Write the model file.
 
         Args:
             path: a `.safetensors` file; overwritten if it exists.
-            bundle: put the encoder's weights in, so that loading needs nothing else.
+            bundle: put the encoder's weights in, so that loading needs nothing else; unset, as it
+                was loaded or imported.
 
         Raises:
             ModelFileError: the file cannot be written.
         """
+        bundle = self._bundled if bundle is None else bundle
         tensors = self.network.state_dict()
         if not bundle:
             tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
@@ -311,6 +316,7 @@ class Detector:
             calibration=calibration,
             training=self.training | about,
             name=self._name,
+            bundled=self._bundled,
         )
 
     @classmethod
@@ -368,6 +374,7 @@ class Detector:
             calibration=calibration,
             training=training,
             name=str(path),
+            bundled=bundled,
         )
 
 
