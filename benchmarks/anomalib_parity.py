@@ -99,6 +99,28 @@ def train(work: Path, backbone: str, soft: bool, images: int) -> None:
 
 def compare(work: Path) -> None:
     """The half that imports."""
+    from cflow_ad.imports.anomalib import import_anomalib
+
+    detector = import_anomalib(work / "model.ckpt", device="cpu")
+    said = json.loads((work / "images.json").read_text())
+    theirs = np.load(work / "likelihoods.npz")
+    print(
+        f"anomalib {said['anomalib']}, {detector.settings.backbone}, "
+        f"{detector.settings.permutation} permutations"
+    )
+    print("| images | level | range of theirs | largest difference | mean |")
+    print("|---|---|---|---|---|")
+    for folder in ("carpet", "large"):
+        keys = [key for key in said["images"] if key.startswith(folder)]
+        ours = [detector.log_likelihoods(work / said["images"][key]) for key in keys]
+        for level, stride in enumerate(detector.settings.strides):
+            expected = np.stack([theirs[f"{key}/{level}"] for key in keys])
+            difference = np.abs(expected - np.stack([maps[level] for maps in ours]))
+            size = f"{LARGE}, resized" if folder == "large" else str(SIDE)
+            print(
+                f"| {len(keys)} of {size} | stride {stride} | {expected.min():.3f} to "
+                f"{expected.max():.3f} | {difference.max():.1e} | {difference.mean():.1e} |"
+            )
 
 
 if __name__ == "__main__":

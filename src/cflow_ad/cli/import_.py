@@ -44,9 +44,7 @@ Bundle = Annotated[
     bool,
     typer.Option("--bundle/--no-bundle", help="Put the encoder's weights into the model file."),
 ]
-Device = Annotated[
-    str | None, typer.Option(help=f"With --good: {DEVICE_HELP[0].lower()}{DEVICE_HELP[1:]}")
-]
+Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
 
 
 @app.callback()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor
 
 from cflow_ad.errors import CflowError, ModelFileError
+from cflow_ad.model.weights import first_line
+
+_IS_OBJECT = re.compile(r"\bGLOBAL\b|unrecognized function|Can only (build|create new)")
+"""In what torch says of a sound file that holds more than plain values."""
 
 
 def read_checkpoint(path: Path, *, instead: str) -> dict[str, Any]:
@@ -37,15 +42,16 @@ def read_checkpoint(path: Path, *, instead: str) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # torch's, of files that are about to be refused
             content: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte leads torch's reader to errors of any type
-        # What torch says of such objects would have the reader turn the safeguard off.
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+        said = str(error)
+        if isinstance(error, pickle.UnpicklingError) and _IS_OBJECT.search(said):
             raise ModelFileError(
                 f"{path}: holds pickled objects, which are not read because they can run code; "
                 f"{instead}"
             ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        # Some of what torch says would have the reader turn the safeguard off.
+        reason = "" if "weights_only" in said else f" ({first_line(error)})"
         raise ModelFileError(
-            f"{path}: damaged, or not a checkpoint ({reason}); copy it again from where it was made"
+            f"{path}: damaged, or not a checkpoint{reason}; copy it again from where it was made"
         ) from error
     if not isinstance(content, dict):
         raise ModelFileError(
