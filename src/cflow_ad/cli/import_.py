@@ -144,9 +144,10 @@ def _finish(
             )
     detector.save(output, bundle=bundle)
     settings = detector.settings
+    strides = ", ".join(map(str, settings.strides))
     typer.echo(
-        f"{output}: {settings.backbone}, {len(settings.strides)} levels of {settings.blocks} "
-        f"blocks, input {settings.size}"
+        f"{output}: {settings.backbone} at {settings.size}; strides {strides}; "
+        f"blocks {settings.blocks}"
     )
     if assumed := detector.training["assumed"]:
         tell(f"warning: the checkpoint does not say so, and it is assumed: {assumed}", "yellow")
