@@ -43,6 +43,17 @@ BAD = [
     ("backbone", 5),
     ("weights", 5),
     ("seed", -1),
+    ("schedule", "slow"),
+    ("padding", "mirror"),
+    ("interpolation", "cubic"),
+    ("epochs", 0),
+    ("passes_per_epoch", 0),
+    ("images_per_batch", 0),
+    ("rotation", -1.0),
+    ("rotation", 181.0),
+    ("zero_fill", 1),
+    ("calibration_fraction", -0.1),
+    ("calibration_fraction", 1.0),
 ]
 
 
@@ -71,7 +82,14 @@ def test_every_default_can_be_written_on_a_command_line(field):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("blocks", "many"), ("blocks", "2.5"), ("strides", "8,x"), ("clamp", "?")]
+    ("name", "text"),
+    [
+        ("blocks", "many"),
+        ("blocks", "2.5"),
+        ("strides", "8,x"),
+        ("clamp", "?"),
+        ("zero_fill", "si"),
+    ],
 )
 def test_text_that_is_no_value_is_named(name, text):
     with pytest.raises(SettingsError, match=name):
@@ -85,3 +103,25 @@ def test_text_that_is_no_value_is_named(name, text):
 )
 def test_a_canvas_is_whole_cells_of_the_largest_stride(strides, multiple):
     assert Settings(strides=strides).sizing.multiple == multiple
+
+
+def test_the_paper_preset_is_the_papers():
+    paper = Settings.preset("paper")
+    assert (paper.backbone, paper.padding) == ("wide_resnet50_2.tv_in1k", "reflect")
+    assert (paper.strides, paper.size, paper.resize) == ((8, 16, 32), "512x512", "stretch")
+    assert (paper.position_channels, paper.blocks, paper.clamp) == (128, 8, 1.9)
+    assert (paper.permutation, paper.input_layer, paper.loss) == ("soft", "raw", "logsigmoid")
+    assert (paper.schedule, paper.epochs, paper.passes_per_epoch) == ("paper", 25, 8)
+    assert (paper.batch_size, paper.images_per_batch, paper.rotation) == (256, 32, 5.0)
+    assert (paper.learning_rate, paper.smoothing, paper.calibration_fraction) == (2e-4, 0.0, 0.0)
+
+
+def test_a_preset_can_be_changed_and_checks_what_it_is_given():
+    assert Settings.preset("default") == Settings()
+    assert Settings.preset("paper", epochs=3).epochs == 3
+    with pytest.raises(SettingsError, match="preset 'papre'"):
+        Settings.preset("papre")
+    with pytest.raises(SettingsError, match="unknown setting colour"):
+        Settings.preset("paper", colour="red")
+    with pytest.raises(SettingsError, match="epochs"):
+        Settings.preset("paper", epochs=0)

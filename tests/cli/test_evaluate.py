@@ -91,6 +91,18 @@ def test_the_table_shows_every_defect_and_the_false_alarms(measured):
     assert "false alarms on 4 good images" in shown
 
 
+def test_the_papers_scores_stand_beside_its_own(model, carpet, tmp_path, measured):
+    result = run("evaluate", model, carpet, "-o", tmp_path / "both", "--reference")
+    assert result.exit_code == 0
+    shown = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    told = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    (row,) = (line for line in shown if line[0] == "reference" and line[1] != "scored")
+    assert row[-1] == f"{100 * told['reference']['pixel']['aupro']:.2f}"
+    plain = json.loads((measured[1] / "metrics.json").read_text())
+    assert plain["reference"] is None
+    assert told["image"] == plain["image"]
+
+
 def test_a_set_without_masks_has_image_metrics_only(model, copy, tmp_path):
     shutil.rmtree(copy / "ground_truth")
     assert run("evaluate", model, copy, "-o", tmp_path / "out").exit_code == 0

@@ -237,3 +237,19 @@ def test_the_default_backbone_trains_with_the_network_unplugged(model):
     encoder = read_metadata(model)["encoder"]
     assert encoder["backbone"] == "tf_efficientnet_lite1"
     assert SMALL  # its settings are those of the other models here
+
+
+def test_a_preset_is_where_the_settings_start_from(carpet, tmp_path):
+    path = tmp_path / "m.safetensors"
+    small = ["--set", "epochs=1", "--set", "passes_per_epoch=2", "--set", "padding=zeros"]
+    result = run("train", carpet, "-o", path, *TINY, "--preset", "paper", *small)
+    assert result.exit_code == 0
+    assert "promises no false-alarm rate" in result.stderr  # the paper holds no images out
+    made = Detector.load(path, device="cpu").settings
+    assert (made.schedule, made.loss, made.input_layer) == ("paper", "logsigmoid", "raw")
+    assert (made.backbone, made.epochs) == ("test_efficientnet", 1)  # what was given goes first
+
+
+def test_a_wrong_preset_is_named(carpet, tmp_path):
+    said = refused("train", carpet, "-o", tmp_path / "m.safetensors", "--preset", "papre")
+    assert "preset 'papre': there is none; give default or paper" in said
