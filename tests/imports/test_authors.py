@@ -137,6 +137,23 @@ def test_the_encoder_can_come_from_a_file(authors, authors_content, small, tmp_p
     refused(path, "no such weights file", WeightsError, weights=str(tmp_path / "missing.pth"))
 
 
+def test_without_any_encoder_the_backbones_own_weights_are_taken(
+    authors, authors_content, small, tmp_path, monkeypatch
+):
+    path = tmp_path / "bare.pt"
+    torch.save({"decoder_state_dict": authors_content["decoder_state_dict"]}, path)
+    asked = []
+
+    def download(backbone):
+        asked.append(backbone)
+        return authors_content["encoder_state_dict"]
+
+    monkeypatch.setattr("cflow_ad.imports.authors.download_weights", download)
+    detector = import_authors(path, backbone="resnet18.tv_in1k", size="64x96", device="cpu")
+    assert asked == ["resnet18.tv_in1k"]
+    assert_same_maps(detector, authors, small[:1])
+
+
 def test_another_backbone_than_the_encoders_is_named(authors_file):
     said = refused(authors_file, "a resnet18, not a resnet34", backbone="resnet34")
     assert str(authors_file) in said

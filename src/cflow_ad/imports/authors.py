@@ -26,9 +26,9 @@ from cflow_ad.imports.assembly import assemble
 from cflow_ad.imports.backbones import choose_backbone, choose_strides
 from cflow_ad.imports.freia import flow_of
 from cflow_ad.imports.reading import only_tensors, read_checkpoint, sound
-from cflow_ad.model.encoder import build_encoder, fill_encoder
+from cflow_ad.model.encoder import fill_encoder
 from cflow_ad.model.pyramid import MOBILENET_V3, Padding
-from cflow_ad.model.weights import read_weights
+from cflow_ad.model.weights import download_weights, read_weights
 
 CLAMP = 1.9
 SIZE = "256x256"
@@ -84,10 +84,10 @@ def _import(
     later_clamp: bool,
     device: str | torch.device | None,
 ) -> Detector:
-    tensors = only_tensors(content.get("encoder_state_dict"))
+    tensors, source = only_tensors(content.get("encoder_state_dict")), path.name
     decoders = _decoders(path, content)
     if not tensors and weights is not None:
-        tensors = read_weights(Path(weights))
+        tensors, source = read_weights(Path(weights)), Path(weights).name
     backbone = choose_backbone(path, tensors, said=backbone, tag=_DEFAULT_TAG)
     flows = [
         flow_of(
@@ -98,13 +98,11 @@ def _import(
     strides = choose_strides(path, backbone, [flow.channels for flow in flows])
     padding: Padding = "zeros" if backbone == MOBILENET_V3 else "reflect"
     mean, std = _STC if path.name.startswith("stc_") else (None, None)
-    if tensors:
-        source = path.name if weights is None else Path(weights).name
-        encoder = fill_encoder(
-            backbone, strides, tensors, source=source, padding=padding, mean=mean, std=std
-        )
-    else:
-        encoder = build_encoder(backbone, strides, padding=padding)
+    if not tensors:
+        tensors, source = dict(download_weights(backbone)), "timm"
+    encoder = fill_encoder(
+        backbone, strides, tensors, source=source, padding=padding, mean=mean, std=std
+    )
     named = re.search(r"_inp(\d+)_", path.name)
     assumed = "" if size or named else f"input of {SIZE}"
     return assemble(
@@ -124,7 +122,7 @@ def _decoders(path: Path, content: Mapping[str, object]) -> list[dict[str, Tenso
         advice = (
             "import it with `cflow-ad import anomalib`"
             if "state_dict" in content
-            else ("give the file that the authors' code saved")
+            else "give the file that the authors' code saved"
         )
         raise ModelFileError(
             f"{path}: no checkpoint of the authors' code (no list of decoders under "
