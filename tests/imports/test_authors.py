@@ -42,6 +42,7 @@ def test_every_level_has_the_authors_log_likelihoods(authors, authors_file, smal
         "stretch",
     )
     assert (settings.interpolation, settings.smoothing) == ("lanczos", 0)
+    assert settings.calibration_fraction == 0.2  # of the images that `calibrate` is given
 
 
 def test_it_is_the_same_after_save_and_load_and_needs_no_other_weights(
