@@ -18,9 +18,13 @@ COMMANDS = (
     ["import", "authors"],
     ["import", "anomalib"],
     ["info"],
+    ["benchmark"],
+    ["benchmark", "mvtec"],
     ["data"],
     ["data", "sample"],
     ["data", "sample", "carpet"],
+    ["data", "download"],
+    ["data", "download", "mvtec"],
 )
 
 

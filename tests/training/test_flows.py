@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from cflow_ad.errors import DivergenceError
 from cflow_ad.settings import Settings
 from cflow_ad.training import checkpoint as checkpoint_module
 from cflow_ad.training.cache import LevelFeatures
-from cflow_ad.training.flows import fit_level, fit_scale, learning_rate_at, loss_of
+from cflow_ad.training.flows import fit_scale, learning_rate_at, loss_of, new_level, train_level
 
 SETTINGS = Settings(blocks=2, steps=30, batch_size=128, learning_rate=3e-3)
 
@@ -29,9 +30,17 @@ def features():
     return LevelFeatures(vectors, positions)
 
 
+def train(features, settings=SETTINGS, **changes):
+    """A level, and how its training ended."""
+    level = new_level(features, settings, 0)
+    arguments = {"number": 0, "batch_size": settings.batch_size}
+    ended = train_level(level, features, settings, **(arguments | changes))
+    fit_scale(level, features, settings, 0)
+    return level, ended
+
+
 def fit(features, settings=SETTINGS, **changes):
-    arguments = {"number": 0, "batch_size": settings.batch_size, "device": torch.device("cpu")}
-    return fit_level(features, settings, **(arguments | changes))
+    return train(features, settings, **changes)[0]
 
 
 def parameters(level):
@@ -148,6 +157,68 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
     assert rates[20:] == sorted(rates[20:], reverse=True)
     assert 0.95 < max(rates) <= 1
     assert rates[-1] < 1e-3
+
+
+# The end
+
+
+@pytest.fixture(scope="module")
+def judged(features):
+    """The same vectors, the last thousand of them held out."""
+    return LevelFeatures(features.vectors, features.positions, held_out=1000)
+
+
+LONG = dataclasses.replace(SETTINGS, steps=600, learning_rate=1e-2)
+
+
+def test_training_ends_where_held_out_vectors_become_no_more_likely(judged):
+    few = LevelFeatures(judged.vectors[1960:], judged.positions[1960:], held_out=1000)
+    seen = []
+    _, ended = train(few, LONG, progress=lambda step, loss: seen.append(step))
+    assert ended.why == "likelihood"  # 40 vectors are soon learnt by heart
+    assert ended.steps == seen[-1] < 300
+    assert train(few, dataclasses.replace(LONG, least_gain=0.0, steps=80))[1] == (80, "steps")
+
+
+def test_training_goes_on_while_they_become_more_likely(judged):
+    settings = dataclasses.replace(LONG, steps=100, learning_rate=3e-3, least_gain=1e-6)
+    assert train(judged, settings)[1] == (100, "steps")
+
+
+def test_held_out_vectors_are_not_trained_on(judged):
+    spoilt = judged.vectors.copy()
+    spoilt[2000:] = np.random.default_rng(1).normal(size=(1000, 7))
+    settings = dataclasses.replace(SETTINGS, input_layer="raw")  # whitening sees all
+    ours = fit(judged, settings).flow.state_dict()
+    theirs = fit(LevelFeatures(spoilt, judged.positions, held_out=1000), settings).flow.state_dict()
+    assert_equal(ours, theirs)
+
+
+def test_time_is_kept(features):
+    began = time.monotonic()
+    _, ended = train(features, dataclasses.replace(LONG, steps=10**6), seconds=0.5)
+    assert ended.why == "time"
+    assert 0 < ended.steps < 10**5
+    assert time.monotonic() - began < 5
+    assert train(features, LONG, seconds=0.0)[1] == (0, "time")
+
+
+def test_a_run_stopped_while_the_rate_falls_ends_where_it_would_have(judged, tmp_path):
+    few = LevelFeatures(judged.vectors[1960:], judged.positions[1960:], held_out=1000)
+    whole, ended = train(few, LONG)
+    kept = {"checkpoint": tmp_path / "level.safetensors", "key": "k"}
+    steps = []
+    train(
+        few,
+        LONG,
+        **kept,
+        progress=lambda step, loss: steps.append(step),
+        is_stopped=lambda: bool(steps) and len(steps) == ended.steps - 10,
+    )
+    resumed, again = train(few, LONG, **kept)
+    assert steps[-1] < ended.steps
+    assert again == ended
+    assert_equal(parameters(resumed), parameters(whole))
 
 
 def test_losses_are_what_they_are_called():

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -89,13 +89,21 @@ def make_settings(
     from cflow_ad.settings import Settings
 
     values = {name: value for name, value in given.items() if value is not None}
-    for text in others:
+    return Settings.preset(preset, **{**values, **parse_settings(others)})
+
+
+def parse_settings(texts: list[str]) -> dict[str, Any]:
+    """The values of settings given as `NAME=VALUE`."""
+    from cflow_ad.settings import Settings
+
+    values = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not (name and equals):
             raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set blocks=4")
         values[name] = Settings.parse(name, value.strip())
-    return Settings.preset(preset, **values)
+    return values
 
 
 def progress_bar() -> rich.progress.Progress:
@@ -133,6 +141,9 @@ class Bars:
         "evaluate": ("Evaluating", "images/s"),
         "predict": ("Predicting", "images/s"),
         "weave": ("Weaving", "images/s"),
+        "download": ("Downloading", "MB/s"),
+        "verify": ("Checking", "MB/s"),
+        "unpack": ("Unpacking", "MB/s"),
     }
 
     def __init__(self, bar: rich.progress.Progress) -> None:
@@ -151,6 +162,12 @@ class Bars:
         task = next(task for task in self._bar.tasks if task.id == self._tasks[stage])
         rate = f"{task.speed:.1f} {unit}" if task.speed else ""
         self._bar.update(task.id, completed=done, rate=rate, note=note)
+
+    def restart(self) -> None:
+        """Take the bars away: the same stages are to come again."""
+        for task in self._tasks.values():
+            self._bar.remove_task(task)
+        self._tasks.clear()
 
     def show_training(self, progress: Progress) -> None:
         """Bring a stage of training up to date."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import bars, plain_errors
+from cflow_ad.cli.common import UNCHECKED, bars, plain_errors, tell
+from cflow_ad.errors import DataError
+
+MB = 10**6
 
 app = typer.Typer(no_args_is_help=True, help="Data sets to try things on.")
 sample = typer.Typer(no_args_is_help=True, help="Generate a data set.")
+download = typer.Typer(no_args_is_help=True, help="Fetch a data set from its maker.")
 app.add_typer(sample, name="sample")
+app.add_typer(download, name="download")
 
 
 @app.callback()
@@ -21,6 +28,11 @@ def _data() -> None:
 
 @sample.callback()
 def _sample() -> None:
+    pass
+
+
+@download.callback()
+def _download() -> None:
     pass
 
 
@@ -48,3 +60,53 @@ def carpet(
                 progress=lambda done, total: shown.show("weave", done, total),
             )
         typer.echo(output)
+
+
+@download.command()
+def mvtec(
+    output: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to the licence.")] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="The archive, fetched by hand.", readable=UNCHECKED),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Fetch it from here, if it has moved; the checksum is the same."),
+    ] = None,
+    keep_archive: Annotated[
+        bool, typer.Option("--keep-archive", help="Leave the archive beside the folder.")
+    ] = False,
+) -> None:
+    """Fetch MVTec AD: 15 classes, 5 GB, for non-commercial use only.
+
+    A download that was broken off goes on with the same command. The archive is checked against
+    its SHA-256 before it is unpacked.
+    """
+    with plain_errors():
+        from cflow_ad.data.download import MVTEC_AD, download
+
+        wanted = MVTEC_AD if url is None else dataclasses.replace(MVTEC_AD, url=url)
+        tell(wanted.terms)
+        if not (yes or _agrees()):
+            raise DataError(
+                "nothing was fetched, since the licence was not agreed to; answer y, or give --yes"
+            )
+        with bars() as shown:
+            download(
+                wanted,
+                output,
+                file=archive,
+                keep=keep_archive,
+                progress=lambda stage, done, total: shown.show(stage, done // MB, total // MB),
+            )
+        typer.echo(output)
+
+
+def _agrees() -> bool:
+    # Not typer.confirm, which puts a part of the question among the output.
+    typer.echo("Do you agree? [y/N] ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):  # no one is there to answer
+        tell("")
+    return answer.strip().lower() in ("y", "yes")

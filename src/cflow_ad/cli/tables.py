@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from cflow_ad.evaluation.benchmark_summary import Summary
     from cflow_ad.evaluation.evaluate import Evaluation
     from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
     from cflow_ad.model.backbones import BackboneStatus
@@ -68,6 +69,44 @@ def print_evaluation(evaluation: Evaluation) -> None:
     else:
         console.print(f"Threshold {evaluation.threshold:.3f}: no good images to test it on.")
     console.print(evaluation.detector["calibration"]["note"])
+
+
+def print_benchmark(summary: Summary) -> None:
+    """Areas beside what was published, for each backbone that is compared with."""
+    from cflow_ad.evaluation.benchmark_page import (
+        area_text,
+        difference_text,
+        failed,
+        notes,
+        spread_text,
+    )
+    from cflow_ad.evaluation.benchmark_summary import AREAS
+
+    console = _console()
+    for published in summary.references if summary.rows else ():
+        title = f"MVTec AD: areas in percent, beside the paper's {published.name}"
+        table = Table(
+            title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False
+        )
+        table.add_column("Class", no_wrap=True)
+        for area in AREAS:
+            for column in (area[0].upper() + area[1:].replace(" ", "\n"), "Paper", "Diff."):
+                table.add_column(column, justify="right", no_wrap=True)
+        *lines, mean = summary.compare(published)
+        for line in (*lines, None, mean):
+            if line is None:
+                table.add_section()
+                continue
+            cells = []
+            for cell in line.cells:
+                cells.append(area_text(cell.measured.mean) + spread_text(cell.measured, "\n±"))
+                cells += [area_text(cell.published), difference_text(cell)]
+            table.add_row(line.name, *cells, style="bold" if line is mean else None)
+        console.print(table)
+    for said in notes(summary):
+        console.print(said)
+    for said in failed(summary):
+        console.print(f"Failed: {said}", style="red")
 
 
 def print_backbones(backbones: Sequence[BackboneStatus]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -46,10 +47,16 @@ def train(
         typer.Option(help="A timm model; see `cflow-ad info backbones`."),
     ] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each level.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="The most steps of a level. [default: 300]")
+    ] = None,
     false_alarm_rate: Annotated[
         float | None,
         typer.Option(help="Share of good images that may be called anomalous. [default: 0.01]"),
+    ] = None,
+    max_time: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="SECONDS", help="Be done in this time, as good as it gets."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice. [default: 0]")] = None,
     setting: Annotated[
@@ -93,7 +100,12 @@ def train(
         try:
             with bars() as shown:
                 detector = Detector.fit(
-                    data, settings, device=device, work=work, progress=shown.show_training
+                    data,
+                    settings,
+                    device=device,
+                    max_seconds=math.inf if max_time is None else max_time,
+                    work=work,
+                    progress=shown.show_training,
                 )
         except KeyboardInterrupt:
             tell("what was done is kept: the same command with --resume goes on from there")

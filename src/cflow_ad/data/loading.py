@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from cflow_ad.errors import ImageError, SettingsError
 
 _AHEAD = 8  # images prepared beyond the batch that is waited for
 
+Result = TypeVar("Result")
 OnError = Callable[[ImageSource, ImageError], None]
 
 
@@ -58,7 +59,14 @@ def load_batches(
     if batch_size < 1:
         raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
     waiting: list[tuple[ImageSource, Canvas]] = []
-    for item in _prepared(sources, sizing, ahead=_AHEAD + batch_size, on_error=on_error):
+    prepared = work_ahead(
+        sources,
+        lambda source: sizing.prepare(as_image(source)),
+        workers=min(4, os.cpu_count() or 1),
+        ahead=_AHEAD + batch_size,
+        on_error=on_error,
+    )
+    for item in prepared:
         if waiting and waiting[0][1].pixels.shape != item[1].pixels.shape:
             yield _batch(waiting)
             waiting = []
@@ -70,36 +78,51 @@ def load_batches(
         yield _batch(waiting)
 
 
-def _prepared(
-    sources: Iterable[ImageSource], sizing: Sizing, *, ahead: int, on_error: OnError | None
-) -> Iterator[tuple[ImageSource, Canvas]]:
-    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-    pending: deque[tuple[ImageSource, Future[Canvas]]] = deque()
+def work_ahead(
+    sources: Iterable[ImageSource],
+    work: Callable[[ImageSource], Result],
+    *,
+    workers: int,
+    ahead: int,
+    on_error: OnError | None = None,
+    start: Callable[[], None] | None = None,
+) -> Iterator[tuple[ImageSource, Result]]:
+    """Do something with each image in threads, ahead of the consumer; results come in order.
 
-    def finish_first() -> Iterator[tuple[ImageSource, Canvas]]:
+    Args:
+        sources: consumed no further ahead than needed.
+        work: what to do with one.
+        workers: threads.
+        ahead: the most images in work, or done and waiting for the consumer.
+        on_error: as for `load_batches`.
+        start: called once in each thread.
+
+    Raises:
+        ImageError: an image cannot be used and `on_error` is unset.
+    """
+    pool = ThreadPoolExecutor(max_workers=workers, initializer=start)
+    pending: deque[tuple[ImageSource, Future[Result]]] = deque()
+
+    def finish_first() -> Iterator[tuple[ImageSource, Result]]:
         source, future = pending.popleft()
         try:
-            canvas = future.result()
+            result = future.result()
         except ImageError as error:
             if on_error is None:
                 raise
             on_error(source, error)
         else:
-            yield source, canvas
+            yield source, result
 
     try:
         for source in sources:
-            pending.append((source, pool.submit(_prepare, source, sizing)))
+            pending.append((source, pool.submit(work, source)))
             if len(pending) > ahead:
                 yield from finish_first()
         while pending:
             yield from finish_first()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _prepare(source: ImageSource, sizing: Sizing) -> Canvas:
-    return sizing.prepare(as_image(source))
 
 
 def _batch(items: Sequence[tuple[ImageSource, Canvas]]) -> Batch:

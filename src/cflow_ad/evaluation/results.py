@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,11 +58,11 @@ def write_results(
         DataError: as for `check_results`, or an image of `picture` was skipped.
     """
     check_results(evaluation.dataset, folder, picture=picture)
-    shown = [_record(evaluation, path) for path in picture] or _typical(evaluation)
+    shown = [_record(evaluation, path) for path in picture] or typical_records(evaluation)
     metrics, scores = folder / "metrics.json", folder / "scores.csv"
     metrics.write_text(evaluation.to_json(), encoding="utf-8")
     _write_scores(evaluation, scores)
-    panels = [_panel(record.sample, detector) for record in shown]
+    panels = [make_panel(record.sample, detector) for record in shown]
     drawings = [folder / "picture.png", folder / "picture.svg"]
     for path in drawings:
         draw_panels(
@@ -85,9 +86,21 @@ def _write_scores(evaluation: Evaluation, path: Path) -> None:
             writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
 
 
-def _panel(sample: Sample, detector: Detector) -> Panel:
+def make_panel(sample: Sample, detector: Detector, threshold: float | None = None) -> Panel:
+    """One column of the picture.
+
+    Args:
+        sample: the image.
+        detector: what it says of the image is drawn.
+        threshold: of the outline; unset, the detector's.
+
+    Raises:
+        DataError: the image or its mask cannot be used.
+    """
     image = read_image(sample.path)
     prediction = detector.predict(sample.path)
+    if threshold is not None:
+        prediction = dataclasses.replace(prediction, threshold=threshold)
     shape = (image.shape[0], image.shape[1])
     return Panel(
         image=image,
@@ -99,8 +112,8 @@ def _panel(sample: Sample, detector: Detector) -> Panel:
     )
 
 
-def _typical(evaluation: Evaluation) -> list[ImageRecord]:
-    """Of good images and of each defect type, the one whose score is the median."""
+def typical_records(evaluation: Evaluation) -> list[ImageRecord]:
+    """Of good images and of each defect type, the one whose score is the median; at most 8."""
     labels = [GOOD, *evaluation.per_defect][:_MOST_IN_PICTURE]
     of_each = (
         sorted(

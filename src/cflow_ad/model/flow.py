@@ -97,7 +97,7 @@ class CouplingBlock(nn.Module):
         x1, x2 = x[..., : self.n1], x[..., self.n1 :]
         log_scale, shift = self._scale_and_shift(x1, condition_term)
         coupled = torch.cat((x1, x2 * log_scale.exp() + shift), dim=-1)
-        g = self._global_scale()
+        g = self.global_scale()
         if self.permutation.is_floating_point():
             # W (z * g + o) as one dense product: the scale and offset fold into matrix and bias.
             y = F.linear(coupled, self.permutation * g, self.permutation @ self.offset)
@@ -119,7 +119,7 @@ class CouplingBlock(nn.Module):
             coupled = F.linear(y, self.permutation.T)
         else:
             coupled = y[..., self.permutation.argsort()]
-        coupled = (coupled - self.offset) / self._global_scale()
+        coupled = (coupled - self.offset) / self.global_scale()
         x1, changed = coupled[..., : self.n1], coupled[..., self.n1 :]
         log_scale, shift = self._scale_and_shift(x1, condition_term)
         return torch.cat((x1, (changed - shift) * (-log_scale).exp()), dim=-1)
@@ -129,7 +129,8 @@ class CouplingBlock(nn.Module):
         a, shift = (0.1 * self.second(hidden)).chunk(2, dim=-1)
         return self.clamp * torch.tanh(a), shift
 
-    def _global_scale(self) -> Tensor:
+    def global_scale(self) -> Tensor:
+        """The scale `g` of each channel, shape `(C,)`, above 0."""
         return 0.1 * F.softplus(self.gamma, beta=0.5)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.data.images import ImageSource, image_shape
-from cflow_ad.data.loading import load_batches
 from cflow_ad.data.sizing import Shape, Sizing, cells_inside
 from cflow_ad.model.encoder import Encoder
+from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.running import run_over
 
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two notes of how far the files are filled
@@ -32,14 +33,26 @@ class LevelFeatures:
     Args:
         vectors: shape `(M, C)`, float32.
         positions: shape `(M, 2)`, row and column of each vector on its image's grid.
+        held_out: how many of the last vectors are of images that only judge the training.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], positions: NDArray[np.int16]) -> None:
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        positions: NDArray[np.int16],
+        held_out: int = 0,
+    ) -> None:
         self.vectors = vectors
         self.positions = positions
+        self.held_out = held_out
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def to_train_on(self) -> int:
+        """How many of the first vectors are trained on."""
+        return len(self) - self.held_out
 
     def take(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices."""
@@ -59,6 +72,7 @@ def build_cache(
     *,
     budget: float,
     seed: int,
+    held_out: Collection[int] = (),
     batch_size: int = 8,
     folder: Path | None = None,
     key: str = "",
@@ -72,7 +86,8 @@ def build_cache(
         sizing: how they come into the network.
         budget: GiB of vectors to keep at the most.
         seed: of the choice of vectors beyond the budget.
-        batch_size: images encoded at once.
+        held_out: which of the images only judge the training; their vectors come last.
+        batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and takes up where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
         key: names everything the vectors depend on.
@@ -86,7 +101,9 @@ def build_cache(
     """
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
-    order = sorted(range(len(sources)), key=lambda i: sizing.canvas_shape(shapes[i]))
+    order = sorted(
+        range(len(sources)), key=lambda i: (i in held_out, sizing.canvas_shape(shapes[i]))
+    )
     grids = [[_grid(sizing, shapes[i], stride) for i in order] for stride in encoder.spec.strides]
     share = _share(grids, encoder.spec.channels, budget)
     counts = [[_kept(grid, share) for grid in of_level] for of_level in grids]
@@ -101,24 +118,31 @@ def build_cache(
 
     done = store.done
     progress(done, len(order))
-    device = encoder.mean.device
-    remaining = [sources[i] for i in order[done:]]
+    encoded = run_over(
+        fold_encoder(encoder),
+        lambda canvas, pyramid: pyramid,
+        [sources[i] for i in order[done:]],
+        sizing,
+        device=encoder.mean.device,
+        batch_size=batch_size,
+    )
     try:
-        for batch in load_batches(remaining, sizing, batch_size=batch_size):
-            pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
+        for number, (_, pyramid) in enumerate(encoded, start=done):
             for level, features in enumerate(pyramid):
-                for number, of_image in enumerate(features, start=done):
-                    rng = np.random.default_rng([seed, order[number], level])
-                    where = _choose(grids[level][number], counts[level][number], rng)
-                    begin, end = starts[level][number : number + 2]
-                    vectors = of_image[where[:, 0], where[:, 1]].cpu().numpy()
-                    store.levels[level].vectors[begin:end] = vectors
-                    store.levels[level].positions[begin:end] = where
-            done += len(batch.canvases)
+                rng = np.random.default_rng([seed, order[number], level])
+                where = _choose(grids[level][number], counts[level][number], rng)
+                begin, end = starts[level][number : number + 2]
+                vectors = features[where[:, 0], where[:, 1]].numpy()
+                store.levels[level].vectors[begin:end] = vectors
+                store.levels[level].positions[begin:end] = where
+            done = number + 1
             store.note(done)
             progress(done, len(order))
     finally:
         store.note(done, now=True)
+    judges = len(sources) - len(held_out)
+    for of_level, begins in zip(store.levels, starts, strict=True):
+        of_level.held_out = int(begins[-1] - begins[judges])
     return store.levels
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import safetensors
@@ -12,6 +15,27 @@ import torch
 
 _SECONDS = 5.0
 _SHARE = 0.05  # of the time, at the most, that goes into writing
+
+
+@dataclass(slots=True)
+class State:
+    """How far a training has come."""
+
+    done: int = 0
+    """In the trainer's own units."""
+
+    loss: float = math.nan
+    """A moving average."""
+
+    judged: list[float] = field(default_factory=list)
+    """Mean log-likelihoods of vectors that are not trained on, one for each time it was asked."""
+
+    until: int | None = None
+    """Where training ends early, once that is decided."""
+
+    def smooth(self, loss: float) -> None:
+        """Take a loss into the average."""
+        self.loss = loss if math.isnan(self.loss) else 0.9 * self.loss + 0.1 * loss
 
 
 class Checkpoint:
@@ -37,12 +61,11 @@ class Checkpoint:
         self._optimiser = optimiser
         self._due = time.monotonic() + _SECONDS
 
-    def save(self, done: int, loss: float, *, now: bool = False) -> None:
+    def save(self, state: State, *, now: bool = False) -> None:
         """Write the state, if it is time to.
 
         Args:
-            done: how far training has come, in the caller's own units.
-            loss: the smoothed loss.
+            state: how far training has come.
             now: whether it is time in any case.
         """
         if self._path is None or not (now or time.monotonic() >= self._due):
@@ -51,34 +74,30 @@ class Checkpoint:
         tensors = {}
         for name, parameter in self._parameters.items():
             tensors[name] = parameter.detach()
-            state = self._optimiser.state.get(parameter)
-            if state:  # a parameter without a step yet has none
-                tensors[f"{name}@step"] = state["step"]
-                tensors[f"{name}@mean"] = state["exp_avg"]
-                tensors[f"{name}@square"] = state["exp_avg_sq"]
+            moments = self._optimiser.state.get(parameter)
+            if moments:  # a parameter without a step yet has none
+                tensors[f"{name}@step"] = moments["step"]
+                tensors[f"{name}@mean"] = moments["exp_avg"]
+                tensors[f"{name}@square"] = moments["exp_avg_sq"]
         new = self._path.with_name(self._path.name + ".new")
-        metadata = {"key": self._key, "done": str(done), "loss": repr(loss)}
+        metadata = {"key": self._key, "state": json.dumps(asdict(state))}
         safetensors.torch.save_file(tensors, new, metadata=metadata)
         new.replace(self._path)
         ended = time.monotonic()
         self._due = ended + max(_SECONDS, (ended - began) / _SHARE)
 
-    def restore(self) -> tuple[int, float] | None:
-        """Take up what an earlier run left.
-
-        Returns:
-            Its `done` and `loss`, or None where there is nothing to take up.
-        """
+    def restore(self) -> State:
+        """Take up what an earlier run left: its state, or the first one where there is none."""
         if self._path is None:
-            return None
+            return State()
         try:
             with safetensors.safe_open(self._path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("key") != self._key:
-                    return None
+                    return State()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError):
-            return None
+            return State()
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[name])
@@ -88,4 +107,4 @@ class Checkpoint:
                         "exp_avg": tensors[f"{name}@mean"].to(parameter),
                         "exp_avg_sq": tensors[f"{name}@square"].to(parameter),
                     }
-        return int(metadata["done"]), float(metadata["loss"])
+        return State(**json.loads(metadata["state"]))

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
+
+import numpy as np
+import torch
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.network import Level
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures, build_cache
-from cflow_ad.training.flows import fit_level, fit_scale, new_level
+from cflow_ad.training.flows import Ended, fit_scale, new_level, train_level
 from cflow_ad.training.passes import train_by_passes
 from cflow_ad.training.progress import Progress, ProgressCallback, silent
 
+_FEWEST_TO_JUDGE = 20
 _BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
 """Settings that change nothing in the features or the flows."""
+
+
+class Fitted(NamedTuple):
+    """Levels, and how their training came to its end."""
+
+    levels: list[Level]
+    ended: list[Ended]
+    """One for each level; one for all by the paper's schedule, its steps being passes."""
 
 
 def fit_levels(
@@ -29,9 +45,11 @@ def fit_levels(
     settings: Settings,
     *,
     fingerprint: str,
+    seconds: float = math.inf,
+    to_score: int = 0,
     work: Path | None = None,
     progress: ProgressCallback = silent,
-) -> list[Level]:
+) -> Fitted:
     """Fit the levels to good images.
 
     Args:
@@ -39,6 +57,8 @@ def fit_levels(
         sources: the images, at least one.
         settings: how.
         fingerprint: of the images.
+        seconds: to be done in. The images are encoded in any case.
+        to_score: images that the caller will score in what is left of the seconds.
         work: a folder for what a killed run would lose; taken up from where it was left by a run
             with the same settings and images. Unset, everything stays in memory.
         progress: told how far the work has come.
@@ -48,6 +68,7 @@ def fit_levels(
         DivergenceError: the likelihood became NaN or infinite.
         TrainingError: the work folder cannot be used.
     """
+    began = time.monotonic()
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _open(work)
@@ -57,102 +78,99 @@ def fit_levels(
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
+        held_out=_judges(len(sources), settings),
         folder=work,
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
+    device = encoder.mean.device
+    levels = [
+        new_level(of_level, settings, number).to(device) for number, of_level in enumerate(features)
+    ]
+    # Scoring an image takes less than twice as long as encoding it.
+    spent = time.monotonic() - began
+    left = seconds - spent * (1 + 2 * to_score / len(sources))
     if settings.schedule == "paper":
-        return _fit_by_passes(encoder, sources, features, settings, work, key, progress)
-    strides = encoder.spec.strides
-    total = settings.steps * len(strides)
-    levels = []
-    for number, (stride, of_level) in enumerate(zip(strides, features, strict=True)):
-        before = settings.steps * number
-
-        def report(step: int, loss: float, before: int = before, stride: int = stride) -> None:
-            progress(Progress("train", before + step, total, loss, stride))
-
-        levels.append(
-            fit_level(
-                of_level,
-                settings,
-                number=number,
-                batch_size=level_batch_size(settings, stride),
-                device=encoder.mean.device,
-                checkpoint=None if work is None else work / f"level-{stride}.safetensors",
-                key=key,
-                progress=report,
-            )
+        done, why = train_by_passes(
+            encoder,
+            sources,
+            levels,
+            settings,
+            seconds=left,
+            checkpoint=None if work is None else work / "passes.safetensors",
+            key=key,
+            progress=lambda done, total, loss: progress(Progress("passes", done, total, loss)),
         )
-    return levels
+        ended = [Ended(int(done), why)]
+    else:
+        ended = _train_levels(levels, features, settings, device, left, work, key, progress)
+    for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
+        fit_scale(level, of_level, settings, number)
+    return Fitted(levels, ended)
 
 
-def _fit_by_passes(
-    encoder: Encoder,
-    sources: Sequence[ImageSource],
+def _train_levels(
+    levels: Sequence[Level],
     features: Sequence[LevelFeatures],
     settings: Settings,
+    device: torch.device,
+    seconds: float,
     work: Path | None,
     key: str,
     progress: ProgressCallback,
-) -> list[Level]:
-    levels = [
-        new_level(of_level, settings, number).to(encoder.mean.device)
-        for number, of_level in enumerate(features)
-    ]
-    train_by_passes(
-        encoder,
-        sources,
-        levels,
-        settings,
-        checkpoint=None if work is None else work / "passes.safetensors",
-        key=key,
-        progress=lambda done, total, loss: progress(Progress("passes", done, total, loss)),
-    )
-    for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
-        fit_scale(level, of_level, settings, number)
-    return levels
+) -> list[Ended]:
+    """On a CPU a core for each level: their steps are too small to be shared among cores."""
+    workers = min(len(levels), torch.get_num_threads()) if device.type == "cpu" else 1
+    rounds = math.ceil(len(levels) / workers)
+    stopped = threading.Event()
+    done = [0] * len(levels)
+    lock = threading.Lock()
+
+    def train(number: int) -> Ended:
+        stride = settings.strides[number]
+
+        def report(step: int, loss: float) -> None:
+            with lock:
+                done[number] = step
+                total = settings.steps * len(levels)
+                progress(Progress("train", sum(done), total, loss, stride))
+
+        ended = train_level(
+            levels[number],
+            features[number],
+            settings,
+            number=number,
+            batch_size=level_batch_size(settings, stride),
+            seconds=seconds / rounds,
+            checkpoint=None if work is None else work / f"level-{stride}.safetensors",
+            key=key,
+            is_stopped=stopped.is_set,
+            progress=report,
+        )
+        with lock:
+            done[number] = settings.steps  # what was not needed counts as done
+        return ended
+
+    if device.type != "cpu":
+        return [train(number) for number in range(len(levels))]
+    # Of the threads in the pool alone: it is set for each thread.
+    pool = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))
+    with pool:
+        running = [pool.submit(train, number) for number in range(len(levels))]
+        try:
+            return [future.result() for future in running]
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def rescale_levels(
-    network: CflowNetwork,
-    sources: Sequence[ImageSource],
-    settings: Settings,
-    *,
-    progress: ProgressCallback = silent,
-) -> CflowNetwork:
-    """Fit the scale of every level to good images.
-
-    Args:
-        network: left as it is.
-        sources: the images, at least one.
-        settings: those of the model.
-        progress: told how far the work has come.
-
-    Returns:
-        A network with the encoder and the flows of the one given, and scales of its own.
-
-    Raises:
-        ImageError: an image cannot be used.
-        DivergenceError: a likelihood is NaN or infinite.
-    """
-    encoder = network.encoder
-    features = build_cache(
-        encoder,
-        sources,
-        settings.sizing,
-        budget=settings.feature_budget,
-        seed=settings.seed,
-        progress=lambda done, total: progress(Progress("encode", done, total)),
-    )
-    levels = []
-    for number, (old, of_level) in enumerate(
-        zip(cast(Iterable[Level], network.levels), features, strict=True)
-    ):
-        level = Level(old.input_layer, old.flow).to(encoder.mean.device)
-        fit_scale(level, of_level, settings, number)
-        levels.append(level)
-    return CflowNetwork(encoder, levels).eval()
+def _judges(images: int, settings: Settings) -> set[int]:
+    """Which images say when training has come to its end; the others are trained on."""
+    if images < _FEWEST_TO_JUDGE or not settings.least_gain or settings.schedule == "paper":
+        return set()
+    rng = np.random.default_rng([settings.seed, images, 3])
+    return set(rng.permutation(images)[: images // 10].tolist())
 
 
 def level_batch_size(settings: Settings, stride: int) -> int:

@@ -1,10 +1,12 @@
-"""Maximum likelihood: fit one level's flow to the vectors of good images."""
+"""Maximum likelihood: train one level's flow on the vectors of good images."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,46 +16,16 @@ from torch.nn import functional as F
 from cflow_ad.errors import DivergenceError
 from cflow_ad.model.flow import ConditionalFlow
 from cflow_ad.model.network import Level
-from cflow_ad.model.whitening import fit_input_layer
+from cflow_ad.model.whitening import InputLayer, fit_input_layer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
-from cflow_ad.training.checkpoint import Checkpoint
+from cflow_ad.training.checkpoint import Checkpoint, State
 
+_EVERY = 25  # steps between two looks at the held-out vectors
+_RAMP = 25  # steps over which the learning rate falls to 0 once they stand still
+_JUDGED = 4096  # held-out vectors looked at
 _SAMPLE = 65536  # vectors that a level's scale is fitted on
 _TAIL_SCORE = 3.0  # what the tail quantile scores where all levels agree
-
-
-def fit_level(
-    features: LevelFeatures,
-    settings: Settings,
-    *,
-    number: int,
-    batch_size: int,
-    device: torch.device,
-    checkpoint: Path | None = None,
-    key: str = "",
-    progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> Level:
-    """Fit the input layer, the flow and the scale of one level.
-
-    Args:
-        features: the level's vectors.
-        settings: how.
-        number: of the level, which keeps its random choices apart from the others'.
-        batch_size: vectors in a step.
-        device: where to train.
-        checkpoint: a file to save to every few seconds, and to take up from where it was written
-            with the same `key`.
-        key: names everything the level depends on.
-        progress: called after each step with the number of steps done and the smoothed loss.
-
-    Raises:
-        DivergenceError: the loss became NaN or infinite.
-    """
-    level = new_level(features, settings, number).to(device)
-    _train(level, features, settings, number, batch_size, checkpoint, key, progress)
-    fit_scale(level, features, settings, number)
-    return level
 
 
 def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
@@ -63,6 +35,13 @@ def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level
         settings.input_layer, features.chunks(), channels, shrinkage=settings.shrinkage
     )
     return Level(input_layer, new_flow(channels, settings, number))
+
+
+def empty_level(channels: int, settings: Settings, number: int) -> Level:
+    """A level of the right shapes, to be filled from a model file."""
+    shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
+    layer = InputLayer(torch.empty(channels), torch.empty(shape))
+    return Level(layer, new_flow(channels, settings, number)).requires_grad_(False)
 
 
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
@@ -130,42 +109,104 @@ def check_finite(loss: float, where: str) -> None:
         )
 
 
-def smooth(mean: float, value: float) -> float:
-    """Moving average of the loss; `nan` before the first."""
-    return value if math.isnan(mean) else 0.9 * mean + 0.1 * value
+class Ended(NamedTuple):
+    """How the training of a level came to its end."""
+
+    steps: int
+    why: Literal["steps", "likelihood", "time"]
+    """All steps were taken; the held-out likelihood stood still; time was up."""
 
 
-def _train(
+def train_level(
     level: Level,
     features: LevelFeatures,
     settings: Settings,
+    *,
     number: int,
     batch_size: int,
-    path: Path | None,
-    key: str,
-    progress: Callable[[int, float], None],
-) -> None:
+    seconds: float = math.inf,
+    checkpoint: Path | None = None,
+    key: str = "",
+    is_stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> Ended:
+    """Train the flow of one level, in place.
+
+    Args:
+        level: with its flow at its start.
+        features: the level's vectors.
+        settings: how.
+        number: of the level, which keeps its random choices apart from the others'.
+        batch_size: vectors in a step.
+        seconds: to be done in; the learning rate falls to 0 over the last tenth of them.
+        checkpoint: a file to save to every few seconds, and to take up from where it was written
+            with the same `key`.
+        key: names everything the level depends on.
+        is_stopped: asked after each step; once true, the state is saved and training left.
+        progress: called after each step with the number of steps done and the smoothed loss.
+
+    Raises:
+        DivergenceError: the loss became NaN or infinite.
+    """
+    began = time.monotonic()
     parameters = dict(level.flow.named_parameters())
-    optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate)
-    checkpoint = Checkpoint(path, key, parameters, optimiser)
+    optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate, fused=True)
+    kept = Checkpoint(checkpoint, key, parameters, optimiser)
+    judge = _Judge(features, settings, number)
     device = level.reference.device
-    step, smoothed = checkpoint.restore() or (0, math.nan)
-    if path is not None:
-        progress(step, smoothed)
-    while step < settings.steps:
+    state = kept.restore()
+    if checkpoint is not None:
+        progress(state.done, state.loss)
+    while state.done < (settings.steps if state.until is None else state.until):
+        left = seconds - (time.monotonic() - began)
+        if left <= 0:
+            return Ended(state.done, "time")
+        step = state.done
         # A generator for each step, so that a resumed run draws what the first would have drawn.
         rng = np.random.default_rng([settings.seed, number, 0, step])
-        index = np.sort(rng.integers(len(features), size=batch_size))
+        index = np.sort(rng.integers(features.to_train_on, size=batch_size))
         z, rows, columns = (value.to(device) for value in features.take(index))
+        rate = learning_rate_at(step, settings.steps, settings.learning_rate)
+        if state.until is not None:
+            rate *= (state.until - step) / _RAMP
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, settings.steps, settings.learning_rate)
+            group["lr"] = rate * (min(1.0, 10 * left / seconds) if seconds < math.inf else 1.0)
         loss = loss_of(level(z, rows, columns), settings.loss)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        step += 1
+        state.done += 1
         value = loss.item()
-        check_finite(value, f"step {step} of level {number + 1}")
-        smoothed = smooth(smoothed, value)
-        checkpoint.save(step, smoothed, now=step == settings.steps)
-        progress(step, smoothed)
+        check_finite(value, f"step {state.done} of level {number + 1}")
+        state.smooth(value)
+        if state.until is None and judge.stands_still(level, state):
+            state.until = min(settings.steps, state.done + _RAMP)
+        stopped = is_stopped()
+        kept.save(state, now=stopped or state.done in (settings.steps, state.until))
+        progress(state.done, state.loss)
+        if stopped:
+            break
+    return Ended(state.done, "steps" if state.done >= settings.steps else "likelihood")
+
+
+class _Judge:
+    """Asks, now and then, whether held-out good vectors still become more likely."""
+
+    def __init__(self, features: LevelFeatures, settings: Settings, number: int) -> None:
+        first = features.to_train_on
+        rng = np.random.default_rng([settings.seed, number, 2])
+        count = min(_JUDGED, features.held_out)
+        index = first + np.sort(rng.choice(features.held_out, count, replace=False))
+        self._vectors = features.take(index) if count else None
+        self._least = settings.least_gain
+        self._warm_up = settings.steps // 10
+
+    def stands_still(self, level: Level, state: State) -> bool:
+        """Whether the last `2 * _EVERY` steps have gained too little."""
+        if self._vectors is None or state.done % _EVERY or state.done <= self._warm_up:
+            return False
+        with torch.inference_mode():
+            z, rows, columns = (value.to(level.reference.device) for value in self._vectors)
+            state.judged.append(float(level(z, rows, columns).mean()))
+        earlier = state.judged[:-2]
+        return bool(earlier) and state.judged[-1] < max(earlier) + self._least

@@ -8,8 +8,10 @@ in turn are mixed and consumed a batch at a time, one optimiser step each.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
 from cflow_ad.settings import Settings
 from cflow_ad.training.checkpoint import Checkpoint
-from cflow_ad.training.flows import check_finite, loss_of, smooth
+from cflow_ad.training.flows import check_finite, loss_of
 
 _WARM_UP = 2  # epochs
 
@@ -33,10 +35,11 @@ def train_by_passes(
     levels: Sequence[Level],
     settings: Settings,
     *,
+    seconds: float = math.inf,
     checkpoint: Path | None = None,
     key: str = "",
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
-) -> None:
+) -> tuple[float, Literal["steps", "time"]]:
     """Train the flows of all levels, in place.
 
     Args:
@@ -44,11 +47,15 @@ def train_by_passes(
         sources: the images, at least one.
         levels: their flows at their start.
         settings: how.
+        seconds: after which to stop.
         checkpoint: a file to save to now and then, and to take up from where it was written with
             the same `key`.
         key: names everything the training depends on.
         progress: called after each image batch with the images passed, in all to pass, and the
             smoothed loss.
+
+    Returns:
+        Passes done, and whether they are all or time was up.
 
     Raises:
         DivergenceError: the loss became NaN or infinite.
@@ -57,6 +64,7 @@ def train_by_passes(
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code, which tells more.
     """
+    began = time.monotonic()
     parameters = {
         f"{number}.{name}": parameter
         for number, level in enumerate(levels)
@@ -66,19 +74,20 @@ def train_by_passes(
     kept = Checkpoint(checkpoint, key, parameters, optimiser)
     in_a_pass = images_in_a_pass(len(sources), settings.images_per_batch)
     passes = settings.epochs * settings.passes_per_epoch
-    done, smoothed = kept.restore() or (0, math.nan)
-    progress(done, passes * in_a_pass, smoothed)
-    for number in range(done // in_a_pass, passes):
+    total = passes * in_a_pass
+    state = kept.restore()
+    progress(state.done, total, state.loss)
+    for number in range(state.done // in_a_pass, passes):
         epoch = number // settings.passes_per_epoch
         order = np.random.default_rng([settings.seed, number]).permutation(len(sources))
-        remaining = order[done - number * in_a_pass : in_a_pass]
+        remaining = order[state.done - number * in_a_pass : in_a_pass]
         batches = load_batches(
             [sources[i] for i in remaining], settings.sizing, batch_size=settings.images_per_batch
         )
         for batch in batches:
-            rng = np.random.default_rng([settings.seed, number, done % in_a_pass])
+            rng = np.random.default_rng([settings.seed, number, state.done % in_a_pass])
             rate = learning_rate_at(
-                done / (in_a_pass * settings.passes_per_epoch),
+                state.done / (in_a_pass * settings.passes_per_epoch),
                 epoch,
                 settings.epochs,
                 settings.learning_rate,
@@ -86,11 +95,14 @@ def train_by_passes(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             loss = _train_on(batch, encoder, levels, optimiser, settings, rng)
-            done += len(batch.canvases)
-            check_finite(loss, f"image {done} of {passes * in_a_pass}")
-            smoothed = smooth(smoothed, loss)
-            kept.save(done, smoothed, now=done == passes * in_a_pass)
-            progress(done, passes * in_a_pass, smoothed)
+            state.done += len(batch.canvases)
+            check_finite(loss, f"image {state.done} of {total}")
+            state.smooth(loss)
+            kept.save(state, now=state.done == total)
+            progress(state.done, total, state.loss)
+            if time.monotonic() - began > seconds:
+                return state.done / in_a_pass, "time"
+    return float(passes), "steps"
 
 
 def images_in_a_pass(images: int, batch: int) -> int:
@@ -100,11 +112,11 @@ def images_in_a_pass(images: int, batch: int) -> int:
     return images - images % batch if images > batch else images
 
 
-def learning_rate_at(time: float, epoch: int, epochs: int, peak: float) -> float:
+def learning_rate_at(now: float, epoch: int, epochs: int, peak: float) -> float:
     """The paper's learning rate.
 
     Args:
-        time: epochs passed, with their fraction.
+        now: epochs passed, with their fraction.
         epoch: the epoch now, a whole number.
         epochs: in all.
         peak: the rate that the cosine begins at.
@@ -119,7 +131,7 @@ def learning_rate_at(time: float, epoch: int, epochs: int, peak: float) -> float
         return least + (peak - least) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
     if epoch < _WARM_UP:
-        return peak / 10 + time / _WARM_UP * (cosine(_WARM_UP) - peak / 10)
+        return peak / 10 + now / _WARM_UP * (cosine(_WARM_UP) - peak / 10)
     return cosine(epoch)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.errors import CalibrationWarning
 from cflow_ad.model.maps import stream_maps
-from cflow_ad.model.network import CflowNetwork
+from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.scorer import Scorer
 from cflow_ad.settings import Settings
+from cflow_ad.training.cache import build_cache
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
-from cflow_ad.training.fit import rescale_levels
+from cflow_ad.training.flows import fit_scale
 from cflow_ad.training.progress import Progress, ProgressCallback
 
 
@@ -37,7 +40,7 @@ def set_threshold(
     """
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
-    for _, values in stream_maps(network, settings, sources):
+    for _, values in stream_maps(Scorer(network), settings, sources):
         scores.append(float(values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
     calibration = conformal_calibration(scores, settings.false_alarm_rate, held_out=held_out)
@@ -70,6 +73,7 @@ def recalibrate(
         A network that shares encoder and flows with the one given, and the threshold.
 
     Raises:
+        DivergenceError: a likelihood is NaN or infinite.
         ImageError: an image cannot be used.
     """
     n = len(sources)
@@ -81,7 +85,7 @@ def recalibrate(
     if not rescale and not seen:
         fitted, held_out = [], list(range(n))
     if rescale:
-        network = rescale_levels(network, [sources[i] for i in fitted], settings, progress=progress)
+        network = _rescaled(network, [sources[i] for i in fitted], settings, progress=progress)
     calibration = set_threshold(
         network,
         settings,
@@ -90,3 +94,30 @@ def recalibrate(
         progress=progress,
     )
     return network, calibration
+
+
+def _rescaled(
+    network: CflowNetwork,
+    sources: Sequence[ImageSource],
+    settings: Settings,
+    *,
+    progress: ProgressCallback,
+) -> CflowNetwork:
+    """A network with the encoder and the flows of this one, and scales fitted to the images."""
+    encoder = network.encoder
+    features = build_cache(
+        encoder,
+        sources,
+        settings.sizing,
+        budget=settings.feature_budget,
+        seed=settings.seed,
+        progress=lambda done, total: progress(Progress("encode", done, total)),
+    )
+    levels = []
+    for number, (old, of_level) in enumerate(
+        zip(cast(Iterable[Level], network.levels), features, strict=True)
+    ):
+        level = Level(old.input_layer, old.flow).to(encoder.mean.device)
+        fit_scale(level, of_level, settings, number)
+        levels.append(level)
+    return CflowNetwork(encoder, levels).eval()

@@ -1,0 +1,184 @@
+"""The network arranged for scoring: the same function, with all that no image changes done once.
+
+Batch normalisation is folded into the convolutions before it. Of each coupling block, the position
+term is a table for the size of the map, the global scale is part of the rotation, and the factor of
+the subnet's output part of its weights. The last rotation changes no likelihood and is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from cflow_ad.model.flow import CouplingBlock
+from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.positions import axis_encoding
+from cflow_ad.model.whitening import InputLayer
+
+Precision = Literal["fp32", "bf16"]
+
+_KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
+
+
+class Scorer:
+    """Pixels to the normality of every position, as `CflowNetwork.forward`.
+
+    Takes a copy of what it needs: later changes to the network are not seen. May be called from
+    several threads.
+
+    Args:
+        network: encoder and levels, fitted.
+        precision: `fp32`, or `bf16` for the encoder and the subnets, which are most of the work.
+            Whitening, couplings and likelihoods stay in single precision.
+    """
+
+    def __init__(self, network: CflowNetwork, *, precision: Precision = "fp32") -> None:
+        self.precision = precision
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.encoder = fold_encoder(network.encoder, dtype)
+        self._levels = [FoldedLevel(cast(Level, level), dtype) for level in network.levels]
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> list[Tensor]:
+        """Normality of every position of every level.
+
+        Args:
+            pixels: shape `(B, H, W, 3)`, RGB in 0..255, sides multiples of the largest stride.
+
+        Returns:
+            For each level, shape `(B, H / stride, W / stride)`, in `[0, 1]`.
+        """
+        pyramid = self.encoder(pixels)
+        return [level(z) for level, z in zip(self._levels, pyramid, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _FoldedBlock:
+    """One coupling block, its factors multiplied out."""
+
+    first: Tensor
+    """Of the subnet's first layer, the part of `x1`: `(n1, hidden)`."""
+    of_row: Tensor
+    """The part of the position's row, with the bias, `(P / 2, hidden)` and `(hidden,)`."""
+    of_column: Tensor
+    bias: Tensor
+    second: Tensor
+    """`(hidden, 2 * n2)`."""
+    second_bias: Tensor
+    rotation: Tensor | None
+    """`(C, C)`, the global scale in it; None where channels are only reordered, or at the end."""
+    scale: Tensor
+    offset: Tensor
+    order: Tensor | None
+    clamp: float
+
+
+class FoldedLevel:
+    """Input layer, flow and normality of one level.
+
+    Args:
+        level: fitted.
+        dtype: of the subnets' products.
+    """
+
+    def __init__(self, level: Level, dtype: torch.dtype) -> None:
+        self._channels = level.flow.channels
+        self._half = level.flow.position_channels // 2
+        self._dtype = dtype
+        self._reference = level.reference.item()
+        self._spread = level.spread.item()
+        self._mean, self._input = _input_of(level.input_layer)
+        blocks = [cast(CouplingBlock, block) for block in level.flow.blocks]
+        self._blocks = [_fold(block, dtype, last=block is blocks[-1]) for block in blocks]
+        constant = sum(float(block.scale.log().sum()) for block in self._blocks)
+        self._constant = constant - 0.5 * self._channels * math.log(2 * math.pi)
+        self._tables: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Normality of vectors of a whole map: shape `(B, h, w, C)` to `(B, h, w)`."""
+        count, height, width, channels = z.shape
+        x = z.reshape(count, height * width, channels).float() - self._mean
+        x = x @ self._input if self._input.ndim == 2 else x * self._input
+        log_det = x.new_full(x.shape[:2], self._constant)
+        for block, table in zip(self._blocks, self._tables_of(height, width), strict=True):
+            n2 = block.second.shape[1] // 2
+            n1 = channels - n2
+            hidden = torch.baddbmm(
+                table.expand(count, -1, -1),
+                x[..., :n1].to(self._dtype),
+                block.first.expand(count, -1, -1),
+            ).relu_()
+            a = (hidden @ block.second).float() + block.second_bias
+            log_scale = a[..., :n2].tanh_().mul_(block.clamp)
+            log_det += log_scale.sum(-1)
+            x[..., n1:].mul_(log_scale.exp_()).add_(a[..., n2:])
+            if block.rotation is not None:
+                x = x @ block.rotation + block.offset
+            else:
+                x = x * block.scale + block.offset
+                if block.order is not None:
+                    x = x[..., block.order]
+        likelihood = (log_det - 0.5 * x.square().sum(-1)) / channels
+        normality = ((likelihood - self._reference) / self._spread).exp_().clamp_(max=1.0)
+        return normality.view(count, height, width)
+
+    def _tables_of(self, height: int, width: int) -> list[Tensor]:
+        """For each block the position's share of the hidden layer, `(h * w, hidden)`."""
+        # Threads may make the same tables twice; one of them is kept.
+        tables = self._tables.get((height, width))
+        if tables is None:
+            like = self._mean
+            rows = axis_encoding(height, self._half).to(like)
+            columns = axis_encoding(width, self._half).to(like)
+            tables = [
+                ((rows @ block.of_row + block.bias)[:, None] + (columns @ block.of_column)[None])
+                .flatten(0, 1)
+                .to(self._dtype)
+                for block in self._blocks
+            ]
+            self._tables[height, width] = tables
+            while len(self._tables) > 1 and sum(map(_bytes, self._tables.values())) > _KEPT:
+                self._tables.popitem(last=False)
+        return tables
+
+
+def _input_of(layer: InputLayer) -> tuple[Tensor, Tensor]:
+    """Mean and matrix, the matrix to be multiplied from the right."""
+    return layer.mean, layer.matrix if layer.matrix.ndim == 1 else layer.matrix.T.contiguous()
+
+
+def _fold(block: CouplingBlock, dtype: torch.dtype, *, last: bool) -> _FoldedBlock:
+    weight = block.first.weight.detach()
+    of_column, of_row = weight[:, block.n1 :].chunk(2, dim=1)
+    scale = block.global_scale().detach()
+    offset, rotation, order = block.offset.detach(), None, None
+    if not last:
+        if block.permutation.is_floating_point():
+            # y = W (x g + o), with vectors as rows.
+            rotation = (block.permutation * scale).T.contiguous()
+            offset = block.permutation @ offset
+        else:
+            order = block.permutation
+    return _FoldedBlock(
+        first=weight[:, : block.n1].T.contiguous().to(dtype),
+        of_row=of_row.T.contiguous(),
+        of_column=of_column.T.contiguous(),
+        bias=cast(Tensor, block.first.bias).detach(),
+        second=(0.1 * block.second.weight.detach()).T.contiguous().to(dtype),
+        second_bias=0.1 * cast(Tensor, block.second.bias).detach(),
+        rotation=rotation,
+        scale=scale,
+        offset=offset,
+        order=order,
+        clamp=block.clamp,
+    )
+
+
+def _bytes(tables: list[Tensor]) -> int:
+    return sum(table.nbytes for table in tables)
