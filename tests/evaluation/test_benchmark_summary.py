@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cflow_ad import Settings
-from cflow_ad.evaluation.benchmark_page import to_markdown
+from cflow_ad.evaluation.benchmark_page import area_text, to_markdown
 from cflow_ad.evaluation.benchmark_summary import Failure, Row, Summary
 from cflow_ad.evaluation.published import MVTEC_CLASSES, RESNET18, WIDE_RESNET50, Areas, Counts
 
@@ -22,6 +22,7 @@ def row(name, seed=0, areas=(99.0, 98.0, 95.0), counts=None):
         size="256x256",
         counts=counts or MVTEC_CLASSES[name].counts,
         areas=Areas(*areas),
+        reference=Areas(*(None if area is None else area - 1 for area in areas)),
         found=50,
         false_alarms=seed,
         promised=0.02,
@@ -73,6 +74,18 @@ def test_the_mean_is_over_the_classes_at_hand_and_its_spread_over_the_seeds(full
         assert cell.difference == pytest.approx(of_seeds.mean() - published)
 
 
+def test_the_authors_scores_are_compared_apart(full):
+    own, reference = full.compare(WIDE_RESNET50), full.compare(WIDE_RESNET50, reference=True)
+    for line, other in zip(own, reference, strict=True):
+        for cell, of_reference in zip(line.cells, other.cells, strict=True):
+            assert of_reference.measured.mean == pytest.approx(cell.measured.mean - 1)
+            assert of_reference.measured.deviation == pytest.approx(cell.measured.deviation)
+            assert of_reference.published == cell.published
+    page = to_markdown(full)
+    assert "## Scored as the paper's code does, beside its WideResNet-50-2" in page
+    assert area_text(reference[0].cells[0].measured.mean) in page
+
+
 def test_one_seed_has_no_spread():
     for line in summary(row("bottle"), row("carpet", 1)).compare(WIDE_RESNET50):
         assert all(cell.measured.deviation is None for cell in line.cells)
@@ -114,7 +127,7 @@ def tables(page):
 
 def test_the_page_has_a_row_for_each_class(full):
     page = to_markdown(full, {"carpet": "pictures/carpet.png"})
-    areas, alarms = tables(page)
+    areas, _, alarms = tables(page)
     assert all(len(cells) == len(table[0]) for table in (areas, alarms) for cells in table)
     assert [cells[0] for cells in areas[2:]] == ["bottle", "carpet", "zipper", "**mean of 3**"]
     cell = full.compare(WIDE_RESNET50)[1].cells[0]
@@ -127,8 +140,8 @@ def test_the_page_has_a_row_for_each_class(full):
 
 def test_a_threshold_without_held_out_images_promises_nothing():
     bare = dataclasses.replace(row("bottle"), promised=None)
-    assert tables(to_markdown(summary(bare)))[1][2][5] == "–"
-    assert tables(to_markdown(summary(row("bottle"))))[1][2][5] == "2%"
+    assert tables(to_markdown(summary(bare)))[-1][2][5] == "–"
+    assert tables(to_markdown(summary(row("bottle"))))[-1][2][5] == "2%"
 
 
 def test_a_resnet18_has_a_table_beside_each_of_the_papers_backbones():

@@ -73,7 +73,7 @@ def test_bf16_stays_near():
     exact = FoldedLevel(level, torch.float32)(z)
     near = FoldedLevel(level, torch.bfloat16)(z)
     assert near.dtype == torch.float32
-    assert 0 < (near - exact).abs().max() < 0.05
+    assert 0 < (near - exact).abs().mean() < 0.01
 
 
 @torch.inference_mode()

@@ -83,8 +83,13 @@ def print_benchmark(summary: Summary) -> None:
     from cflow_ad.evaluation.benchmark_summary import AREAS
 
     console = _console()
-    for published in summary.references if summary.rows else ():
-        title = f"MVTec AD: areas in percent, beside the paper's {published.name}"
+    for published, reference in (
+        [(of, scored) for of in summary.references for scored in (False, True)]
+        if summary.rows
+        else []
+    ):
+        scores = "scored as the paper's code does" if reference else "areas in percent"
+        title = f"MVTec AD: {scores}, beside the paper's {published.name}"
         table = Table(
             title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False
         )
@@ -92,7 +97,7 @@ def print_benchmark(summary: Summary) -> None:
         for area in AREAS:
             for column in (area[0].upper() + area[1:].replace(" ", "\n"), "Paper", "Diff."):
                 table.add_column(column, justify="right", no_wrap=True)
-        *lines, mean = summary.compare(published)
+        *lines, mean = summary.compare(published, reference=reference)
         for line in (*lines, None, mean):
             if line is None:
                 table.add_section()

@@ -232,7 +232,7 @@ class Benchmark:
                 work=self._work(job),
                 progress=watcher.training,
             )
-        evaluation = evaluate(detector, dataset, progress=watcher.evaluating)
+        evaluation = evaluate(detector, dataset, reference=True, progress=watcher.evaluating)
         if job.settings.seed == self.settings.seed:
             self._draw(job.name, evaluation, detector)
         return {

@@ -41,6 +41,9 @@ class Row:
     areas: Areas
     """What was measured, in percent."""
 
+    reference: Areas
+    """The same of the authors' scores; see `evaluation.reference`."""
+
     found: int
     """Defective images above the stored threshold."""
 
@@ -72,7 +75,6 @@ class Row:
         if values["schema"] != SCHEMA or values["class"] not in MVTEC_CLASSES:
             raise ValueError(f"schema {values['schema']}, class {values['class']}")
         told = values["evaluation"]
-        pixel = told["pixel"] or {"auroc": None, "aupro": None}
         detector, training = told["detector"], told["detector"]["training"]
         return cls(
             name=str(values["class"]),
@@ -83,12 +85,8 @@ class Row:
                 int(told["dataset"]["test_good"]),
                 int(told["dataset"]["test_defect"]),
             ),
-            areas=Areas(
-                *(
-                    None if share is None else 100 * float(share)
-                    for share in (told["image"]["auroc"], pixel["auroc"], pixel["aupro"])
-                )
-            ),
+            areas=_areas(told),
+            reference=_areas(told["reference"]),
             found=int(told["confusion"]["tp"]),
             false_alarms=int(told["confusion"]["fp"]),
             promised=(
@@ -167,14 +165,23 @@ class Summary:
         """What the results are compared with, the closest first."""
         return published_for(self.settings.backbone)
 
-    def compare(self, published: Published) -> list[Comparison]:
-        """A line for each class, and one for their mean. Empty if there are no rows."""
+    def compare(self, published: Published, *, reference: bool = False) -> list[Comparison]:
+        """A line for each class, and one for their mean. Empty if there are no rows.
+
+        Args:
+            published: what to compare with.
+            reference: take the authors' scores instead of the product's own.
+        """
+
+        def areas(row: Row) -> Areas:
+            return row.reference if reference else row.areas
+
         by_class = self.by_class
         lines = [
             Comparison(
                 name,
                 tuple(
-                    _cell(_spread([row.areas[area] for row in rows]), published.areas[name][area])
+                    _cell(_spread([areas(row)[area] for row in rows]), published.areas[name][area])
                     for area in range(len(AREAS))
                 ),
             )
@@ -186,14 +193,17 @@ class Summary:
         for area in range(len(AREAS)):
             cells = [line.cells[area] for line in lines]
             mean = _mean([cell.measured.mean for cell in cells])
-            measured = Spread(mean, _deviation_of_mean(by_class, area))
+            values = {
+                name: {row.seed: areas(row)[area] for row in rows}
+                for name, rows in by_class.items()
+            }
+            measured = Spread(mean, _deviation_of_mean(values))
             means.append(_cell(measured, _mean([cell.published for cell in cells])))
         of = f"mean of {len(lines)}" if len(lines) > 1 else "mean"
         return [*lines, Comparison(of, tuple(means))]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON; areas in percent."""
-        lines = {published.name: self.compare(published) for published in self.references}
         return {
             "schema": SCHEMA,
             "data_set": "mvtec",
@@ -209,6 +219,10 @@ class Summary:
                     "values": {
                         area: [row.areas[index] for row in rows] for index, area in enumerate(AREAS)
                     },
+                    "reference_values": {
+                        area: [row.reference[index] for row in rows]
+                        for index, area in enumerate(AREAS)
+                    },
                     "found": [row.found for row in rows],
                     "false_alarms": [row.false_alarms for row in rows],
                     "promised_rate": [row.promised for row in rows],
@@ -217,26 +231,30 @@ class Summary:
                 }
                 for name, rows in self.by_class.items()
             },
-            "beside": {
-                reference: {
-                    line.name: {
-                        area: {
-                            "mean": cell.measured.mean,
-                            "deviation": cell.measured.deviation,
-                            "published": cell.published,
-                            "difference": cell.difference,
-                        }
-                        for area, cell in zip(AREAS, line.cells, strict=True)
-                    }
-                    for line in compared
-                }
-                for reference, compared in lines.items()
-            },
+            "beside": self._beside(reference=False),
+            "reference_beside": self._beside(reference=True),
             "failures": [
                 {"class": failure.name, "seed": failure.seed, "reason": failure.reason}
                 for failure in self.failures
             ],
             "absent": list(self.absent),
+        }
+
+    def _beside(self, *, reference: bool) -> dict[str, Any]:
+        return {
+            published.name: {
+                line.name: {
+                    area: {
+                        "mean": cell.measured.mean,
+                        "deviation": cell.measured.deviation,
+                        "published": cell.published,
+                        "difference": cell.difference,
+                    }
+                    for area, cell in zip(AREAS, line.cells, strict=True)
+                }
+                for line in self.compare(published, reference=reference)
+            }
+            for published in self.references
         }
 
     def to_json(self) -> str:
@@ -266,12 +284,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
-def _deviation_of_mean(by_class: Mapping[str, Sequence[Row]], area: int) -> float | None:
-    """Of the mean over the classes, over the seeds that all of them have."""
-    seeds = set.intersection(*({row.seed for row in rows} for rows in by_class.values()))
+def _deviation_of_mean(values: Mapping[str, Mapping[int, float | None]]) -> float | None:
+    """Of the mean over the classes, from each one's value by seed, over the seeds that all have."""
+    seeds = set.intersection(*(set(of_class) for of_class in values.values()))
     return _spread(
-        [
-            _mean([row.areas[area] for rows in by_class.values() for row in rows if row.seed == s])
-            for s in sorted(seeds)
-        ]
+        [_mean([of_class[seed] for of_class in values.values()]) for seed in sorted(seeds)]
     ).deviation
+
+
+def _areas(told: Mapping[str, Any]) -> Areas:
+    """Of an evaluation's image and pixel metrics."""
+    pixel = told["pixel"] or {"auroc": None, "aupro": None}
+    shares = (told["image"]["auroc"], pixel["auroc"], pixel["aupro"])
+    return Areas(*(None if share is None else 100 * float(share) for share in shares))
