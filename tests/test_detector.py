@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
-from cflow_ad.detector import pick_device
+from cflow_ad.model.device import pick_device
 from cflow_ad.training.calibration import split_good
 
 
@@ -259,3 +260,23 @@ def test_samples_are_likelier_than_noise(tiny_detector):
     per_dimension = level(drawn, rows, columns)
     expected = (ours - level.input_layer.log_det) / drawn.shape[-1]
     torch.testing.assert_close(per_dimension, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_optimised_scores_are_near_and_can_be_taken_back(toy_detector, images, tmp_path):
+    toy_detector.save(tmp_path / "m.safetensors", bundle=True)
+    detector = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    exact = [detector.predict(image).score for image in images]
+    near = [detector.optimize(precision="bf16").predict(image).score for image in images]
+    assert near != exact
+    assert near == pytest.approx(exact, rel=0.1, abs=0.1)
+    assert [detector.optimize().predict(image).score for image in images] == exact
+
+
+def test_a_detector_is_done_in_its_time(images, toy_settings):
+    settings = dataclasses.replace(toy_settings, steps=10**6)
+    began = time.monotonic()
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(images, settings, device="cpu", max_seconds=2.0)
+    assert time.monotonic() - began < 20
+    assert detector.training["ended_by"] == ["time", "time"]
+    assert all(steps < 10**6 for steps in detector.training["steps"])

@@ -19,6 +19,7 @@ ORDER = [
     "model",
     "training",
     "detector",
+    "imports",
     "evaluation",
     "cli",
     "__main__",
@@ -27,6 +28,7 @@ ORDER = [
 
 def test_the_public_names_are_these():
     assert sorted(cflow_ad.__all__) == [
+        "CalibrationError",
         "CalibrationWarning",
         "CflowError",
         "DataError",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from cflow_ad._version import __version__
 from cflow_ad.errors import (
+    CalibrationError,
     CalibrationWarning,
     CflowError,
     DataError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from cflow_ad.settings import Settings
 
 __all__ = [
+    "CalibrationError",
     "CalibrationWarning",
     "CflowError",
     "DataError",

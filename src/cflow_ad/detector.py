@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import math
 import os
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, as_image
-from cflow_ad.data.layouts import Dataset, open_dataset
 from cflow_ad.data.loading import OnError
-from cflow_ad.data.sizing import Canvas, cells_inside
-from cflow_ad.errors import (
-    CalibrationWarning,
-    DataError,
-    ModelFileError,
-    SettingsError,
-    WeightsError,
-)
-from cflow_ad.model.encoder import Encoder, EncoderSpec, build_encoder, empty_encoder
-from cflow_ad.model.file import read_model, write_model
-from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.data.sizing import cells_inside
+from cflow_ad.errors import CalibrationError, ModelFileError
+from cflow_ad.model.device import pick_device
+from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
+from cflow_ad.model.file import provenance, read_model, write_model
+from cflow_ad.model.maps import stream_maps
+from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
-from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import Precision, Scorer
-from cflow_ad.model.scoring import anomaly_map
-from cflow_ad.model.whitening import InputLayer
 from cflow_ad.settings import Settings
-from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
+from cflow_ad.training.calibration import Calibration, split_good
 from cflow_ad.training.fit import fit_levels
-from cflow_ad.training.flows import empty_flow
-from cflow_ad.training.progress import Progress, ProgressCallback, silent
+from cflow_ad.training.flows import empty_level
+from cflow_ad.training.progress import ProgressCallback, silent
+from cflow_ad.training.recalibration import recalibrate, set_threshold
+from cflow_ad.training.sources import GoodData, good_images
 
 
 class Detector:
@@ -53,8 +44,11 @@ class Detector:
     Args:
         network: encoder and flows.
         settings: that made them.
-        calibration: the threshold and what it promises.
+        calibration: the threshold and what it promises; None for a model that was imported and
+            can predict nothing until it is calibrated.
         training: what is known of the training, plain values.
+        name: what to call it in an error.
+        bundled: whether its file is to hold the encoder's weights where `save` is not told.
     """
 
     def __init__(
@@ -62,14 +56,41 @@ class Detector:
         network: CflowNetwork,
         *,
         settings: Settings,
-        calibration: Calibration,
+        calibration: Calibration | None,
         training: Mapping[str, Any],
+        name: str = "the model",
+        bundled: bool = False,
     ) -> None:
         self.network = network.eval()
-        self._scorer = Scorer(network)
         self.settings = settings
-        self.calibration = calibration
         self.training = dict(training)
+        self._calibration = calibration
+        self._name = name
+        self._bundled = bundled
+        self._precision: Precision = "fp32"
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.network, precision=self._precision)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it has a scale and a threshold, without which it predicts nothing."""
+        return self._calibration is not None
+
+    @property
+    def calibration(self) -> Calibration:
+        """The threshold and what it promises.
+
+        Raises:
+            CalibrationError: there is none yet.
+        """
+        if self._calibration is None:
+            raise CalibrationError(
+                f"{self._name}: not calibrated yet; run `cflow-ad calibrate MODEL GOOD` with a "
+                "folder of good images"
+            )
+        return self._calibration
 
     @property
     def threshold(self) -> float:
@@ -89,6 +110,7 @@ class Detector:
                 uint16, or float32 in 0..255.
 
         Raises:
+            CalibrationError: the model is not calibrated yet.
             ImageError: the image cannot be used.
         """
         return next(self.stream([source]))
@@ -110,14 +132,17 @@ class Detector:
                 error is raised.
 
         Raises:
+            CalibrationError: the model is not calibrated yet.
             ImageError: an image cannot be used and `on_error` is unset.
         """
-        maps = _anomaly_maps(
+        threshold = self.threshold  # known to be there before the first image is decoded
+        maps = stream_maps(
             self._scorer, self.settings, sources, batch_size=batch_size, on_error=on_error
         )
-        for source, values in maps:
-            name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-            yield Prediction(anomaly_map=values, threshold=self.threshold, source=name)
+        return (
+            Prediction(anomaly_map=values, threshold=threshold, source=_name_of(source))
+            for source, values in maps
+        )
 
     def optimize(self, *, precision: Precision = "fp32") -> Detector:
         """Choose how scores are computed from here on.
@@ -130,7 +155,8 @@ class Detector:
         Returns:
             This detector.
         """
-        self._scorer = Scorer(self.network, precision=precision)
+        self._precision = precision
+        self.__dict__.pop("_scorer", None)
         return self
 
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
@@ -166,20 +192,22 @@ class Detector:
             "version": __version__,
             "settings": self.settings.to_dict(),
             "encoder": dataclasses.asdict(self.network.encoder.spec),
-            "calibration": self.calibration.to_dict(),
+            "calibration": self.calibration.to_dict() if self.is_calibrated else None,
             "training": self.training,
         }
 
-    def save(self, path: str | os.PathLike[str], *, bundle: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str], *, bundle: bool | None = None) -> None:
         """Write the model file.
 
         Args:
             path: a `.safetensors` file; overwritten if it exists.
-            bundle: put the encoder's weights in, so that loading needs nothing else.
+            bundle: put the encoder's weights in, so that loading needs nothing else; unset, as it
+                was loaded or imported.
 
         Raises:
             ModelFileError: the file cannot be written.
         """
+        bundle = self._bundled if bundle is None else bundle
         tensors = self.network.state_dict()
         if not bundle:
             tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
@@ -188,7 +216,7 @@ class Detector:
     @classmethod
     def fit(
         cls,
-        data: str | os.PathLike[str] | Dataset | Sequence[ImageSource],
+        data: GoodData,
         settings: Settings | None = None,
         *,
         device: str | torch.device | None = None,
@@ -220,7 +248,8 @@ class Detector:
         """
         settings = settings or Settings()
         began = time.perf_counter()
-        sources, name, fingerprint = _good_images(data)
+        good = good_images(data)
+        sources = good.sources
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
             settings.backbone,
@@ -234,37 +263,87 @@ class Detector:
             encoder,
             [sources[i] for i in training],
             settings,
-            fingerprint=fingerprint,
+            fingerprint=good.fingerprint,
             seconds=max_seconds - (time.perf_counter() - began),
             to_score=len(held_out) or len(training),
             work=None if work is None else Path(work),
             progress=progress,
         )
         network = CflowNetwork(encoder, levels).eval()
-        judged = [sources[i] for i in held_out or training]
-        scores = []
-        progress(Progress("calibrate", 0, len(judged)))
-        for _, values in _anomaly_maps(Scorer(network), settings, judged):
-            scores.append(float(values.max()))
-            progress(Progress("calibrate", len(scores), len(judged)))
-        calibration = conformal_calibration(
-            scores, settings.false_alarm_rate, held_out=bool(held_out)
+        calibration = set_threshold(
+            network,
+            settings,
+            [sources[i] for i in held_out or training],
+            held_out=bool(held_out),
+            progress=progress,
         )
-        if not calibration.is_as_asked:
-            warnings.warn(calibration.note, CalibrationWarning, stacklevel=2)
         about = {
-            "dataset": name,
-            "fingerprint": fingerprint,
+            "dataset": good.name,
+            "fingerprint": good.fingerprint,
             "n_images": len(training),
             "steps": [level.steps for level in ended],
             "ended_by": [level.why for level in ended],
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
-            "cflow_ad": __version__,
-            "torch": torch.__version__,
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **provenance(),
         }
         return cls(network, settings=settings, calibration=calibration, training=about)
+
+    def calibrate(
+        self,
+        data: GoodData,
+        *,
+        false_alarm_rate: float | None = None,
+        smoothing: float | None = None,
+        rescale: bool = False,
+        progress: ProgressCallback = silent,
+    ) -> Detector:
+        """Set the threshold anew, on good images that the network was not trained on.
+
+        An imported model has no scale yet: each level's is fitted to part of the images, and the
+        threshold is set on the others. A trained model keeps its scale unless `rescale` is given,
+        and its threshold is set on all the images; but of those it was trained on, recognised by
+        their fingerprint, only on the ones held out of training.
+
+        Args:
+            data: as for `fit`.
+            false_alarm_rate: unset, as it was.
+            smoothing: unset, as it was.
+            rescale: fit the levels' scales anew as well.
+            progress: told how far the work has come.
+
+        Returns:
+            A detector with this one's flows, which is left as it is.
+
+        Raises:
+            DataError: there are no images, or one cannot be used.
+            SettingsError: the rate or the smoothing has a value it cannot have.
+        """
+        changes = {"false_alarm_rate": false_alarm_rate, "smoothing": smoothing}
+        given = {name: value for name, value in changes.items() if value is not None}
+        settings = Settings.from_dict(self.settings.to_dict() | given)
+        good = good_images(data)
+        network, calibration = recalibrate(
+            self.network,
+            settings,
+            good.sources,
+            rescale=rescale or not self.is_calibrated,
+            seen=good.fingerprint == self.training.get("fingerprint"),
+            progress=progress,
+        )
+        about = {
+            "calibrated_on": good.name,
+            "calibration_fingerprint": good.fingerprint,
+            "calibrated": provenance()["finished"],
+        }
+        return Detector(
+            network,
+            settings=settings,
+            calibration=calibration,
+            training=self.training | about,
+            name=self._name,
+            bundled=self._bundled,
+        )
 
     @classmethod
     def load(
@@ -290,15 +369,18 @@ class Detector:
         metadata, tensors = read_model(path)
         try:
             settings = Settings.from_dict(metadata["settings"])
-            calibration = _calibration(metadata["calibration"])
-            spec = _encoder_spec(metadata["encoder"])
+            said = metadata["calibration"]
+            calibration = None if said is None else Calibration.from_dict(said)
+            spec = EncoderSpec.from_dict(metadata["encoder"])
             training, bundled = dict(metadata["training"]), bool(metadata["bundled"])
             encoder = (
                 empty_encoder(spec)
                 if bundled
-                else _encoder_like(spec, settings, weights or settings.weights, path)
+                else rebuild_encoder(
+                    spec, weights=weights or settings.weights, seed=settings.seed, model=path
+                )
             )
-            network = CflowNetwork(encoder, _levels(settings, spec))
+            network = CflowNetwork(encoder, [empty_level(c, settings) for c in spec.channels])
             missing, foreign = network.load_state_dict(tensors, strict=False, assign=True)
             if (
                 foreign
@@ -312,115 +394,15 @@ class Detector:
                 "copy it again from where it was made"
             ) from error
         network = network.to(pick_device(device))
-        return cls(network, settings=settings, calibration=calibration, training=training)
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for; unset, a GPU if there is one.
-
-    Raises:
-        SettingsError: torch has no such device.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # some can be named but hold no values
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(
-            f"device {str(device)!r} is not to be had here ({reason}); give cpu, or leave it out"
-        ) from error
-    return chosen
-
-
-def _anomaly_maps(
-    scorer: Scorer,
-    settings: Settings,
-    sources: Iterable[ImageSource],
-    *,
-    batch_size: int = 8,
-    on_error: OnError | None = None,
-) -> Iterator[tuple[ImageSource, NDArray[np.float32]]]:
-    """The one way from images to anomaly maps, for calibration and prediction alike."""
-
-    def finish(canvas: Canvas, levels: list[Tensor]) -> NDArray[np.float32]:
-        return anomaly_map(
-            [level.numpy() for level in levels],
-            settings.strides,
-            valid=canvas.valid,
-            original=canvas.original,
-            smoothing=settings.smoothing,
+        return cls(
+            network,
+            settings=settings,
+            calibration=calibration,
+            training=training,
+            name=str(path),
+            bundled=bundled,
         )
 
-    return run_over(
-        scorer,
-        finish,
-        sources,
-        settings.sizing,
-        device=scorer.encoder.mean.device,
-        batch_size=batch_size,
-        on_error=on_error,
-    )
 
-
-def _good_images(
-    data: str | os.PathLike[str] | Dataset | Sequence[ImageSource],
-) -> tuple[list[ImageSource], str, str]:
-    """The images to learn from, the data set's name, and its fingerprint."""
-    if isinstance(data, str | os.PathLike):
-        data = open_dataset(data)
-    if isinstance(data, Dataset):
-        return [sample.path for sample in data.require_train()], data.name, data.fingerprint()
-    sources = list(data)
-    if not sources:
-        raise DataError("no good images to train on: the sequence is empty")
-    digest = hashlib.sha256()
-    for source in sources:
-        pixels = as_image(source)
-        digest.update(f"{pixels.shape} {pixels.dtype}".encode())
-        digest.update(pixels.tobytes())
-    return sources, "images from memory", digest.hexdigest()[:16]
-
-
-def _encoder_spec(values: Mapping[str, Any]) -> EncoderSpec:
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return EncoderSpec(**plain)
-
-
-def _calibration(values: Mapping[str, Any]) -> Calibration:
-    return Calibration(**{k: v for k, v in values.items() if k != "note"})
-
-
-def _encoder_like(
-    spec: EncoderSpec, settings: Settings, weights: str | None, path: Path
-) -> Encoder:
-    """The encoder a model was trained with, from weights that are at hand."""
-    encoder = build_encoder(
-        spec.backbone,
-        spec.strides,
-        neighbourhood=spec.neighbourhood,
-        padding=spec.padding,
-        weights=weights,
-        seed=settings.seed,
-    )
-    if encoder.spec.sha256 != spec.sha256:
-        raise WeightsError(
-            f"{path}: trained with weights of {spec.backbone} from {spec.source}, which are not "
-            f"those at hand (from {encoder.spec.source}); give them with --weights FILE, or "
-            "train with --bundle"
-        )
-    # Of the model, not of the weights' source: how pixels are scaled is part of a score.
-    return Encoder(encoder.network, spec)
-
-
-def _levels(settings: Settings, spec: EncoderSpec) -> list[Level]:
-    """Levels of the right shapes without values, to be loaded."""
-    levels = []
-    with torch.device("meta"):
-        for channels in spec.channels:
-            shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
-            layer = InputLayer(torch.empty(channels), torch.empty(shape))
-            flow = empty_flow(channels, settings)
-            levels.append(Level(layer, flow).requires_grad_(False))
-    return levels
+def _name_of(source: ImageSource) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""

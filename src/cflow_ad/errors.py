@@ -9,6 +9,7 @@
     ├── SettingsError          a setting has a value it cannot have
     ├── WeightsError           the backbone's pretrained weights are not to be had
     ├── ModelFileError         a model file is missing, damaged, foreign or newer than this version
+    ├── CalibrationError       a model has no threshold yet
     └── TrainingError          training cannot go on
         └── DivergenceError    the likelihood became NaN or infinite
 
@@ -47,6 +48,10 @@ class WeightsError(CflowError):
 
 class ModelFileError(CflowError):
     """A model file is missing, damaged, foreign, or newer than this version reads."""
+
+
+class CalibrationError(CflowError):
+    """A model has no threshold yet, because it was imported and not calibrated."""
 
 
 class TrainingError(CflowError):

@@ -61,6 +61,7 @@ def start(*arguments, before="", **options):
         [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # `communicate` does not see what `readline` has taken into a buffer
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         **options,
     )

@@ -274,6 +274,8 @@ def test_missing_metadata_is_named(saved, key):
 @pytest.mark.parametrize("key", ["settings", "calibration", "encoder"])
 @pytest.mark.parametrize("value", [None, [1], 5, "text", {"colour": "red"}])
 def test_metadata_of_another_kind_is_named(saved, key, value):
+    if key == "calibration" and value is None:
+        value = {}  # none at all is what an imported model has
     rewrite(saved, **{key: value})
     refused(saved, "damaged")
 

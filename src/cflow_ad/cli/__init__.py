@@ -12,7 +12,7 @@ import sys
 import typer
 
 from cflow_ad._version import __version__
-from cflow_ad.cli import benchmark, data, demo, evaluate, info, predict, train
+from cflow_ad.cli import benchmark, calibrate, data, demo, evaluate, import_, info, predict, train
 
 app = typer.Typer(
     name="cflow-ad",
@@ -27,7 +27,9 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("calibrate")(calibrate.calibrate)
 app.command("info")(info.info)
+app.add_typer(import_.app, name="import")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(data.app, name="data")
 

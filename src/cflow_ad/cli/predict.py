@@ -80,12 +80,12 @@ def predict(
         detector = Detector.load(model, weights=weights, device=device)
         unreadable: list[str] = []
         anomalous = 0
+        predictions = detector.stream(
+            paths,
+            batch_size=batch_size,
+            on_error=lambda _, error: unreadable.append(str(error)),
+        )
         with bars() as shown, Writer(wanted, paths, say=shown.say) as writer:
-            predictions = detector.stream(
-                paths,
-                batch_size=batch_size,
-                on_error=lambda _, error: unreadable.append(str(error)),
-            )
             for done, prediction in enumerate(predictions, start=1):
                 if threshold is not None:
                     prediction = dataclasses.replace(prediction, threshold=threshold)

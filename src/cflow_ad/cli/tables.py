@@ -140,7 +140,9 @@ def print_model(metadata: Mapping[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for section, values in metadata.items():
-        if isinstance(values, Mapping):
+        if section == "calibration" and values is None:
+            table.add_row(section, "not calibrated yet: run `cflow-ad calibrate MODEL GOOD`")
+        elif isinstance(values, Mapping):
             table.add_section()
             for name, value in values.items():
                 table.add_row(f"{section}.{name}", _plain(value))

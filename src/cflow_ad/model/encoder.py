@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.errors import SettingsError
-from cflow_ad.model.pyramid import Padding, build_pyramid, random_weights
+from cflow_ad.errors import SettingsError, WeightsError
+from cflow_ad.model.pyramid import Padding, Pyramid, build_pyramid, random_weights
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
 
 
@@ -33,6 +34,14 @@ class EncoderSpec:
     """Of the weights themselves, whatever file carried them."""
     padding: Padding = "zeros"
     """How the convolutions continue their input beyond its border."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EncoderSpec:
+        """From its fields as JSON gives them back."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**plain)
 
 
 class Encoder(nn.Module):
@@ -131,7 +140,7 @@ def build_encoder(
         WeightsError: the weights are not to be had; the message says how to get them.
     """
     pyramid = build_pyramid(backbone, strides, padding=padding)
-    network, mean, std = pyramid.network, pyramid.mean, pyramid.std
+    mean, std = pyramid.mean, pyramid.std
     packaged = PACKAGED.get(backbone)
     if weights == "random":
         source = f"random, seed {seed}"
@@ -143,13 +152,73 @@ def build_encoder(
         mean, std = packaged.mean, packaged.std
     else:
         source, given = "timm", download_weights(backbone)
-    network.load_state_dict(match_weights(given, network.state_dict(), source=source))
+    return _filled(
+        replace(pyramid, mean=mean, std=std),
+        given,
+        source=source,
+        backbone=backbone,
+        strides=strides,
+        neighbourhood=neighbourhood,
+        padding=padding,
+    )
+
+
+def fill_encoder(
+    backbone: str,
+    strides: Sequence[int],
+    weights: Mapping[str, Tensor],
+    *,
+    source: str,
+    padding: Padding = "zeros",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Encoder:
+    """Build an encoder with weights that are at hand.
+
+    Args:
+        backbone: as for `build_encoder`.
+        strides: as for `build_encoder`.
+        weights: named tensors, possibly of the whole network.
+        source: where they came from, for people.
+        padding: see `build_pyramid`.
+        mean: of pixels in 0..1, per channel; unset, what the backbone was trained with.
+        std: likewise.
+
+    Raises:
+        SettingsError: as for `build_encoder`.
+        WeightsError: the weights are not of this backbone.
+    """
+    pyramid = build_pyramid(backbone, strides, padding=padding)
+    scaled = replace(pyramid, mean=tuple(mean or pyramid.mean), std=tuple(std or pyramid.std))
+    return _filled(
+        scaled,
+        weights,
+        source=source,
+        backbone=backbone,
+        strides=strides,
+        neighbourhood=1,
+        padding=padding,
+    )
+
+
+def _filled(
+    pyramid: Pyramid,
+    weights: Mapping[str, Tensor],
+    *,
+    source: str,
+    backbone: str,
+    strides: Sequence[int],
+    neighbourhood: int,
+    padding: Padding,
+) -> Encoder:
+    network = pyramid.network
+    network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
     spec = EncoderSpec(
         backbone=backbone,
         strides=tuple(strides),
         channels=pyramid.channels,
-        mean=mean,
-        std=std,
+        mean=pyramid.mean,
+        std=pyramid.std,
         neighbourhood=neighbourhood,
         source=source,
         sha256=hash_weights(network),
@@ -162,6 +231,37 @@ def empty_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder's structure without its weights, to be loaded from a model file."""
     pyramid = build_pyramid(spec.backbone, spec.strides, padding=spec.padding)
     return Encoder(pyramid.network, spec)
+
+
+def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model: Path) -> Encoder:
+    """The encoder a model was trained with, from weights that are at hand.
+
+    Args:
+        spec: of that encoder.
+        weights: as for `build_encoder`.
+        seed: of random weights.
+        model: the model's file, for the error.
+
+    Raises:
+        SettingsError: this version of timm has no such backbone.
+        WeightsError: the weights are not to be had, or are not those of training.
+    """
+    encoder = build_encoder(
+        spec.backbone,
+        spec.strides,
+        neighbourhood=spec.neighbourhood,
+        padding=spec.padding,
+        weights=weights,
+        seed=seed,
+    )
+    if encoder.spec.sha256 != spec.sha256:
+        raise WeightsError(
+            f"{model}: trained with weights of {spec.backbone} from {spec.source}, which are not "
+            f"those at hand (from {encoder.spec.source}); give them with --weights FILE, or "
+            "train with --bundle"
+        )
+    # Of the model, not of the weights' source: how pixels are scaled is part of a score.
+    return Encoder(encoder.network, spec)
 
 
 def hash_weights(network: nn.Module) -> str:

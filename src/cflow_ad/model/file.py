@@ -7,6 +7,7 @@ is the smaller by them; their hash is stored, and checked against the weights at
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 from collections.abc import Mapping
@@ -15,14 +16,25 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
+from cflow_ad._version import __version__
 from cflow_ad.errors import ModelFileError
 
 SCHEMA = 1
 """Raised by one whenever older versions of this package can no longer read what is written."""
 
 _KEY = "cflow_ad"
+
+
+def provenance() -> dict[str, str]:
+    """Which versions make a model, and when: for its file."""
+    return {
+        "cflow_ad": __version__,
+        "torch": torch.__version__,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def check_writable(path: Path) -> None:

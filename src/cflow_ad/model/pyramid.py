@@ -60,6 +60,33 @@ def build_pyramid(backbone: str, strides: Sequence[int], *, padding: Padding = "
     return pyramid
 
 
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A level that a backbone can give."""
+
+    name: str
+    """Of the module whose output it is."""
+    stride: int
+    channels: int
+
+
+def list_taps(backbone: str) -> list[Tap]:
+    """The levels that a backbone can give, in rising order of their strides.
+
+    Raises:
+        SettingsError: there is no such backbone, or it gives no feature maps.
+    """
+    if backbone == MOBILENET_V3:
+        return [
+            Tap(f"features.{block}", stride, channels)
+            for stride, (block, channels) in _MOBILENET_V3_TAPS.items()
+        ]
+    info = cast(Any, _timm_network(backbone).feature_info)
+    columns = zip(info.module_name(), info.reduction(), info.channels(), strict=True)
+    deepest = {stride: Tap(name, stride, channels) for name, stride, channels in columns}
+    return sorted(deepest.values(), key=lambda tap: tap.stride)
+
+
 class ProjectionPyramid(nn.Module):
     """The outputs of the projection convolutions of some inverted-residual blocks, before batch
     normalisation and before the residual is added.
@@ -107,7 +134,8 @@ def _mobilenet_v3(strides: Sequence[int]) -> Pyramid:
     )
 
 
-def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
+def _timm_network(backbone: str) -> nn.Module:
+    """With all the taps that timm gives."""
     if not timm.is_model(backbone):
         near = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5])
         raise SettingsError(
@@ -115,10 +143,14 @@ def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
             + (f"; it has {near}" if near else "")
         )
     try:
-        network = timm.create_model(backbone, features_only=True, pretrained=False)
+        network: nn.Module = timm.create_model(backbone, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
-    info = cast(Any, network.feature_info)
+    return network
+
+
+def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
+    info = cast(Any, _timm_network(backbone).feature_info)
     available = list(info.reduction())
     _require_strides(backbone, strides, available)
     # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1, and taps

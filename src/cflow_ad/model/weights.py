@@ -109,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: not a file of plain tensors; save it again as a state dict"
         ) from error
     except Exception as error:  # a damaged byte leads torch's reader to errors of any type
-        raise WeightsError(f"{path}: damaged or unreadable ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: damaged or unreadable ({first_line(error)})") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -206,7 +206,7 @@ def download_weights(backbone: str) -> Mapping[str, Tensor]:
                 )
             )
     except Exception as error:  # the hub's client raises many unrelated types
-        raise WeightsError(advice.format(f"the download failed ({_first_line(error)})")) from error
+        raise WeightsError(advice.format(f"the download failed ({first_line(error)})")) from error
     return weights
 
 
@@ -226,5 +226,6 @@ def _answers(library: str) -> bool:
         return False
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, cut short; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

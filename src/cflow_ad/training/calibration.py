@@ -9,7 +9,7 @@ threshold is the smallest such score that keeps this below the stated rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,6 +69,11 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return asdict(self) | {"note": self.note}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """From `to_dict`'s form."""
+        return cls(**{k: v for k, v in values.items() if k != "note"})
 
 
 def conformal_calibration(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cflow_ad.errors import DivergenceError
 from cflow_ad.model.flow import ConditionalFlow
 from cflow_ad.model.network import Level
-from cflow_ad.model.whitening import fit_input_layer
+from cflow_ad.model.whitening import InputLayer, fit_input_layer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
 from cflow_ad.training.checkpoint import Checkpoint, State
@@ -37,17 +37,20 @@ def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level
     return Level(input_layer, new_flow(channels, settings, number))
 
 
+def empty_level(channels: int, settings: Settings) -> Level:
+    """A level of the right shapes without values, to be loaded from a model file."""
+    shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
+    with torch.device("meta"):
+        layer = InputLayer(torch.empty(channels), torch.empty(shape))
+        return Level(layer, _flow(channels, settings, None)).requires_grad_(False)
+
+
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
     """A level's flow before training, by the settings and their seed."""
     seed = 1000 * settings.seed + number
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _flow(channels, settings, seed)
-
-
-def empty_flow(channels: int, settings: Settings) -> ConditionalFlow:
-    """A flow of the right shapes, its values to be loaded."""
-    return _flow(channels, settings, None)
 
 
 def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlow:

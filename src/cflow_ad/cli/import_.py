@@ -1,0 +1,157 @@
+"""`cflow-ad import`: models trained by the authors' code or by anomalib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cflow_ad.cli.calibrate import tell_calibration
+from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cflow_ad.detector import Detector
+
+app = typer.Typer(no_args_is_help=True, help="Import a model that another program trained.")
+
+Checkpoint = Annotated[
+    Path, typer.Argument(help="The checkpoint.", show_default=False, readable=UNCHECKED)
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="What its encoder is, where its tensors do not tell.", show_default=False),
+]
+Good = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of good images to calibrate on at once, as `calibrate` does.",
+        readable=UNCHECKED,
+    ),
+]
+FalseAlarmRate = Annotated[
+    float | None,
+    typer.Option(help="With --good, share of good images that may be called anomalous."),
+]
+Smoothing = Annotated[
+    float | None, typer.Option(help="With --good, of the anomaly map, in pixels of the input.")
+]
+Bundle = Annotated[
+    bool,
+    typer.Option("--bundle/--no-bundle", help="Put the encoder's weights into the model file."),
+]
+Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
+
+
+@app.callback()
+def _import() -> None:
+    pass
+
+
+@app.command()
+def authors(
+    checkpoint: Checkpoint,
+    output: Output,
+    backbone: Backbone = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Network input, HEIGHTxWIDTH or one number. [default: that in the file's name, "
+            "else 256x256]"
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help=f"{WEIGHTS_HELP} For a checkpoint without them.")
+    ] = None,
+    later_clamp: Annotated[
+        bool,
+        typer.Option(
+            "--later-clamp", help="It was trained with a FrEIA later than 0.2, from its repository."
+        ),
+    ] = False,
+    good: Good = None,
+    false_alarm_rate: FalseAlarmRate = None,
+    smoothing: Smoothing = None,
+    bundle: Bundle = True,
+    device: Device = None,
+) -> None:
+    """Import a checkpoint of the code of CFLOW-AD's authors."""
+    with plain_errors():
+        from cflow_ad.imports.authors import import_authors
+        from cflow_ad.model.file import check_writable
+
+        check_writable(output)
+        detector = import_authors(
+            checkpoint,
+            backbone=backbone,
+            size=size,
+            weights=weights,
+            later_clamp=later_clamp,
+            device=device,
+        )
+        _finish(detector, output, good, false_alarm_rate, smoothing, bundle)
+
+
+@app.command()
+def anomalib(
+    checkpoint: Checkpoint,
+    output: Output,
+    backbone: Backbone = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Network input, HEIGHTxWIDTH or one number. [default: that of its pre-processor, "
+            "else 256x256]"
+        ),
+    ] = None,
+    good: Good = None,
+    false_alarm_rate: FalseAlarmRate = None,
+    smoothing: Smoothing = None,
+    bundle: Bundle = True,
+    device: Device = None,
+) -> None:
+    """Import a checkpoint of anomalib's Cflow."""
+    with plain_errors():
+        from cflow_ad.imports.anomalib import import_anomalib
+        from cflow_ad.model.file import check_writable
+
+        check_writable(output)
+        detector = import_anomalib(checkpoint, backbone=backbone, size=size, device=device)
+        _finish(detector, output, good, false_alarm_rate, smoothing, bundle)
+
+
+def _finish(
+    detector: Detector,
+    output: Path,
+    good: Path | None,
+    false_alarm_rate: float | None,
+    smoothing: float | None,
+    bundle: bool,
+) -> None:
+    if good is None and not (false_alarm_rate is None and smoothing is None):
+        raise SettingsError("--false-alarm-rate and --smoothing need --good, a folder of images")
+    if good is not None:
+        with bars() as shown:
+            detector = detector.calibrate(
+                good,
+                false_alarm_rate=false_alarm_rate,
+                smoothing=smoothing,
+                progress=shown.show_training,
+            )
+    detector.save(output, bundle=bundle)
+    settings = detector.settings
+    strides = ", ".join(map(str, settings.strides))
+    typer.echo(
+        f"{output}: {settings.backbone} at {settings.size}; strides {strides}; "
+        f"blocks {settings.blocks}"
+    )
+    if assumed := detector.training["assumed"]:
+        tell(f"warning: the checkpoint does not say so, and it is assumed: {assumed}", "yellow")
+    if detector.is_calibrated:
+        tell_calibration(detector, output)
+    else:
+        typer.echo(f"not calibrated yet: run `cflow-ad calibrate {output} GOOD`")

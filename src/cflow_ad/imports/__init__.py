@@ -1,0 +1,1 @@
+"""Models trained elsewhere: the authors' own code, and anomalib."""

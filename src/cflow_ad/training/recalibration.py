@@ -1,0 +1,123 @@
+"""Set a network's scale and threshold on good images, whatever it was trained by."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from cflow_ad.data.images import ImageSource
+from cflow_ad.errors import CalibrationWarning
+from cflow_ad.model.maps import stream_maps
+from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.scorer import Scorer
+from cflow_ad.settings import Settings
+from cflow_ad.training.cache import build_cache
+from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
+from cflow_ad.training.flows import fit_scale
+from cflow_ad.training.progress import Progress, ProgressCallback
+
+
+def set_threshold(
+    network: CflowNetwork,
+    settings: Settings,
+    sources: Sequence[ImageSource],
+    *,
+    held_out: bool,
+    progress: ProgressCallback,
+) -> Calibration:
+    """Score good images, and set the threshold for `Settings.false_alarm_rate`.
+
+    Args:
+        network: whose levels have their scale.
+        settings: those of the model.
+        sources: the images, at least one.
+        held_out: whether the network was fitted without them.
+        progress: told how far the work has come.
+
+    Raises:
+        ImageError: an image cannot be used.
+    """
+    scores = []
+    progress(Progress("calibrate", 0, len(sources)))
+    for _, values in stream_maps(Scorer(network), settings, sources):
+        scores.append(float(values.max()))
+        progress(Progress("calibrate", len(scores), len(sources)))
+    calibration = conformal_calibration(scores, settings.false_alarm_rate, held_out=held_out)
+    if not calibration.is_as_asked:
+        warnings.warn(calibration.note, CalibrationWarning, stacklevel=3)
+    return calibration
+
+
+def recalibrate(
+    network: CflowNetwork,
+    settings: Settings,
+    sources: Sequence[ImageSource],
+    *,
+    rescale: bool,
+    seen: bool,
+    progress: ProgressCallback,
+) -> tuple[CflowNetwork, Calibration]:
+    """Set the threshold of a trained network anew, and if asked for the scales of its levels.
+
+    Args:
+        network: left as it is.
+        settings: those of the model.
+        sources: the images, at least one.
+        rescale: fit the scales to a part of the images, and set the threshold on the others.
+        seen: the images are those that the network was fitted to, less the ones that
+            `split_good` held out then.
+        progress: told how far the work has come.
+
+    Returns:
+        A network that shares encoder and flows with the one given, and the threshold.
+
+    Raises:
+        DivergenceError: a likelihood is NaN or infinite.
+        ImageError: an image cannot be used.
+    """
+    n = len(sources)
+    fraction = settings.calibration_fraction
+    if rescale and not seen:
+        # A model trained on all of its images may well spare some of these.
+        fraction = fraction or Settings().calibration_fraction
+    fitted, held_out = split_good(n, fraction, settings.seed)
+    if not rescale and not seen:
+        fitted, held_out = [], list(range(n))
+    if rescale:
+        network = _rescaled(network, [sources[i] for i in fitted], settings, progress=progress)
+    calibration = set_threshold(
+        network,
+        settings,
+        [sources[i] for i in held_out or fitted],
+        held_out=bool(held_out),
+        progress=progress,
+    )
+    return network, calibration
+
+
+def _rescaled(
+    network: CflowNetwork,
+    sources: Sequence[ImageSource],
+    settings: Settings,
+    *,
+    progress: ProgressCallback,
+) -> CflowNetwork:
+    """A network with the encoder and the flows of this one, and scales fitted to the images."""
+    encoder = network.encoder
+    features = build_cache(
+        encoder,
+        sources,
+        settings.sizing,
+        budget=settings.feature_budget,
+        seed=settings.seed,
+        progress=lambda done, total: progress(Progress("encode", done, total)),
+    )
+    levels = []
+    for number, (old, of_level) in enumerate(
+        zip(cast(Iterable[Level], network.levels), features, strict=True)
+    ):
+        level = Level(old.input_layer, old.flow).to(encoder.mean.device)
+        fit_scale(level, of_level, settings, number)
+        levels.append(level)
+    return CflowNetwork(encoder, levels).eval()
