@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("metrics", "| scikit-learn |"),
         ("scoring", "| cflow-ad, bf16, stream |"),
         ("startup", "| cflow-ad predict, one image |"),
+        ("training", "passes of the paper's schedule take"),
     ],
 )
 def test_a_benchmark_runs(script, shown, tmp_path):
