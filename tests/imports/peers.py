@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from tests.model.networks import shaken
 from tests.model.oracle import encode_position
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,18 +94,6 @@ def normalised(images, mean=MEAN, std=STD):
     """Images as networks take them: `(B, 3, H, W)`."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
-def shaken(network):
-    """With batch statistics that are no identity."""
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(std=0.1)
-    return network.eval()
 
 
 class AuthorsResNet:

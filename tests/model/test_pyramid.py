@@ -12,21 +12,9 @@ from cflow_ad.errors import SettingsError
 from cflow_ad.model.encoder import build_encoder, empty_encoder
 from cflow_ad.model.pyramid import MOBILENET_V3, build_pyramid, random_weights
 from cflow_ad.model.weights import match_weights
+from tests.model.networks import shaken
 
 STRIDES = (8, 16, 32)
-
-
-def shaken(network):
-    """With batch statistics and biases that a mistake in the order would show."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(std=0.1)
-    return network.eval()
 
 
 def filled(backbone, weights, **kwargs):

@@ -17,6 +17,7 @@ from cflow_ad.model.network import Level
 from cflow_ad.model.pyramid import build_pyramid
 from cflow_ad.model.scorer import FoldedLevel, Scorer
 from cflow_ad.model.whitening import InputLayer
+from tests.model.networks import shaken
 
 
 def make_level(channels, position_channels=8, permutation="soft", *, whitened=True):
@@ -121,13 +122,7 @@ def test_threads_do_not_disturb_one_another(toy_detector, images):
 )
 @torch.inference_mode()
 def test_folding_changes_no_feature(backbone, strides):
-    torch.manual_seed(0)
-    network = build_pyramid(backbone, strides).network.eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 2.0)
-            module.bias.normal_(std=0.1)
+    network = shaken(build_pyramid(backbone, strides).network)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     folded = fold_batch_norms(network)
     x = torch.randn(1, 3, 160, 160)
