@@ -36,6 +36,10 @@ from cflow_ad.training.recalibration import recalibrate, set_threshold
 from cflow_ad.training.sources import GoodData, good_images
 
 
+_BEFORE = {"subnet_width": 0}
+"""Settings that older files do not have, and what they were."""
+
+
 class Detector:
     """A model of good images, with the threshold that tells the others.
 
@@ -368,7 +372,7 @@ class Detector:
         path = Path(path)
         metadata, tensors = read_model(path)
         try:
-            settings = Settings.from_dict(metadata["settings"])
+            settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
             said = metadata["calibration"]
             calibration = None if said is None else Calibration.from_dict(said)
             spec = EncoderSpec.from_dict(metadata["encoder"])

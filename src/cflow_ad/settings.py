@@ -33,6 +33,7 @@ _NOT_NEGATIVE = (
     "smoothing",
     "seed",
     "position_channels",
+    "subnet_width",
     "rotation",
     "least_gain",
     "calibration_fraction",
@@ -49,6 +50,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "resize": "stretch",
         "interpolation": "lanczos",
         "input_layer": "raw",
+        "blocks": 8,
+        "subnet_width": 0,
+        "permutation": "soft",
         "schedule": "paper",
         "batch_size": 256,
         "learning_rate": 2e-4,
@@ -111,8 +115,12 @@ class Settings:
     shrinkage: float = 1e-4
     """Added to the covariance before whitening, as a fraction of its mean diagonal."""
 
-    blocks: int = 8
-    """Coupling blocks `K` of each flow."""
+    blocks: int = 4
+    """Coupling blocks `K` of each flow; the paper has 8."""
+
+    subnet_width: int = 128
+    """Width of the hidden layer of each block's subnet; 0 makes it twice the subnet's input, as in
+    the paper."""
 
     clamp: float = 1.9
     """Bound on the absolute log-scale of one coupling."""
@@ -120,8 +128,9 @@ class Settings:
     position_channels: int = 128
     """Width `P` of the position encoding, a multiple of 4; 0 leaves the condition out."""
 
-    permutation: Literal["soft", "index"] = "soft"
-    """Between blocks: a random rotation, or a random reordering of the channels."""
+    permutation: Literal["soft", "index"] = "index"
+    """Between blocks: a random rotation, as in the paper, or a random reordering of the channels,
+    which costs nothing."""
 
     schedule: Literal["cached", "paper"] = "cached"
     """`cached` encodes each image once and takes `steps` of vectors drawn from all of them. `paper`
@@ -156,13 +165,13 @@ class Settings:
     """Feature vectors in a step; at coarser levels as many fewer as they have fewer positions, but
     not with `schedule=paper`."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     """Adam's peak learning rate. It warms up over the first tenth and falls to 0 as a cosine; with
     `schedule=paper`, over the first two epochs, and to a thousandth."""
 
-    loss: Literal["likelihood", "logsigmoid"] = "likelihood"
-    """`likelihood` maximises the mean log-likelihood per dimension `l`; `logsigmoid`, the paper's,
-    the mean of `log sigmoid(l)`."""
+    loss: Literal["likelihood", "logsigmoid"] = "logsigmoid"
+    """`logsigmoid`, the paper's, maximises the mean of `log sigmoid(l)`, where `l` is the
+    log-likelihood per dimension; `likelihood` the mean of `l`."""
 
     seed: int = 0
     """Of every random choice: rotations, initial weights, batches, the held-out images."""

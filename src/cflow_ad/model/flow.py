@@ -39,6 +39,7 @@ class CouplingBlock(nn.Module):
             `y[i] = x[permutation[i]]`.
         condition_channels: width `P` of the condition `c`.
         clamp: bound on `|log s|`, above 0.
+        width: of the subnet's hidden layer; unset, twice its input, as in the paper.
 
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.3; Dinh et al., Real NVP, ICLR 2017, for the
@@ -47,15 +48,23 @@ class CouplingBlock(nn.Module):
 
     permutation: Tensor
 
-    def __init__(self, permutation: Tensor, condition_channels: int, *, clamp: float = 1.9) -> None:
+    def __init__(
+        self,
+        permutation: Tensor,
+        condition_channels: int,
+        *,
+        clamp: float = 1.9,
+        width: int | None = None,
+    ) -> None:
         super().__init__()
         channels = permutation.shape[0]
         self.n2 = channels // 2
         self.n1 = channels - self.n2
         self.clamp = clamp
         inputs = self.n1 + condition_channels
-        self.first = nn.Linear(inputs, 2 * inputs)
-        self.second = nn.Linear(2 * inputs, 2 * self.n2)
+        hidden = width or 2 * inputs
+        self.first = nn.Linear(inputs, hidden)
+        self.second = nn.Linear(hidden, 2 * self.n2)
         self.gamma = nn.Parameter(torch.full((channels,), _UNIT_GAMMA))
         self.offset = nn.Parameter(torch.zeros(channels))
         self.register_buffer("permutation", permutation)
@@ -143,6 +152,7 @@ class ConditionalFlow(nn.Module):
         clamp: bound on each block's `|log s|`.
         position_channels: `P`, a multiple of 4; 0 leaves the condition out.
         permutation: `"soft"`, a random rotation from SO(C), or `"index"`, a random reordering.
+        width: of each subnet's hidden layer; unset, twice its input.
         seed: of the permutations; None leaves them to be loaded. The subnets are initialised from
             torch's global generator.
 
@@ -158,6 +168,7 @@ class ConditionalFlow(nn.Module):
         clamp: float = 1.9,
         position_channels: int = 128,
         permutation: Permutation = "soft",
+        width: int | None = None,
         seed: int | None = 0,
     ) -> None:
         super().__init__()
@@ -166,7 +177,7 @@ class ConditionalFlow(nn.Module):
         rng = None if seed is None else np.random.default_rng(seed)
         draw = random_rotation if permutation == "soft" else random_index
         self.blocks = nn.ModuleList(
-            CouplingBlock(draw(channels, rng), position_channels, clamp=clamp)
+            CouplingBlock(draw(channels, rng), position_channels, clamp=clamp, width=width)
             for _ in range(blocks)
         )
 

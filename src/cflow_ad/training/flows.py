@@ -60,6 +60,7 @@ def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlo
         clamp=settings.clamp,
         position_channels=settings.position_channels,
         permutation=settings.permutation,
+        width=settings.subnet_width or None,
         seed=seed,
     )
 
