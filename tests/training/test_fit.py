@@ -44,7 +44,7 @@ def test_a_finished_run_is_taken_up_whole(images, toy_settings, tmp_path):
         {"clamp": 1.0},
         {"learning_rate": 1e-4},
         {"batch_size": 32},
-        {"permutation": "index"},
+        {"permutation": "soft"},
         {"tail_quantile": 0.01},
         {"feature_budget": 1e-4},
     ],
