@@ -12,7 +12,7 @@ import sys
 import typer
 
 from cflow_ad._version import __version__
-from cflow_ad.cli import data, demo, evaluate, info, predict, train
+from cflow_ad.cli import data, demo, evaluate, export, info, predict, train
 
 app = typer.Typer(
     name="cflow-ad",
@@ -27,6 +27,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("info")(info.info)
 app.add_typer(data.app, name="data")
 

@@ -11,13 +11,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cflow_ad.data.images import ImageSource, read_mask
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
-from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError, ImageError
 from cflow_ad.evaluation.metrics import (
     Confusion,
@@ -28,6 +27,10 @@ from cflow_ad.evaluation.metrics import (
     image_metrics,
 )
 from cflow_ad.model.prediction import Prediction
+
+if TYPE_CHECKING:
+    from cflow_ad import runtime
+    from cflow_ad.detector import Detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,7 @@ class _Pixels:
 
 
 def evaluate(
-    detector: Detector,
+    detector: Detector | runtime.Detector,
     dataset: Dataset,
     *,
     batch_size: int = 8,
@@ -191,7 +194,7 @@ def evaluate(
     """Score every test image of a data set and measure the result.
 
     Args:
-        detector: used as it is.
+        detector: used as it is; trained or exported.
         dataset: its `test` images; masks are optional.
         batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
@@ -232,7 +235,7 @@ def evaluate(
 
 
 def _summarise(
-    detector: Detector,
+    detector: Detector | runtime.Detector,
     dataset: Dataset,
     records: Sequence[ImageRecord],
     pixels: _Pixels,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cflow_ad.data.images import read_image, read_mask
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
-from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
+
+if TYPE_CHECKING:
+    from cflow_ad import runtime
+    from cflow_ad.detector import Detector
 
 _MOST_IN_PICTURE = 8
 
@@ -36,7 +40,7 @@ def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = (
 
 def write_results(
     evaluation: Evaluation,
-    detector: Detector,
+    detector: Detector | runtime.Detector,
     folder: Path,
     *,
     picture: Sequence[Path] = (),
@@ -85,7 +89,7 @@ def _write_scores(evaluation: Evaluation, path: Path) -> None:
             writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
 
 
-def _panel(sample: Sample, detector: Detector) -> Panel:
+def _panel(sample: Sample, detector: Detector | runtime.Detector) -> Panel:
     image = read_image(sample.path)
     prediction = detector.predict(sample.path)
     shape = (image.shape[0], image.shape[1])
