@@ -100,6 +100,16 @@ def read_text(path: Path) -> str:
     return open_backend(path, device=None, threads=1).metadata
 
 
+def _check_outputs(path: Path, names: Sequence[str]) -> None:
+    """See that the graph is of the shape that its metadata will be read for."""
+    missing = [name for name in ("anomaly_map", "score") if name not in names]
+    if missing or not any(name.startswith("normality_") for name in names):
+        raise ModelFileError(
+            f"{path}: damaged: the graph's outputs are {', '.join(names)}, not those of a cflow-ad "
+            "model; export it again"
+        )
+
+
 def _foreign(path: Path) -> ModelFileError:
     return ModelFileError(
         f"{path}: not an exported cflow-ad model, or its metadata was lost; make one with "
@@ -132,8 +142,10 @@ class _OnnxRuntime:
                 os.fspath(path), options, providers=[provider]
             )
             found = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+            names = [value.name for value in self._session.get_outputs()]
         if found is None:
             raise _foreign(path)
+        _check_outputs(path, names)
         self.metadata: str = found
 
     def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
@@ -151,6 +163,7 @@ class _OpenVino:
             if not model.has_rt_info([KEY]):
                 raise _foreign(path)
             self.metadata: str = model.get_rt_info([KEY]).astype(str)
+            _check_outputs(path, [name for value in model.outputs for name in value.names])
             about = json.loads(self.metadata)
             hints: dict[str, Any] = {
                 "PERFORMANCE_HINT": "LATENCY",
