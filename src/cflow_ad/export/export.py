@@ -46,7 +46,7 @@ class ExportReport:
     n_bytes: int
     change: Change
     calibration: Calibration
-    """Of the exported model: the trained model's own at fp32, else set anew if images were given."""
+    """Of the exported model: at fp32 the trained model's own, else set anew if images were given."""
 
 
 def export_model(
@@ -115,14 +115,13 @@ def export_model(
 
 
 def _check(path: Path, format: Format, precision: Precision, data: Dataset | None) -> None:
-    if format not in get_args(Format):
-        raise SettingsError(f"format is {format!r}: give {', '.join(get_args(Format))}")
+    suffix = suffix_of(format)
     if precision not in get_args(Precision):
         raise SettingsError(f"precision is {precision!r}: give {', '.join(get_args(Precision))}")
     if format == "torch" and precision != "fp32":
         raise SettingsError(f"precision {precision}: a torch program is written in fp32 alone")
-    if path.suffix.lower() != suffix_of(format):
-        raise SettingsError(f"{path}: the name of this format ends in {suffix_of(format)}")
+    if path.suffix.lower() != suffix:
+        raise SettingsError(f"{path}: the name of this format ends in {suffix}")
     if precision == "int8" and data is None:
         raise SettingsError("int8 is calibrated on good images: give a folder of them")
     check_writable(path)

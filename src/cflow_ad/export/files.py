@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cflow_ad.errors import ExportError
+from cflow_ad.errors import ExportError, SettingsError
 from cflow_ad.runtime.backends import KEY
 
 Format = Literal["onnx", "openvino", "torch"]
@@ -21,7 +21,13 @@ _SMALL = 1024  # tensors of fewer numbers stay as they are: they cost nothing
 
 
 def suffix_of(format: Format) -> str:
-    """How the names of a format's files end."""
+    """How the names of a format's files end.
+
+    Raises:
+        SettingsError: there is no such format.
+    """
+    if format not in _SUFFIX:
+        raise SettingsError(f"format is {format!r}: give {', '.join(_SUFFIX)}")
     return _SUFFIX[format]
 
 
