@@ -123,7 +123,7 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
     if path.suffix.lower() != suffix:
         raise SettingsError(f"{path}: the name of this format ends in {suffix}")
     if precision == "int8" and data is None:
-        raise SettingsError("int8 is calibrated on good images: give a folder of them")
+        raise SettingsError("int8 is calibrated on good images: give some, with --data FOLDER")
     check_writable(path)
 
 
@@ -188,7 +188,10 @@ def _about(
         "export": {
             "format": format,
             "precision": precision,
-            "computed_in": "bf16" if precision == "bf16" and format == "openvino" else "f32",
+            # Of OpenVINO: what is not int8 runs in bfloat16 there, where the processor can.
+            "computed_in": "bf16"
+            if format == "openvino" and precision in ("bf16", "int8")
+            else "f32",
             "size": "dynamic" if canvas is None else list(canvas),
             "box": list(box),
             "opset": None if format == "torch" else OPSET,

@@ -1,7 +1,8 @@
 """int8 after training: what is quantised, what is not, and with which library.
 
-The whitening magnifies rounding and the logarithm of the map's last step shows it, so that they,
-and the sums of the encoder's residual branches, stay in floating point.
+The whitening magnifies rounding, and most of all that of the first layers, which all levels see.
+They, the whitening itself, the sums of the encoder's residual branches and all that comes after the
+flows stay in floating point.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,24 +107,38 @@ def _by_onnxruntime(model: Any, canvases: Canvases) -> Any:
 
 
 def _quantised(model: Any) -> set[str]:
-    """Names of the nodes to quantise: the encoder's convolutions with their activations, and the
-    products inside the couplings.
+    """Names of the nodes to quantise: the products inside the couplings, and the encoder's
+    convolutions, with their activations, that come after the first level.
     """
-    nodes = list(model.graph.node)
-    maker = {name: node for node in nodes for name in node.output}
+    maker = {name: node for node in model.graph.node for name in node.output}
+    kept = _ancestors(maker, model.graph.output[2].name)
     chosen = set()
     convolved: set[str] = set()
-    for node in nodes:
-        if node.op_type == "Conv" and any(name.startswith("encoder.") for name in node.input):
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            before = maker.get(node.input[0])
+            if before is not None and before.op_type != "Sub":  # not the whitening
+                chosen.add(node.name)
+        elif node.name in kept:
+            continue
+        elif node.op_type == "Conv" and any(name.startswith("encoder.") for name in node.input):
             chosen.add(node.name)
             convolved.update(node.output)
         elif node.op_type in ("Clip", "Relu") and node.input[0] in convolved:
             chosen.add(node.name)
-        elif node.op_type == "MatMul":
-            before = maker.get(node.input[0])
-            if before is not None and before.op_type != "Sub":  # not the whitening
-                chosen.add(node.name)
     return chosen
+
+
+def _ancestors(maker: Mapping[str, Any], output: str) -> set[str]:
+    """Names of the nodes that an output depends on."""
+    found: set[str] = set()
+    pending = [output]
+    while pending:
+        node = maker.get(pending.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            pending += node.input
+    return found
 
 
 @contextlib.contextmanager
