@@ -13,6 +13,7 @@ COMMANDS = (
     ["train"],
     ["evaluate"],
     ["predict"],
+    ["export"],
     ["info"],
     ["data"],
     ["data", "sample"],

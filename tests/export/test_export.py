@@ -135,5 +135,3 @@ def test_the_threshold_of_int8_is_that_of_its_own_held_out_scores(
     assert exported.threshold == report.calibration.threshold
     assert any(score == pytest.approx(exported.threshold, rel=1e-3) for score in scores)
     assert report.calibration.n_images == 2
-
-

@@ -115,5 +115,3 @@ def test_the_graphs_own_map_and_score_are_the_detectors_at_its_size(trained, exp
         anomaly_map, score = backend.run(pixels, ["anomaly_map", "score"])
         np.testing.assert_allclose(anomaly_map[0], expected.anomaly_map, rtol=1e-4, atol=1e-4)
         assert float(score[0]) == pytest.approx(expected.score, rel=1e-4)
-
-

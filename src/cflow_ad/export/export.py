@@ -46,7 +46,7 @@ class ExportReport:
     n_bytes: int
     change: Change
     calibration: Calibration
-    """Of the exported model: at fp32 the trained model's own, else set anew if images were given."""
+    """Of the exported model: set anew below fp32 if images were given, else the trained model's."""
 
 
 def export_model(

@@ -11,7 +11,7 @@ import copy
 from typing import Any, cast
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -208,6 +208,6 @@ def _same_padding(side: int, module: nn.Conv2d, axis: int) -> tuple[int, int]:
     """Before and after, so that the output has `side / stride` cells, rounded up."""
     stride, kernel = module.stride[axis], module.kernel_size[axis]
     cells = -(-side // stride)
-    reach = (cells - 1) * stride + module.dilation[axis] * (kernel - 1) + 1  # type: ignore[operator]
+    reach = (cells - 1) * stride + module.dilation[axis] * (kernel - 1) + 1
     total = max(reach - side, 0)
     return total // 2, total - total // 2
