@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cflow_ad import CalibrationWarning, Detector, ExportError
+from cflow_ad import CalibrationWarning, DependencyError, Detector, ExportError, Settings
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.export import export as module
 from cflow_ad.export.export import export_model
+from cflow_ad.export.files import suffix_of
 from cflow_ad.export.graph import ExportGraph
+from cflow_ad.export.program import to_onnx, trace
+from cflow_ad.export.quantise import _quantised
 from cflow_ad.runtime import Detector as RuntimeDetector
 
 VARIANTS = {
@@ -70,14 +74,12 @@ def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, image
         assert np.abs(ours.anomaly_map - theirs.anomaly_map).max() < 1e-4 * unit
 
 
-def test_one_canvas_is_the_default_where_there_is_only_one(images, toy_settings, tmp_path):
-    for resize, size in (("stretch", (64, 64)), ("pad", (64, 64)), ("fit", None)):
-        detector = fit(images[:6], dataclasses.replace(toy_settings, resize=resize))
-        report = export_model(detector, tmp_path / "m.onnx")
-        assert report.size == size
-        assert report.change.largest < 1e-4
-        about = RuntimeDetector.load(tmp_path / "m.onnx").info()["export"]
-        assert about["size"] == ("dynamic" if size is None else list(size))
+def test_one_canvas_is_the_default_where_there_is_only_one():
+    for resize, expected in (("stretch", (96, 160)), ("pad", (96, 160)), ("fit", None)):
+        sizing = Settings(size="80x150", resize=resize).sizing
+        assert module._canvas(None, sizing) == expected
+        assert module._canvas("dynamic", sizing) is None
+        assert module._canvas("96x160", sizing) == (96, 160)
 
 
 def test_a_graph_that_gives_other_results_is_refused_and_leaves_nothing(
@@ -135,3 +137,39 @@ def test_the_threshold_of_int8_is_that_of_its_own_held_out_scores(
     assert exported.threshold == report.calibration.threshold
     assert any(score == pytest.approx(exported.threshold, rel=1e-3) for score in scores)
     assert report.calibration.n_images == 2
+
+
+@pytest.mark.parametrize(("format", "library"), [("onnx", "onnxscript"), ("openvino", "openvino")])
+def test_a_library_that_is_missing_is_said_before_the_work(
+    toy_detector, tmp_path, monkeypatch, format, library
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    path = tmp_path / f"m{suffix_of(format)}"
+    with pytest.raises(DependencyError, match=rf"{library}.*pip install 'cflow-ad"):
+        export_model(toy_detector, path, format=format)
+
+
+def test_a_runtime_that_is_missing_is_said(toy_detector, tmp_path, monkeypatch):
+    export_model(toy_detector, tmp_path / "m.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DependencyError, match=r"onnxruntime.*'cflow-ad\[runtime\]'"):
+        RuntimeDetector.load(tmp_path / "m.onnx")
+
+
+def test_the_first_levels_layers_and_the_whitening_stay_in_floating_point(images, toy_settings):
+    detector = fit(images[:6], toy_settings)
+    graph = ExportGraph(detector.network, (64, 64), smoothing=4.0)
+    model = to_onnx(trace(graph, (64, 64), (64, 64), 32), (8, 16))
+    chosen = _quantised(model)
+    weights = {
+        name
+        for node in model.graph.node
+        if node.name in chosen
+        for name in node.input
+        if name.startswith("encoder.")
+    }
+    first_blocks = {name for name in weights if ".blocks.1." in name or "conv_stem" in name}
+    assert weights
+    assert not first_blocks
+    whitening = next(n.name for n in model.graph.node if n.op_type == "MatMul")
+    assert whitening not in chosen

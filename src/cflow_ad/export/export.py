@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from cflow_ad._version import __version__
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.sizing import Shape, Sizing
 from cflow_ad.detector import Detector
-from cflow_ad.errors import ExportError, SettingsError
+from cflow_ad.errors import ExportError, SettingsError, missing_library
 from cflow_ad.export.check import Change, Report, compare, gather, recalibrated
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
@@ -81,6 +82,7 @@ def export_model(
         SettingsError: the arguments do not go together.
         ModelFileError: the file cannot be written.
         DataError: the images cannot be used.
+        DependencyError: a library that the format needs is not installed.
     """
     _check(path, format, precision, data)
     canvas = _canvas(size, detector.settings.sizing)
@@ -125,6 +127,21 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
     if precision == "int8" and data is None:
         raise SettingsError("int8 is calibrated on good images: give some, with --data FOLDER")
     check_writable(path)
+    try:  # all now, before the work
+        for library in _needed(format, precision):
+            importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        raise missing_library(error) or error from error
+
+
+def _needed(format: Format, precision: Precision) -> tuple[str, ...]:
+    """The optional libraries that write and run a file."""
+    if format == "torch":
+        return ()
+    if format == "onnx":
+        return ("onnx", "onnxscript", "onnxruntime")
+    quantiser = ("nncf",) if precision == "int8" else ()
+    return ("onnx", "onnxscript", "openvino", *quantiser)
 
 
 def _canvas(size: str | None, sizing: Sizing) -> Shape | None:

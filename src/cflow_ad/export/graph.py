@@ -22,6 +22,8 @@ from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import axis_encoding
 from cflow_ad.model.scoring import LEAST, gaussian_weights
 
+_LEAST = float(LEAST)
+
 
 class ExportGraph(nn.Module):
     """The whole of a detector's network, for canvases up to a given size.
@@ -69,7 +71,7 @@ class ExportGraph(nn.Module):
         ]
         mean = self._smooth(torch.stack(enlarged).mean(0))[:, 0]
         # Twice, since with both bounds at once the exporter stumbles.
-        anomaly_map = 0 - mean.clamp(min=float(LEAST)).clamp(max=1.0).log()
+        anomaly_map = 0 - mean.clamp(min=_LEAST).clamp(max=1.0).log()
         return anomaly_map, anomaly_map.amax((1, 2)), *normalities
 
     def _smooth(self, values: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.errors import CflowError, ModelFileError, SettingsError
+from cflow_ad.errors import CflowError, ModelFileError, SettingsError, missing_library
 
 Floats = NDArray[np.float32]
 
@@ -57,6 +57,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
 
     Raises:
         ModelFileError: the file is missing, damaged or of another kind.
+        DependencyError: the library is not installed.
         SettingsError: the library has no such device.
     """
     kinds: dict[str, Any] = {".onnx": _OnnxRuntime, ".xml": _OpenVino, ".pt2": _Torch}
@@ -72,7 +73,10 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
         raise ModelFileError(f"{path}: there is no such model file; export one, or check the path")
     if not os.access(path, os.R_OK):
         raise ModelFileError(f"{path}: no permission to read it; change who may")
-    backend: Backend = kind(path, device, threads)
+    try:
+        backend: Backend = kind(path, device, threads)
+    except ModuleNotFoundError as error:
+        raise missing_library(error) or error from error
     return backend
 
 
