@@ -35,9 +35,9 @@ $(VENV)/bin/python:
 	$@ -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 
 $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable . -c constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train]' -c constraints.txt
 	touch $@
 
 $(VENV)/.developer: $(VENV)/.package
-	$(BIN)/python -m pip install --quiet --group dev -c constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train,export]' --group dev -c constraints.txt
 	touch $@

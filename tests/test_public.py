@@ -20,7 +20,9 @@ ORDER = [
     "training",
     "detector",
     "imports",
+    "runtime",
     "evaluation",
+    "export",
     "cli",
     "__main__",
 ]
@@ -33,9 +35,11 @@ def test_the_public_names_are_these():
         "CflowError",
         "DataError",
         "Dataset",
+        "DependencyError",
         "Detector",
         "DivergenceError",
         "Evaluation",
+        "ExportError",
         "ImageError",
         "MaskError",
         "ModelFileError",
@@ -69,11 +73,21 @@ def test_importing_is_quick_because_it_imports_nothing_heavy(module):
 def test_decoding_and_sizing_need_no_torch():
     code = (
         "import sys, cflow_ad.data.images, cflow_ad.data.layouts, cflow_ad.data.loading, "
-        "cflow_ad.data.carpet, cflow_ad.model.prediction, cflow_ad.model.scoring; "
+        "cflow_ad.data.carpet, cflow_ad.model.prediction, cflow_ad.model.scoring, "
+        "cflow_ad.runtime; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_runtime_needs_nothing_but_numpy_and_pillow():
+    others = [*(set(heavy()) - {"numpy", "PIL"}), "safetensors", "onnxruntime", "openvino"]
+    code = (
+        f"import sys, cflow_ad.runtime.opening; print([m for m in {others!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def heavy():

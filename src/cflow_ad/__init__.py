@@ -23,13 +23,16 @@ from cflow_ad.errors import (
     CalibrationWarning,
     CflowError,
     DataError,
+    DependencyError,
     DivergenceError,
+    ExportError,
     ImageError,
     MaskError,
     ModelFileError,
     SettingsError,
     TrainingError,
     WeightsError,
+    missing_library,
 )
 
 if TYPE_CHECKING:
@@ -45,9 +48,11 @@ __all__ = [
     "CflowError",
     "DataError",
     "Dataset",
+    "DependencyError",
     "Detector",
     "DivergenceError",
     "Evaluation",
+    "ExportError",
     "ImageError",
     "MaskError",
     "ModelFileError",
@@ -79,7 +84,10 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise missing_library(error) or error from None
 
 
 def __dir__() -> list[str]:

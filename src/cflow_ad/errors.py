@@ -10,8 +10,10 @@
     ├── WeightsError           the backbone's pretrained weights are not to be had
     ├── ModelFileError         a model file is missing, damaged, foreign or newer than this version
     ├── CalibrationError       a model has no threshold yet
-    └── TrainingError          training cannot go on
-        └── DivergenceError    the likelihood became NaN or infinite
+    ├── TrainingError          training cannot go on
+    │   └── DivergenceError    the likelihood became NaN or infinite
+    ├── ExportError            an exported model would not give the trained model's results
+    └── DependencyError        an optional library is not installed
 
 A message names the file or field at fault and the way out. The command line prints it as one
 line and exits with status 2; it never shows a traceback for one of these.
@@ -60,6 +62,42 @@ class TrainingError(CflowError):
 
 class DivergenceError(TrainingError):
     """The likelihood became NaN or infinite."""
+
+
+class ExportError(CflowError):
+    """An exported model would not give the trained model's results."""
+
+
+class DependencyError(CflowError):
+    """An optional library is not installed; the message has the command that installs it."""
+
+
+_EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "safetensors": "train",
+    "scipy": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "onnxruntime": "runtime",
+    "openvino": "openvino",
+    "onnx": "export",
+    "onnxscript": "export",
+    "nncf": "export",
+}
+"""Which extra of this package brings which library."""
+
+
+def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
+    """Say how to get the optional library that an import did not find; None where it is not one."""
+    library = (error.name or "").split(".")[0]
+    extra = _EXTRAS.get(library)
+    if extra is None:
+        return None
+    return DependencyError(
+        f"this needs {library}, which is not installed: pip install 'cflow-ad[{extra}]'"
+    )
 
 
 class CalibrationWarning(UserWarning):

@@ -17,6 +17,7 @@ COMMANDS = (
     ["import"],
     ["import", "authors"],
     ["import", "anomalib"],
+    ["export"],
     ["info"],
     ["benchmark"],
     ["benchmark", "mvtec"],

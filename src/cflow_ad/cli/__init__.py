@@ -12,7 +12,18 @@ import sys
 import typer
 
 from cflow_ad._version import __version__
-from cflow_ad.cli import benchmark, calibrate, data, demo, evaluate, import_, info, predict, train
+from cflow_ad.cli import (
+    benchmark,
+    calibrate,
+    data,
+    demo,
+    evaluate,
+    export,
+    import_,
+    info,
+    predict,
+    train,
+)
 
 app = typer.Typer(
     name="cflow-ad",
@@ -28,6 +39,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
+app.command("export")(export.export)
 app.command("info")(info.info)
 app.add_typer(import_.app, name="import")
 app.add_typer(benchmark.app, name="benchmark")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError
+from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError, missing_library
 
 if TYPE_CHECKING:
     import rich.progress
@@ -41,6 +41,11 @@ def plain_errors() -> Iterator[None]:
             yield
         except CflowError as error:
             tell(f"error: {error}", "red")
+            raise typer.Exit(FAILED) from None
+        except ModuleNotFoundError as error:
+            if (missing := missing_library(error)) is None:
+                raise
+            tell(f"error: {missing}", "red")
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             tell("stopped", "yellow")
@@ -139,6 +144,7 @@ class Bars:
         "passes": ("Training", "images/s"),
         "calibrate": ("Calibrating", "images/s"),
         "evaluate": ("Evaluating", "images/s"),
+        "compare": ("Comparing", "images/s"),
         "predict": ("Predicting", "images/s"),
         "weave": ("Weaving", "images/s"),
         "download": ("Downloading", "MB/s"),

@@ -12,7 +12,10 @@ from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plai
 
 def evaluate(
     model: Annotated[
-        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
+        Path,
+        typer.Argument(
+            help="A model file, as trained or exported.", show_default=False, readable=UNCHECKED
+        ),
     ],
     data: Annotated[
         Path,
@@ -50,11 +53,11 @@ def evaluate(
     with plain_errors():
         from cflow_ad.cli.tables import print_evaluation
         from cflow_ad.data.layouts import open_dataset
-        from cflow_ad.detector import Detector
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
+        from cflow_ad.runtime.opening import open_detector
 
-        detector = Detector.load(model, weights=weights, device=device)
+        detector = open_detector(model, weights=weights, device=device)
         dataset = open_dataset(data)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")

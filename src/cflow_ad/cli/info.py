@@ -39,9 +39,9 @@ def info(
             else:
                 tables.print_settings(described)
         else:
-            from cflow_ad.model.file import read_metadata
+            from cflow_ad.runtime.opening import describe
 
-            metadata = read_metadata(Path(what))
+            metadata = describe(Path(what))
             if as_json:
                 typer.echo(json.dumps(metadata, indent=2))
             else:

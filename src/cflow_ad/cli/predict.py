@@ -23,7 +23,10 @@ def _finite(value: float | None) -> float | None:
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
+        Path,
+        typer.Argument(
+            help="A model file, as trained or exported.", show_default=False, readable=UNCHECKED
+        ),
     ],
     images: Annotated[
         list[str],
@@ -71,13 +74,13 @@ def predict(
     with plain_errors():
         from cflow_ad.cli.writing import Wanted, Writer
         from cflow_ad.data.images import find_images
-        from cflow_ad.detector import Detector
+        from cflow_ad.runtime.opening import open_detector
 
         paths = find_images(images, recursive=recursive)
         wanted = Wanted(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
-        detector = Detector.load(model, weights=weights, device=device)
+        detector = open_detector(model, weights=weights, device=device)
         unreadable: list[str] = []
         anomalous = 0
         predictions = detector.stream(

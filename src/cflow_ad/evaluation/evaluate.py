@@ -11,14 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from cflow_ad.data.images import ImageSource, read_mask
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
-from cflow_ad.detector import Detector
-from cflow_ad.errors import DataError, ImageError
+from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.evaluation.metrics import (
     Confusion,
     PixelMetrics,
@@ -29,6 +28,10 @@ from cflow_ad.evaluation.metrics import (
 )
 from cflow_ad.evaluation.reference import ReferenceResult, reference_result
 from cflow_ad.model.prediction import Prediction
+
+if TYPE_CHECKING:
+    from cflow_ad import runtime
+    from cflow_ad.detector import Detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ class _Pixels:
 
 
 def evaluate(
-    detector: Detector,
+    detector: Detector | runtime.Detector,
     dataset: Dataset,
     *,
     batch_size: int = 8,
@@ -196,7 +199,7 @@ def evaluate(
     """Score every test image of a data set and measure the result.
 
     Args:
-        detector: used as it is.
+        detector: used as it is; trained or exported.
         dataset: its `test` images; masks are optional.
         batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
@@ -205,7 +208,14 @@ def evaluate(
 
     Raises:
         DataError: there are no test images, or one or its mask cannot be used.
+        SettingsError: `reference` is asked of an exported model.
     """
+    if reference and not hasattr(detector, "log_likelihoods"):
+        raise SettingsError(
+            "the reference scores need the trained model (.safetensors): an exported one gives no "
+            "likelihoods"
+        )
+    trained = cast("Detector", detector)
     samples = {str(sample.path): sample for sample in dataset.require_test()}
     total = len(samples) * (2 if reference else 1)
     skipped: list[tuple[str, str]] = []
@@ -236,7 +246,7 @@ def evaluate(
     by_reference = None
     if reference:
         by_reference = reference_result(
-            detector,
+            trained,
             [record.sample for record in records],
             progress=lambda done: progress(len(samples) + done, total) if progress else None,
         )
@@ -252,7 +262,7 @@ def evaluate(
 
 
 def _summarise(
-    detector: Detector,
+    detector: Detector | runtime.Detector,
     dataset: Dataset,
     records: Sequence[ImageRecord],
     pixels: _Pixels,

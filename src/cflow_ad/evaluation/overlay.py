@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from cflow_ad.model.prediction import Prediction
 
@@ -131,6 +130,8 @@ def outline(image: NDArray[Any], mask: Mask, width: int | None = None) -> Pixels
 def _line(mask: Mask, width: int) -> NDArray[np.float32]:
     """Opacity in `[0, 1]` of a line around a mask, shape `(H, W)`, anti-aliased."""
     opacity = np.zeros(mask.shape, dtype=np.float32)
+    from scipy import ndimage  # which `predict` does without, unless it draws
+
     near = ndimage.maximum_filter(mask, 2 * width + 3)
     # Distances are dear on a large image, and needed only near what is outlined.
     for part in ndimage.find_objects(ndimage.label(near)[0]):

@@ -6,15 +6,19 @@ import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cflow_ad.data.images import read_image, read_mask
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
-from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
+
+if TYPE_CHECKING:
+    from cflow_ad import runtime
+    from cflow_ad.detector import Detector
 
 _MOST_IN_PICTURE = 8
 
@@ -37,7 +41,7 @@ def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = (
 
 def write_results(
     evaluation: Evaluation,
-    detector: Detector,
+    detector: Detector | runtime.Detector,
     folder: Path,
     *,
     picture: Sequence[Path] = (),
@@ -86,7 +90,9 @@ def _write_scores(evaluation: Evaluation, path: Path) -> None:
             writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
 
 
-def make_panel(sample: Sample, detector: Detector, threshold: float | None = None) -> Panel:
+def make_panel(
+    sample: Sample, detector: Detector | runtime.Detector, threshold: float | None = None
+) -> Panel:
     """One column of the picture.
 
     Args:

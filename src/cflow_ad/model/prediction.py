@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from cflow_ad.model.labelling import label_runs
 
 DIAGONALS_TOUCH = np.ones((3, 3), dtype=np.bool_)  # 8-connectivity, as in MVTec's own evaluation
 
@@ -72,17 +73,26 @@ class Prediction:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """The connected parts of the mask, highest peak first."""
-        labels, _ = ndimage.label(self.mask, structure=DIAGONALS_TOUCH)
-        found = []
-        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-            inside = labels[rows, columns] == number
-            y, x = np.nonzero(inside)
-            found.append(
-                Region(
-                    box=(columns.start, rows.start, columns.stop, rows.stop),
-                    area=len(y),
-                    peak=float(self.anomaly_map[rows, columns][inside].max()),
-                    centroid=(float(x.mean()) + columns.start, float(y.mean()) + rows.start),
-                )
+        runs = label_runs(self.mask)
+        n = runs.n_parts
+        length = runs.stop - runs.start
+        area = np.bincount(runs.part, length, n)
+        x = np.bincount(runs.part, length * (runs.start + runs.stop - 1) / 2, n) / area
+        y = np.bincount(runs.part, length * runs.row, n) / area
+        low, high = np.full((2, n), self.mask.size), np.zeros((2, n), np.intp)
+        for axis, (first, last) in enumerate(((runs.start, runs.stop), (runs.row, runs.row + 1))):
+            np.minimum.at(low[axis], runs.part, first)
+            np.maximum.at(high[axis], runs.part, last)
+        peak = np.zeros(n, np.float32)
+        rows, columns = np.nonzero(self.mask)
+        np.maximum.at(peak, np.repeat(runs.part, length), self.anomaly_map[rows, columns])
+        found = [
+            Region(
+                box=(int(low[0, i]), int(low[1, i]), int(high[0, i]), int(high[1, i])),
+                area=int(area[i]),
+                peak=float(peak[i]),
+                centroid=(float(x[i]), float(y[i])),
             )
+            for i in range(n)
+        ]
         return tuple(sorted(found, key=lambda region: (-region.peak, region.box)))

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from cflow_ad.data.sizing import Shape, cells_inside
 
 Floats = NDArray[np.float32]
 
-_LEAST = np.float32(1e-30)
+LEAST = np.float32(1e-30)
 """The least mean normality told apart from none: near the end of single precision."""
 
 
@@ -63,7 +62,7 @@ def anomaly_map(
     # All levels in one product: their columns side by side.
     total = np.concatenate(columns, axis=1) @ np.concatenate(back, axis=1).T
     # 0 - log, since -log(1) is -0.
-    result: Floats = 0 - np.log(np.clip(total / len(normalities), _LEAST, 1.0))
+    result: Floats = 0 - np.log(np.clip(total / len(normalities), LEAST, 1.0))
     return result
 
 
@@ -84,8 +83,26 @@ def _resampling(pixels: int, valid: int, cells: int, stride: int, smoothing: flo
     if inside > 1:
         matrix[index, left + 1] += share
     if smoothing > 0:
-        sigma = smoothing * pixels / valid
-        matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="nearest", truncate=3.0)
+        weights = gaussian_weights(smoothing * pixels / valid)
+        padded = np.pad(matrix, ((len(weights) // 2,) * 2, (0, 0)), mode="edge")
+        for column in range(cells):
+            matrix[:, column] = np.convolve(padded[:, column], weights, mode="valid")
     matrix = matrix.astype(np.float32)
     matrix.setflags(write=False)
     return matrix
+
+
+def gaussian_weights(sigma: float) -> NDArray[np.float64]:
+    """A Gaussian at whole numbers, cut off at three standard deviations.
+
+    Args:
+        sigma: its standard deviation; 0 gives a single weight.
+
+    Returns:
+        Shape `(2 * radius + 1,)`, summing to 1.
+    """
+    radius = int(3.0 * sigma + 0.5)
+    distance = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (distance / max(sigma, 1e-9)) ** 2)
+    normalised: NDArray[np.float64] = weights / weights.sum()
+    return normalised

@@ -1,0 +1,99 @@
+"""`cflow-ad export`: one graph for other runtimes, checked against the trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cflow_ad.cli.common import UNCHECKED, WEIGHTS_HELP, bars, plain_errors
+
+if TYPE_CHECKING:
+    from cflow_ad.export.export import ExportReport
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
+    ],
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="onnx, openvino or torch (torch.export).")
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write. [default: beside the model]"),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32, fp16 or bf16 (weights of half the size), or int8 (needs --data)."),
+    ] = "fp32",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="dynamic, or HEIGHTxWIDTH of the only canvas. "
+            "[default: dynamic for models of resize=fit]"
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Good images (or a data set with labelled test images) to calibrate and check on; "
+            "best those of training. [default: check on generated images]",
+            readable=UNCHECKED,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it though fp16, bf16 or int8 change too much.")
+    ] = False,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+) -> None:
+    """Write a model as one graph, from an image's pixels to anomaly map and score.
+
+    The file is run and compared with the trained model before it is kept: at fp32 it is refused if
+    any score differs by more than 1e-4.
+    """
+    with plain_errors():
+        from cflow_ad.data.layouts import open_dataset
+        from cflow_ad.detector import Detector
+        from cflow_ad.export.export import export_model
+        from cflow_ad.export.files import suffix_of
+
+        chosen: Any = format
+        path = output or model.with_suffix(suffix_of(chosen))
+        dataset = None if data is None else open_dataset(data)
+        detector = Detector.load(model, weights=weights, device="cpu")
+        with bars() as shown:
+            report = export_model(
+                detector,
+                path,
+                format=chosen,
+                precision=precision,  # type: ignore[arg-type]
+                size=size,
+                data=dataset,
+                force=force,
+                progress=lambda done, total: shown.show("compare", done, total),
+            )
+        _print(report, detector.threshold)
+
+
+def _print(report: ExportReport, threshold: float) -> None:
+    size = "any size" if report.size is None else "{}x{}".format(*report.size)
+    typer.echo(
+        f"{report.path}: {report.format}, {report.precision}, {size}, "
+        f"{report.n_bytes / 2**20:.1f} MiB"
+    )
+    change = report.change
+    images = "generated images" if change.generated else "images"
+    typer.echo(
+        f"compared on {change.n_images} {images}: scores change by {change.mean:.2g} on average "
+        f"over good ones, no score or pixel by more than {change.largest:.2g}; "
+        f"{change.flipped} judged differently"
+    )
+    for name, before, after in change.auroc:
+        typer.echo(f"{name} AUROC: {100 * before:.2f} trained, {100 * after:.2f} exported")
+    if report.calibration.threshold != threshold:
+        typer.echo(
+            f"threshold set anew: {threshold:.3f} trained, "
+            f"{report.calibration.threshold:.3f} exported"
+        )

@@ -1,0 +1,215 @@
+"""The network as one graph of plain tensor operations, from pixels to the anomaly map and score.
+
+It computes what `CflowNetwork` and `scoring.anomaly_map` compute, from the same parameters. What
+those derive at each call (position terms, folded matrices, the constant part of the
+log-determinant) is derived once here, so that an exported file holds numbers and not their making.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cflow_ad.data.sizing import Shape
+from cflow_ad.model.encoder import Encoder
+from cflow_ad.model.flow import ConditionalFlow, CouplingBlock, standard_normal_log_prob
+from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.positions import axis_encoding
+from cflow_ad.model.scoring import LEAST, gaussian_weights
+
+_LEAST = float(LEAST)
+
+
+class ExportGraph(nn.Module):
+    """The whole of a detector's network, for canvases up to a given size.
+
+    Args:
+        network: in evaluation mode.
+        box: height and width of the largest canvas, multiples of the largest stride.
+        smoothing: standard deviation of the Gaussian over the map, in pixels of the canvas.
+    """
+
+    weights: Tensor
+
+    def __init__(self, network: CflowNetwork, box: Shape, *, smoothing: float) -> None:
+        super().__init__()
+        self.encoder = _with_static_padding(network.encoder, box)
+        self.strides = network.encoder.spec.strides
+        self.levels = nn.ModuleList(
+            _ExportLevel(level, (box[0] // stride, box[1] // stride))
+            for level, stride in zip(
+                cast(list[Level], list(network.levels)), self.strides, strict=True
+            )
+        )
+        self.register_buffer("weights", torch.from_numpy(gaussian_weights(smoothing)).float())
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Score a batch.
+
+        Args:
+            image: shape `(B, H, W, 3)`, float32, RGB in 0..255; `H` and `W` multiples of the
+                largest stride, at most the box's.
+
+        Returns:
+            The anomaly map, shape `(B, H, W)`; its highest value, shape `(B,)`; and for each level
+            the normality, shape `(B, H / stride, W / stride)`.
+        """
+        pyramid = self.encoder(image)
+        normalities = [level(z) for level, z in zip(self.levels, pyramid, strict=True)]
+        enlarged = [
+            F.interpolate(
+                grid[:, None], scale_factor=float(stride), mode="bilinear", align_corners=False
+            )
+            for grid, stride in zip(normalities, self.strides, strict=True)
+        ]
+        mean = self._smooth(torch.stack(enlarged).mean(0))[:, 0]
+        # Twice, since with both bounds at once the exporter stumbles.
+        anomaly_map = 0 - mean.clamp(min=_LEAST).clamp(max=1.0).log()
+        return anomaly_map, anomaly_map.amax((1, 2)), *normalities
+
+    def _smooth(self, values: Tensor) -> Tensor:
+        """Gaussian along either axis of `(B, 1, H, W)`; beyond the edge the values stay."""
+        radius = len(self.weights) // 2
+        if radius == 0:
+            return values
+        padded = F.pad(values, (radius,) * 4, mode="replicate")
+        across = F.conv2d(padded, self.weights[None, None, None, :])
+        return F.conv2d(across, self.weights[None, None, :, None])
+
+
+class _ExportLevel(nn.Module):
+    """`Level`, with all that does not depend on the image worked out for a grid of cells."""
+
+    mean: Tensor
+    matrix: Tensor
+    log_det: Tensor
+    reference: Tensor
+    spread: Tensor
+
+    def __init__(self, level: Level, cells: Shape) -> None:
+        super().__init__()
+        self.channels = level.flow.channels
+        couplings = cast(list[CouplingBlock], list(level.flow.blocks))
+        codes = _position_codes(level.flow, cells)
+        self.blocks = nn.ModuleList(_ExportBlock(block, *codes) for block in couplings)
+        log_det = sum(float(_global_scale(block).log().sum()) for block in couplings)
+        self.register_buffer("mean", level.input_layer.mean.clone())
+        self.register_buffer("matrix", level.input_layer.matrix.clone())
+        self.register_buffer("log_det", torch.tensor(float(log_det)))
+        self.register_buffer("reference", level.reference.clone())
+        self.register_buffer("spread", level.spread.clone())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normality of vectors `(B, h, w, C)`, shape `(B, h, w)`."""
+        x = z - self.mean
+        x = x * self.matrix if self.matrix.ndim == 1 else F.linear(x, self.matrix)
+        log_det = self.log_det
+        for block in self.blocks:
+            x, log_scale = block(x)
+            log_det = log_det + log_scale
+        value = (standard_normal_log_prob(x) + log_det) / self.channels
+        return ((value - self.reference) / self.spread).exp().clamp(max=1.0)
+
+
+class _ExportBlock(nn.Module):
+    """`CouplingBlock` at known positions, its scales and offsets folded into its matrices."""
+
+    of_column: Tensor
+    of_row: Tensor
+    first: Tensor
+    second: Tensor
+    second_bias: Tensor
+    mixing: Tensor
+    mixing_bias: Tensor
+
+    def __init__(self, block: CouplingBlock, column_code: Tensor, row_code: Tensor) -> None:
+        super().__init__()
+        self.n1, self.n2, self.clamp = block.n1, block.n2, block.clamp
+        of_column, of_row = block.position_term(column_code, row_code)
+        scale = _global_scale(block)
+        permutation = block.permutation
+        if not permutation.is_floating_point():
+            permutation = torch.eye(len(permutation))[permutation]
+        self.register_buffer("of_column", of_column[None, :].clone())
+        self.register_buffer("of_row", of_row[:, None].clone())
+        self.register_buffer("first", block.first.weight[:, : block.n1].clone())
+        self.register_buffer("second", 0.1 * block.second.weight)
+        self.register_buffer("second_bias", 0.1 * block.second.bias)
+        self.register_buffer("mixing", permutation * scale)
+        self.register_buffer("mixing_bias", permutation @ block.offset)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `CouplingBlock.forward`, for a whole map `(B, h, w, C)`, but for a constant."""
+        height, width = x.shape[1], x.shape[2]
+        x1, x2 = x[..., : self.n1], x[..., self.n1 :]
+        position = self.of_column[:, :width] + self.of_row[:height]
+        hidden = F.relu(F.linear(x1, self.first) + position)
+        a = F.linear(hidden, self.second, self.second_bias)
+        log_scale = self.clamp * torch.tanh(a[..., : self.n2])
+        changed = x2 * log_scale.exp() + a[..., self.n2 :]
+        y = F.linear(torch.cat((x1, changed), dim=-1), self.mixing, self.mixing_bias)
+        return y, log_scale.sum(-1)
+
+
+def _global_scale(block: CouplingBlock) -> Tensor:
+    return 0.1 * F.softplus(block.gamma, beta=0.5)
+
+
+def _position_codes(flow: ConditionalFlow, cells: Shape) -> tuple[Tensor, Tensor]:
+    half = flow.position_channels // 2
+    return axis_encoding(cells[1], half), axis_encoding(cells[0], half)
+
+
+def _with_static_padding(encoder: Encoder, box: Shape) -> Encoder:
+    """The encoder, with the padding that TensorFlow's `same` works out at each call written down.
+
+    It is the same for every canvas, since the largest stride divides all of them.
+    """
+    network = copy.deepcopy(encoder.network)
+    found: dict[str, tuple[int, int, int, int]] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: Conv2dSame, inputs: tuple[Tensor]) -> None:
+            of_rows, of_columns = (
+                _same_padding(int(inputs[0].shape[2 + axis]), module, axis) for axis in (0, 1)
+            )
+            found[name] = (*of_columns, *of_rows)
+
+        return hook
+
+    same = {name: m for name, m in network.named_modules() if isinstance(m, Conv2dSame)}
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in same.items()]
+    with torch.no_grad():
+        network(torch.zeros(1, 3, *box))
+    for hook in hooks:
+        hook.remove()
+    for name, padding in found.items():
+        module = same[name]
+        convolution = nn.Conv2d(
+            module.in_channels,
+            module.out_channels,
+            cast(tuple[int, int], module.kernel_size),
+            cast(tuple[int, int], module.stride),
+            dilation=cast(tuple[int, int], module.dilation),
+            groups=module.groups,
+            bias=module.bias is not None,
+        )
+        convolution.weight, convolution.bias = module.weight, module.bias
+        network.set_submodule(name, nn.Sequential(nn.ZeroPad2d(padding), convolution))
+    return Encoder(network, encoder.spec)
+
+
+def _same_padding(side: int, module: nn.Conv2d, axis: int) -> tuple[int, int]:
+    """Before and after, so that the output has `side / stride` cells, rounded up."""
+    stride, kernel = module.stride[axis], module.kernel_size[axis]
+    cells = -(-side // stride)
+    reach = (cells - 1) * stride + module.dilation[axis] * (kernel - 1) + 1
+    total = max(reach - side, 0)
+    return total // 2, total - total // 2

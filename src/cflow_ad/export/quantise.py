@@ -1,0 +1,161 @@
+"""int8 after training: what is quantised, what is not, and with which library.
+
+The whitening magnifies rounding, and most of all that of the first layers, which all levels see.
+They, the whitening itself, the sums of the encoder's residual branches and all that comes after the
+flows stay in floating point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cflow_ad.errors import ExportError
+from cflow_ad.export.files import Format, read_openvino
+from cflow_ad.runtime.backends import INPUT
+
+if TYPE_CHECKING:
+    import onnx
+
+Canvases = Iterable[NDArray[np.float32]]
+
+
+def quantise(model: onnx.ModelProto, format: Format, canvases: Canvases) -> Any:
+    """Quantise a graph.
+
+    Args:
+        model: the graph in fp32.
+        format: `onnx`, by onnxruntime, or `openvino`, by NNCF.
+        canvases: of good images, each `(1, H, W, 3)`, from which ranges are taken.
+
+    Returns:
+        An ONNX model, or an `openvino.Model`.
+
+    Raises:
+        ExportError: the library cannot quantise the graph.
+    """
+    by_library = _by_nncf if format == "openvino" else _by_onnxruntime
+    try:
+        with _quiet():
+            return by_library(model, canvases)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"the graph cannot be quantised ({first[:200]})") from error
+
+
+def _by_nncf(model: Any, canvases: Canvases) -> Any:
+    import nncf
+
+    images = list(canvases)
+    kept = {node.name for node in model.graph.node} - _quantised(model)
+    return nncf.quantize(
+        read_openvino(model),
+        nncf.Dataset(images, lambda pixels: {INPUT: pixels}),
+        subset_size=len(images),
+        # Translation splits a convolution from its bias, and gives the parts longer names.
+        ignored_scope=nncf.IgnoredScope(
+            patterns=[f"{re.escape(name)}(/.*)?" for name in sorted(kept)],
+            types=["Add"],
+            validate=False,
+        ),
+    )
+
+
+def _by_onnxruntime(model: Any, canvases: Canvases) -> Any:
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(canvases)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            pixels = next(self._left, None)
+            return None if pixels is None else {INPUT: pixels}
+
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(onnx.shape_inference.infer_shapes(model), before)
+        quantize_static(
+            before,
+            after,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=sorted(_quantised(model)),
+        )
+        return onnx.load(after)
+
+
+def _quantised(model: Any) -> set[str]:
+    """Names of the nodes to quantise: the products inside the couplings, and the encoder's
+    convolutions, with their activations, that come after the first level.
+    """
+    maker = {name: node for node in model.graph.node for name in node.output}
+    kept = _ancestors(maker, model.graph.output[2].name)
+    chosen = set()
+    convolved: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            before = maker.get(node.input[0])
+            if before is not None and before.op_type != "Sub":  # not the whitening
+                chosen.add(node.name)
+        elif node.name in kept:
+            continue
+        elif node.op_type == "Conv" and any(name.startswith("encoder.") for name in node.input):
+            chosen.add(node.name)
+            convolved.update(node.output)
+        elif node.op_type in ("Clip", "Relu") and node.input[0] in convolved:
+            chosen.add(node.name)
+    return chosen
+
+
+def _ancestors(maker: Mapping[str, Any], output: str) -> set[str]:
+    """Names of the nodes that an output depends on."""
+    found: set[str] = set()
+    pending = [output]
+    while pending:
+        node = maker.get(pending.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            pending += node.input
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' progress, warnings and logging off the screen."""
+    loggers = [logging.getLogger(name) for name in (None, "nncf")]
+    levels = [logger.level for logger in loggers]
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,219 @@
+"""One way to run an exported graph, whatever library runs it.
+
+Each library is imported when a file needs it, so that none of the others has to be installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cflow_ad.errors import CflowError, ModelFileError, SettingsError, missing_library
+
+Floats = NDArray[np.float32]
+
+KEY = "cflow_ad"
+"""Under which an exported file keeps its metadata."""
+
+INPUT = "image"
+"""The graph's input: shape `(B, H, W, 3)`, float32, RGB in 0..255."""
+
+
+SUFFIXES = (".onnx", ".xml", ".pt2")
+"""How the names of exported files end."""
+
+
+def output_names(strides: Sequence[int]) -> list[str]:
+    """The graph's outputs: the map, the score, and each level's normality."""
+    return ["anomaly_map", "score", *(f"normality_{stride}" for stride in strides)]
+
+
+class Backend(Protocol):
+    """A graph that is ready to run; any number of threads may call it."""
+
+    metadata: str
+    """As text, JSON."""
+    on_cpu: bool
+
+    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
+        """The named outputs for a batch of canvases `(B, H, W, 3)`."""
+
+
+def open_backend(path: Path, *, device: str | None, threads: int | None) -> Backend:
+    """Load an exported file into the library that runs its kind.
+
+    Args:
+        path: `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch).
+        device: as the library names it; unset, the CPU.
+        threads: that one image may use; unset, the library's choice.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or of another kind.
+        DependencyError: the library is not installed.
+        SettingsError: the library has no such device.
+    """
+    kinds: dict[str, Any] = {".onnx": _OnnxRuntime, ".xml": _OpenVino, ".pt2": _Torch}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise ModelFileError(
+            f"{path}: not an exported model by its name; give a file that ends in "
+            ".onnx, .xml or .pt2, or make one with `cflow-ad export`"
+        )
+    if path.is_dir():
+        raise ModelFileError(f"{path}: this is a folder; name a file in it")
+    if not path.exists():
+        raise ModelFileError(f"{path}: there is no such model file; export one, or check the path")
+    if not os.access(path, os.R_OK):
+        raise ModelFileError(f"{path}: no permission to read it; change who may")
+    try:
+        backend: Backend = kind(path, device, threads)
+    except ModuleNotFoundError as error:
+        raise missing_library(error) or error from error
+    return backend
+
+
+@contextlib.contextmanager
+def _told_plainly(path: Path) -> Iterator[None]:
+    """Whatever a library raises for a file that it cannot use, in one line."""
+    try:
+        yield
+    except (CflowError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelFileError(
+            f"{path}: damaged, or not a model that can be run here ({first[:200]}); copy it again "
+            "from where it was made, or export it again"
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """An exported file's metadata.
+
+    Raises:
+        ModelFileError: as for `open_backend`.
+    """
+    return open_backend(path, device=None, threads=1).metadata
+
+
+def _check_outputs(path: Path, names: Sequence[str]) -> None:
+    """See that the graph is of the shape that its metadata will be read for."""
+    missing = [name for name in ("anomaly_map", "score") if name not in names]
+    if missing or not any(name.startswith("normality_") for name in names):
+        raise ModelFileError(
+            f"{path}: damaged: the graph's outputs are {', '.join(names)}, not those of a cflow-ad "
+            "model; export it again"
+        )
+
+
+def _foreign(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: not an exported cflow-ad model, or its metadata was lost; make one with "
+        "`cflow-ad export`"
+    )
+
+
+class _OnnxRuntime:
+    def __init__(self, path: Path, device: str | None, threads: int | None) -> None:
+        import onnxruntime
+
+        self.on_cpu = device in (None, "cpu")
+        provider = "CPUExecutionProvider"
+        if not self.on_cpu:
+            provider = f"{str(device).split(':')[0].upper()}ExecutionProvider"
+            there = onnxruntime.get_available_providers()
+            if provider not in there:
+                raise SettingsError(
+                    f"device {device!r} is not to be had here: this onnxruntime has "
+                    + ", ".join(there)
+                )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # it is told of what is wrong by exceptions alone
+        # Threads that spin while they wait make everything slower on a busy machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        with _told_plainly(path):
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=[provider]
+            )
+            found = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+            names = [value.name for value in self._session.get_outputs()]
+        if found is None:
+            raise _foreign(path)
+        _check_outputs(path, names)
+        self.metadata: str = found
+
+    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
+        outputs: list[Floats] = self._session.run(list(names), {INPUT: pixels})
+        return outputs
+
+
+class _OpenVino:
+    def __init__(self, path: Path, device: str | None, threads: int | None) -> None:
+        import openvino
+
+        core = openvino.Core()
+        with _told_plainly(path):
+            model = core.read_model(path)
+            if not model.has_rt_info([KEY]):
+                raise _foreign(path)
+            self.metadata: str = model.get_rt_info([KEY]).astype(str)
+            _check_outputs(path, [name for value in model.outputs for name in value.names])
+            about = json.loads(self.metadata)
+            hints: dict[str, Any] = {
+                "PERFORMANCE_HINT": "LATENCY",
+                # Unset, a processor that can would compute in bfloat16, whatever was exported.
+                "INFERENCE_PRECISION_HINT": about["export"]["computed_in"],
+            }
+            if threads is not None:
+                hints["INFERENCE_NUM_THREADS"] = threads
+            wanted = "CPU" if device is None else device.upper()
+            self.on_cpu = wanted == "CPU"
+            if wanted.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
+                raise SettingsError(
+                    f"device {device!r} is not to be had here: this OpenVINO has "
+                    + ", ".join(core.available_devices)
+                )
+            self._compiled = core.compile_model(model, wanted, hints)
+        self._of_thread = threading.local()
+
+    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
+        request = getattr(self._of_thread, "request", None)
+        if request is None:
+            request = self._of_thread.request = self._compiled.create_infer_request()
+        request.infer({INPUT: pixels})
+        return [np.array(request.get_tensor(name).data) for name in names]
+
+
+class _Torch:
+    def __init__(self, path: Path, device: str | None, threads: int | None) -> None:
+        import torch
+
+        self.on_cpu = device in (None, "cpu")
+        extra = {f"{KEY}.json": ""}
+        with _told_plainly(path):
+            program = torch.export.load(path, extra_files=extra)
+            if not extra[f"{KEY}.json"]:
+                raise _foreign(path)
+            self.metadata: str = extra[f"{KEY}.json"]
+            self._names = output_names(json.loads(self.metadata)["settings"]["strides"])
+            self._module = program.module().to(device or "cpu")
+        self._device = device or "cpu"
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._module(torch.from_numpy(pixels).to(self._device))
+        return [outputs[self._names.index(name)].cpu().numpy() for name in names]

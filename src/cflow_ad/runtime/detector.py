@@ -1,0 +1,206 @@
+"""The detector of an exported model: what it says of an image is what the trained one says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cflow_ad._version import __version__
+from cflow_ad.data.images import ImageSource
+from cflow_ad.data.loading import Batch, OnError, load_batches
+from cflow_ad.data.sizing import Shape
+from cflow_ad.errors import ImageError, ModelFileError, SettingsError
+from cflow_ad.model.prediction import Prediction
+from cflow_ad.model.scoring import anomaly_map
+from cflow_ad.runtime.backends import Backend, open_backend
+from cflow_ad.settings import Settings
+from cflow_ad.training.calibration import Calibration
+
+SCHEMA = 1
+"""Raised by one whenever older versions of this package can no longer read what is exported."""
+
+
+class Detector:
+    """An exported model, ready to predict; made by `load`. Any number of threads may use it.
+
+    Args:
+        backend: runs the graph.
+        settings: of the model; of them only the input's size and the scoring are used.
+        calibration: the threshold and what it promises.
+        about: everything the file says of itself.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        settings: Settings,
+        calibration: Calibration,
+        about: dict[str, Any],
+    ) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.calibration = calibration
+        self._about = about
+        size = about["export"]["size"]
+        self._size: Shape | None = None if size == "dynamic" else (int(size[0]), int(size[1]))
+        self._outputs = [f"normality_{stride}" for stride in settings.strides]
+
+    @property
+    def threshold(self) -> float:
+        """A pixel, and an image, is anomalous where its score lies above this."""
+        return self.calibration.threshold
+
+    def predict(self, source: ImageSource) -> Prediction:
+        """Score one image.
+
+        Args:
+            source: a path, a Pillow image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, uint8,
+                uint16, or float32 in 0..255.
+
+        Raises:
+            ImageError: the image cannot be used, or does not fit the size that was exported.
+        """
+        return next(self.stream([source]))
+
+    def stream(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        batch_size: int = 8,
+        on_error: OnError | None = None,
+    ) -> Iterator[Prediction]:
+        """Score many images, decoding ahead; the results come in the images' order.
+
+        Args:
+            sources: as for `predict`.
+            batch_size: the most images the graph is given at once on a GPU. A CPU takes one at a
+                time, which is as fast, and makes a score bit for bit that of the image alone.
+            on_error: called with an image that cannot be used, which is then left out; unset, the
+                error is raised.
+
+        Raises:
+            ImageError: an image cannot be used and `on_error` is unset.
+        """
+        if self.backend.on_cpu:
+            batch_size = min(batch_size, 1)
+        batches = load_batches(
+            sources, self.settings.sizing, batch_size=batch_size, on_error=on_error
+        )
+        for batch in batches:
+            try:
+                self._check(batch)
+            except ImageError as error:
+                if on_error is None:
+                    raise
+                for source in batch.sources:
+                    on_error(source, error)
+            else:
+                yield from self._predictions(batch)
+
+    def info(self) -> dict[str, Any]:
+        """Everything the file says of itself, as plain values."""
+        return {**self._about, "version": __version__}
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+    ) -> Detector:
+        """Read an exported file.
+
+        Args:
+            path: `.onnx`, which onnxruntime runs; `.xml`, with its `.bin` beside it, which
+                OpenVINO runs; or `.pt2`, which torch runs. A `.pt2` is a program: load none that
+                you would not run.
+            device: as the library names it, such as `cuda` or `gpu`; unset, the CPU.
+            threads: that one image may use; unset, the library's choice.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, foreign or newer.
+            DependencyError: the library that runs it is not installed.
+            SettingsError: the library has no such device.
+        """
+        path = Path(path)
+        if threads is not None and threads < 1:
+            raise SettingsError(f"threads is {threads}: it must be at least 1")
+        return cls.on(open_backend(path, device=device, threads=threads), str(path))
+
+    @classmethod
+    def on(cls, backend: Backend, name: str) -> Detector:
+        """The detector of a graph that is loaded already.
+
+        Args:
+            backend: runs the graph.
+            name: what errors call it.
+
+        Raises:
+            ModelFileError: its metadata is damaged or newer.
+        """
+        about = parse_metadata(backend.metadata, name)
+        try:
+            calibration = {k: v for k, v in about["calibration"].items() if k != "note"}
+            return cls(
+                backend,
+                settings=Settings.from_dict(about["settings"]),
+                calibration=Calibration(**calibration),
+                about=about,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(
+                f"{name}: damaged: its metadata does not fit together ({error}); export it again"
+            ) from error
+
+    def _check(self, batch: Batch) -> None:
+        shape = batch.canvases[0].pixels.shape[:2]
+        if self._size is None or shape == self._size:
+            return
+        source = batch.sources[0]
+        name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the image"
+        raise ImageError(
+            f"{name}: it comes to {shape[0]} x {shape[1]} pixels (height x width), and the model "
+            f"was exported for {self._size[0]} x {self._size[1]} alone; export it with "
+            "--size dynamic"
+        )
+
+    def _predictions(self, batch: Batch) -> Iterator[Prediction]:
+        levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
+        for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
+            values = anomaly_map(
+                [level[number] for level in levels],
+                self.settings.strides,
+                valid=canvas.valid,
+                original=canvas.original,
+                smoothing=self.settings.smoothing,
+            )
+            name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+            yield Prediction(anomaly_map=values, threshold=self.threshold, source=name)
+
+
+def parse_metadata(text: str, name: str) -> dict[str, Any]:
+    """Read what an exported file says of itself.
+
+    Raises:
+        ModelFileError: it is damaged, or of a newer version.
+    """
+    try:
+        about: dict[str, Any] = json.loads(text)
+        schema = about["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"{name}: damaged: its metadata cannot be read; export it again"
+        ) from error
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ModelFileError(
+            f"{name}: exported by a newer cflow-ad (schema {schema}; this version reads {SCHEMA}); "
+            "upgrade with `pip install -U cflow-ad`"
+        )
+    return about

@@ -1,0 +1,54 @@
+"""A detector from any model file: as trained, or exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cflow_ad.errors import SettingsError
+from cflow_ad.runtime.backends import SUFFIXES, read_text
+from cflow_ad.runtime.detector import Detector, parse_metadata
+
+if TYPE_CHECKING:
+    from cflow_ad import detector
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file is an exported model, by its name."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def open_detector(
+    path: Path, *, weights: str | None = None, device: str | None = None
+) -> Detector | detector.Detector:
+    """Load a model file of whatever format.
+
+    Args:
+        path: the file.
+        weights: a file with the backbone's weights, for a trained model that lacks them.
+        device: where to run.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign or newer.
+        SettingsError: weights are given for an exported model, or there is no such device.
+    """
+    if is_exported(path):
+        if weights is not None:
+            raise SettingsError(f"{path}: an exported model has its weights inside; leave them out")
+        return Detector.load(path, device=device)
+    from cflow_ad.detector import Detector as Trained
+
+    return Trained.load(path, weights=weights, device=device)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a model file says of itself, as plain values.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign or newer.
+    """
+    if is_exported(path):
+        return parse_metadata(read_text(path), str(path))
+    from cflow_ad.model.file import read_metadata
+
+    return read_metadata(path)
