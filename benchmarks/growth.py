@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="two minutes at the most")
     options = parser.parse_args()
-    side, strides, budget = 128, "8,16,32", BUDGET
+    side, strides, budget = 64, "8,16,32", BUDGET
     if options.quick:
         options.images, options.pixels = [20, 40], [64, 96]
         side, strides, budget = 64, "8,16", BUDGET / 100

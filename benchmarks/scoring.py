@@ -128,9 +128,27 @@ def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, 
             "FrEIA loop": lambda pixels=pixels: loop.score(pixels),
         }
         if options.compile:
-            compiled = torch.compile(folded.network)
-            x = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
-            candidates["encoder, compiled"] = lambda compiled=compiled, x=x: _plain(compiled, x)
+            shape = (size, size)
+            compiled, fast_compiled = Scorer(network), Scorer(network, precision="bf16")
+            for one in (compiled, fast_compiled):
+                one.compile(shape)
+                if batch > 1:
+                    one(pixels)
+            candidates |= {
+                "encoder, compiled": lambda pixels=pixels, one=compiled: one.encoder(pixels),
+                "encoder, bf16, compiled": lambda pixels=pixels, o=fast_compiled: o.encoder(pixels),
+                "cflow-ad, compiled": lambda pixels=pixels, one=compiled: one(pixels),
+                "cflow-ad, bf16, compiled": lambda pixels=pixels, one=fast_compiled: one(pixels),
+            }
+            if batch > 1:
+                candidates |= {
+                    "encoder, compiled, stream": lambda batch=batch, one=compiled: stream(
+                        one.encoder, batch
+                    ),
+                    "cflow-ad, compiled, stream": lambda batch=batch, one=compiled: stream(
+                        one, batch
+                    ),
+                }
         if batch > 1:
             candidates["encoder, stream"] = lambda batch=batch: stream(folded, batch)
             candidates["cflow-ad, stream"] = lambda batch=batch: stream(scorer, batch)

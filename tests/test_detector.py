@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import time
 
 import numpy as np
@@ -280,3 +281,30 @@ def test_a_detector_is_done_in_its_time(images, toy_settings):
     assert time.monotonic() - began < 20
     assert detector.training["ended_by"] == ["time", "time"]
     assert all(steps < 10**6 for steps in detector.training["steps"])
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_scores_are_the_same(toy_detector, images, tmp_path):
+    toy_detector.save(tmp_path / "m.safetensors", bundle=True)
+    detector = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    threads = torch.get_num_threads()
+    plain = [detector.predict(image).score for image in images]
+    compiled = [detector.optimize(compiled=True).predict(image).score for image in images[:1]]
+    compiled += [prediction.score for prediction in detector.stream(images[1:])]
+    assert compiled == pytest.approx(plain, abs=1e-4)
+    assert torch.get_num_threads() == threads
+
+
+def test_without_a_compiler_compiling_says_so(toy_detector, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    detector = Detector(
+        toy_detector.network,
+        settings=toy_detector.settings,
+        calibration=toy_detector.calibration,
+        training={},
+    )
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(SettingsError, match=r"does not work here \(no C\+\+ compiler\); leave"):
+        detector.optimize(compiled=True)

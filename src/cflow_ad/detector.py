@@ -19,7 +19,7 @@ from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, as_image
 from cflow_ad.data.loading import OnError
 from cflow_ad.data.sizing import cells_inside
-from cflow_ad.errors import CalibrationError, ModelFileError
+from cflow_ad.errors import CalibrationError, ModelFileError, SettingsError
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
 from cflow_ad.model.file import provenance, read_model, write_model
@@ -70,11 +70,10 @@ class Detector:
         self._calibration = calibration
         self._name = name
         self._bundled = bundled
-        self._precision: Precision = "fp32"
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(self.network, precision=self._precision)
+        return Scorer(self.network)
 
     @property
     def is_calibrated(self) -> bool:
@@ -147,19 +146,34 @@ class Detector:
             for source, values in maps
         )
 
-    def optimize(self, *, precision: Precision = "fp32") -> Detector:
+    def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """Choose how scores are computed from here on.
 
         Args:
             precision: `fp32`, the scores of training; or `bf16`, faster on processors with such
-                instructions (AVX-512 BF16, AMX, GPUs), whose scores differ by about a hundredth of
-                those.
+                instructions (AVX-512 BF16, AMX, GPUs), whose scores differ by up to a tenth.
+            compiled: make code for this machine with `torch.compile`, which needs a C++ compiler,
+                and about a minute here for the model's own input size and later for any other.
+                It pays for long runs.
 
         Returns:
             This detector.
+
+        Raises:
+            SettingsError: there is no working compiler.
         """
-        self._precision = precision
-        self.__dict__.pop("_scorer", None)
+        scorer = Scorer(self.network, precision=precision)
+        if compiled:
+            sizing = self.settings.sizing
+            try:
+                scorer.compile(sizing.canvas_shape((sizing.height, sizing.width)))
+            except Exception as error:  # the compilers' errors have no type in common
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise SettingsError(
+                    f"compiled: torch.compile does not work here ({reason}); leave it out, or "
+                    "install a C++ compiler"
+                ) from error
+        self.__dict__["_scorer"] = scorer
         return self
 
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:

@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         """Stay in evaluation mode: batch statistics would make a score depend on its batch."""
         return super().train(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Encode images.
 

@@ -52,7 +52,7 @@ def run_over(
 
     def work(source: ImageSource) -> Result:
         canvas = sizing.prepare(as_image(source))
-        with torch.inference_mode():
+        with torch.no_grad():
             levels = network(torch.from_numpy(canvas.pixels)[None])
         return finish(canvas, [level[0] for level in levels])
 
@@ -78,7 +78,7 @@ def _in_batches(
 ) -> Iterator[tuple[ImageSource, Result]]:
     for batch in load_batches(sources, sizing, batch_size=batch_size, on_error=on_error):
         pixels = torch.from_numpy(batch.pixels)
-        with torch.inference_mode():
+        with torch.no_grad():
             if device.type == "cuda":
                 pixels = pixels.pin_memory()
             levels = [level.cpu() for level in network(pixels.to(device, non_blocking=True))]

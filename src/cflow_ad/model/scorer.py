@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cflow_ad.model.flow import CouplingBlock
 from cflow_ad.model.folding import fold_encoder
@@ -39,12 +39,30 @@ class Scorer:
     """
 
     def __init__(self, network: CflowNetwork, *, precision: Precision = "fp32") -> None:
-        self.precision = precision
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.encoder = fold_encoder(network.encoder, dtype)
         self._levels = [FoldedLevel(cast(Level, level), dtype) for level in network.levels]
 
-    @torch.inference_mode()
+    def compile(self, shape: tuple[int, int], *, batch_size: int = 1) -> None:
+        """Let `torch.compile` make code for the encoder, which takes about a minute.
+
+        Args:
+            shape: height and width of the input; another size is compiled when it first comes.
+            batch_size: of the input.
+        """
+        self.encoder.network = compile_network(self.encoder.network)
+        device = self.encoder.mean.device
+        pixels = torch.zeros(batch_size, *shape, 3, dtype=torch.uint8, device=device)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if device.type == "cpu" else threads)  # as in `run_over`
+        try:
+            # Weights become constants of the code, laid out for it.
+            with torch._inductor.config.patch(freezing=True):
+                self(pixels)
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.no_grad()
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Normality of every position of every level.
 
@@ -56,6 +74,13 @@ class Scorer:
         """
         pyramid = self.encoder(pixels)
         return [level(z) for level, z in zip(self._levels, pyramid, strict=True)]
+
+
+def compile_network(network: nn.Module) -> nn.Module:
+    """The same network, to be compiled for each input size when that first comes."""
+    import torch._inductor.config  # slow, and hardly ever wanted
+
+    return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 @dataclass(frozen=True, slots=True)
