@@ -156,10 +156,11 @@ def test_a_runtime_that_is_missing_is_said(toy_detector, tmp_path, monkeypatch):
         RuntimeDetector.load(tmp_path / "m.onnx")
 
 
-def test_the_first_levels_layers_and_the_whitening_stay_in_floating_point(images, toy_settings):
+@pytest.mark.parametrize("size", [None, (64, 64)])
+def test_all_but_the_first_levels_layers_and_the_whitening_is_quantised(images, toy_settings, size):
     detector = fit(images[:6], toy_settings)
     graph = ExportGraph(detector.network, (64, 64), smoothing=4.0)
-    model = to_onnx(trace(graph, (64, 64), (64, 64), 32), (8, 16))
+    model = to_onnx(trace(graph, (64, 64), size, 32), (8, 16))
     chosen = _quantised(model)
     weights = {
         name
