@@ -6,6 +6,7 @@ import dataclasses
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -156,7 +157,7 @@ def test_a_runtime_that_is_missing_is_said(toy_detector, tmp_path, monkeypatch):
         RuntimeDetector.load(tmp_path / "m.onnx")
 
 
-def test_the_first_levels_layers_and_the_whitening_stay_in_floating_point(images, toy_settings):
+def test_all_but_the_first_levels_layers_and_the_whitening_is_quantised(images, toy_settings):
     detector = fit(images[:6], toy_settings)
     graph = ExportGraph(detector.network, (64, 64), smoothing=4.0)
     model = to_onnx(trace(graph, (64, 64), (64, 64), 32), (8, 16))
@@ -173,3 +174,19 @@ def test_the_first_levels_layers_and_the_whitening_stay_in_floating_point(images
     assert not first_blocks
     whitening = next(n.name for n in model.graph.node if n.op_type == "MatMul")
     assert whitening not in chosen
+
+
+def test_a_layer_whose_shape_alone_matters_to_the_first_level_is_quantised():
+    """A dynamic size may be read off the deepest layer, of which all would then be ancestors."""
+    nodes = [
+        onnx.helper.make_node("Conv", ["image", "encoder.a"], ["shallow"], name="first"),
+        onnx.helper.make_node("Conv", ["shallow", "encoder.b"], ["deep"], name="second"),
+        onnx.helper.make_node("Shape", ["deep"], ["shape"], name="shape"),
+        onnx.helper.make_node("Expand", ["shallow", "shape"], ["normality_8"], name="level"),
+    ]
+    outputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in ("anomaly_map", "score", "normality_8")
+    ]
+    graph = onnx.helper.make_graph(nodes, "graph", [], outputs)
+    assert _quantised(onnx.helper.make_model(graph)) == {"second"}

@@ -130,12 +130,12 @@ def _quantised(model: Any) -> set[str]:
 
 
 def _ancestors(maker: Mapping[str, Any], output: str) -> set[str]:
-    """Names of the nodes that an output depends on."""
+    """Names of the nodes whose values an output depends on; shapes are no values."""
     found: set[str] = set()
     pending = [output]
     while pending:
         node = maker.get(pending.pop())
-        if node is not None and node.name not in found:
+        if node is not None and node.op_type != "Shape" and node.name not in found:
             found.add(node.name)
             pending += node.input
     return found

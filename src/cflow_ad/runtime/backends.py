@@ -183,6 +183,9 @@ class _OpenVino:
                     f"device {device!r} is not to be had here: this OpenVINO has "
                     + ", ".join(core.available_devices)
                 )
+            if self.on_cpu:
+                # A thread that is bound to a core waits for whatever else runs there.
+                hints["ENABLE_CPU_PINNING"] = False
             self._compiled = core.compile_model(model, wanted, hints)
         self._of_thread = threading.local()
 
