@@ -99,7 +99,7 @@ class _ExportLevel(nn.Module):
         couplings = cast(list[CouplingBlock], list(level.flow.blocks))
         codes = _position_codes(level.flow, cells)
         self.blocks = nn.ModuleList(_ExportBlock(block, *codes) for block in couplings)
-        log_det = sum(float(_global_scale(block).log().sum()) for block in couplings)
+        log_det = sum(float(block.global_scale().log().sum()) for block in couplings)
         self.register_buffer("mean", level.input_layer.mean.clone())
         self.register_buffer("matrix", level.input_layer.matrix.clone())
         self.register_buffer("log_det", torch.tensor(float(log_det)))
@@ -133,7 +133,7 @@ class _ExportBlock(nn.Module):
         super().__init__()
         self.n1, self.n2, self.clamp = block.n1, block.n2, block.clamp
         of_column, of_row = block.position_term(column_code, row_code)
-        scale = _global_scale(block)
+        scale = block.global_scale()
         permutation = block.permutation
         if not permutation.is_floating_point():
             permutation = torch.eye(len(permutation))[permutation]
@@ -156,10 +156,6 @@ class _ExportBlock(nn.Module):
         changed = x2 * log_scale.exp() + a[..., self.n2 :]
         y = F.linear(torch.cat((x1, changed), dim=-1), self.mixing, self.mixing_bias)
         return y, log_scale.sum(-1)
-
-
-def _global_scale(block: CouplingBlock) -> Tensor:
-    return 0.1 * F.softplus(block.gamma, beta=0.5)
 
 
 def _position_codes(flow: ConditionalFlow, cells: Shape) -> tuple[Tensor, Tensor]:
