@@ -24,10 +24,20 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
     ],
 )
 def test_a_benchmark_runs(script, shown, tmp_path):
+    check(script, shown, tmp_path)
+
+
+def test_the_benchmark_of_runtimes_runs(carpet_folder, tmp_path):
+    only = ["--size", "96x96", "--only", "torch fp32", "onnx fp32"]
+    check("runtimes", "| ONNX fp32 |", tmp_path, carpet_folder, *only)
+
+
+def check(script, shown, tmp_path, *more):
     if not FOLDER.is_dir():
         pytest.skip("the benchmarks are not part of a source distribution")
+    command = [sys.executable, FOLDER / f"{script}.py", *more, "--quick"]
     done = subprocess.run(
-        [sys.executable, FOLDER / f"{script}.py", "--quick", "--json", tmp_path / "out.json"],
+        [*command, "--json", tmp_path / "out.json"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

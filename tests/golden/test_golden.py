@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,6 +74,17 @@ def check(predictions, threshold, bound):
 def test_the_trained_model_scores_as_it_did_when_it_was_stored(trained, batch_size):
     predictions = list(trained.stream(golden_images().values(), batch_size=batch_size))
     check(predictions, trained.threshold, 1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize(("compiled", "precision"), [(True, "fp32"), (False, "bf16")])
+def test_every_form_of_the_trained_model_scores_so(compiled, precision, batch_size):
+    if compiled and not shutil.which("g++"):
+        pytest.skip("torch.compile needs a C++ compiler")
+    detector = Detector.load(MODEL, device="cpu")
+    detector.optimize(precision=precision, compiled=compiled)
+    predictions = list(detector.stream(golden_images().values(), batch_size=batch_size))
+    check(predictions, detector.threshold, 1e-3 if precision == "fp32" else BOUNDS[precision])
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
