@@ -29,7 +29,7 @@ def test_a_benchmark_runs(script, shown, tmp_path):
 
 def test_the_benchmark_of_runtimes_runs(carpet_folder, tmp_path):
     only = ["--size", "96x96", "--only", "torch fp32", "onnx fp32"]
-    check("runtimes", "| ONNX fp32 |", tmp_path, carpet_folder, *only)
+    check("runtimes", "| onnx fp32 |", tmp_path, carpet_folder, *only)
 
 
 def check(script, shown, tmp_path, *more):
