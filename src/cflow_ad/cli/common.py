@@ -26,7 +26,7 @@ UNCHECKED = False
 """For a path's `readable`: what reads the file says more of what is wrong than typer would."""
 
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
-PRESET_HELP = "Settings to start from: default or paper."
+PRESET_HELP = "Settings to start from: default, accurate or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
