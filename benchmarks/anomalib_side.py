@@ -97,7 +97,7 @@ def train(backbone: str, size: int, data: Path, weights: Path, out: Path, epochs
                 for path in paths:  # one at a time: a score then belongs to its image
                     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
                     image = transform(pixels.permute(2, 0, 1)[None] / 255)
-                    maps.append(model.model(image).anomaly_map[0, 0].numpy())
+                    maps.append(model.model(image).anomaly_map.reshape(size, size).numpy())
             model.model.decoders.train()
             np.savez(
                 out / f"{self.epoch}.npz",
