@@ -48,17 +48,23 @@ COMMAND = "from cflow_ad.cli import main; main()"
 # Steps of training that take their time and are saved each, so that there is one to interrupt.
 SLOWLY = """
 import time
-from cflow_ad.training import flows
+from cflow_ad.training import checkpoint, flows
 rate = flows.learning_rate_at
 flows.learning_rate_at = lambda *arguments: (time.sleep(0.05), rate(*arguments))[1]
-flows._SAVE_SECONDS = 0.0
+checkpoint._SECONDS, checkpoint._SHARE = 0.0, 1e9
+"""
+
+# A shell's background jobs, and what they start, ignore Ctrl-C.
+HEEDFUL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 
 
 def start(*arguments, before="", **options):
     """Start a command in a process of its own, after code that changes it."""
     return subprocess.Popen(
-        [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
+        [sys.executable, "-c", HEEDFUL + before + COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,  # `communicate` does not see what `readline` has taken into a buffer
