@@ -1,6 +1,7 @@
 """What each choice is worth: one change at a time, several seeds, the last step's model.
 
-    python benchmarks/ablation.py DATA [DATA ...] [--rows NAME ...] [--seeds 0 1 2] [--json FILE]
+    python benchmarks/ablation.py DATA [DATA ...] [--base NAME=VALUE ...] [--rows NAME ...]
+                                  [--seeds 0 1 2] [--json FILE]
     python benchmarks/ablation.py --quick
 
 Every good image trains and none is held out, so that the rows differ in nothing else; images are
@@ -67,6 +68,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "smoothing 6": {"smoothing": 6.0},
     "0 steps": {"steps": 0},
     "100 steps": {"steps": 100},
+    "300 steps": {"steps": 300},
     "600 steps": {"steps": 600},
     "learning rate 1e-3": {"learning_rate": 1e-3},
     "neighbourhood 3": {"neighbourhood": 3},
@@ -325,13 +327,18 @@ def main() -> None:
     """Measure, and print a table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="*", type=Path)
+    parser.add_argument(
+        "--base", nargs="+", default=[], metavar="NAME=VALUE", help="what all rows have in common"
+    )
     parser.add_argument("--rows", nargs="+", choices=[*SETTINGS, *SCORES], metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        names, seeds, base = arguments.rows or [*SETTINGS, *SCORES], arguments.seeds, {}
+        names, seeds = arguments.rows or [*SETTINGS, *SCORES], arguments.seeds
+        given = dict(text.split("=", 1) for text in arguments.base)
+        base = {name: Settings.parse(name, value) for name, value in given.items()}
         if arguments.quick:
             write_carpet(Path(folder) / "carpet", train=6, good=2, per_defect=1, size=96)
             arguments.data = [Path(folder) / "carpet"]

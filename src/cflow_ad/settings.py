@@ -43,7 +43,7 @@ _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "accurate": {"blocks": 8, "subnet_width": 0, "permutation": "soft", "steps": 600},
+    "accurate": {"blocks": 8, "subnet_width": 0, "permutation": "soft"},
     "paper": {
         "backbone": "wide_resnet50_2.tv_in1k",
         "padding": "reflect",
@@ -140,7 +140,7 @@ class Settings:
     encodes every image anew in each of `epochs` x `passes_per_epoch` passes, and takes as many
     steps as its vectors fill batches."""
 
-    steps: int = 300
+    steps: int = 600
     """The most optimiser steps of each level. 0 leaves each flow at its start."""
 
     least_gain: float = 0.01

@@ -48,7 +48,7 @@ def train(
     ] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     steps: Annotated[
-        int | None, typer.Option(help="The most steps of a level. [default: 300]")
+        int | None, typer.Option(help="The most steps of a level. [default: 600]")
     ] = None,
     false_alarm_rate: Annotated[
         float | None,
