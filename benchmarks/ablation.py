@@ -63,6 +63,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "level 32": {"strides": (32,)},
     "levels 8, 16": {"strides": (8, 16)},
     "levels 16, 32": {"strides": (16, 32)},
+    "levels 4 to 32": {"strides": (4, 8, 16, 32)},
     "no smoothing": {"smoothing": 0.0},
     "smoothing 2": {"smoothing": 2.0},
     "smoothing 6": {"smoothing": 6.0},
