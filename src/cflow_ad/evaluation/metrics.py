@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from cflow_ad.evaluation import curves
 from cflow_ad.evaluation.curves import Counts, Curve, Floats
 from cflow_ad.evaluation.histogram import ScoreHistogram
-from cflow_ad.model.prediction import DIAGONALS_TOUCH
+from cflow_ad.model.labelling import label_runs
 
 NOTHING = Curve(np.empty(0), np.empty(0))
 
@@ -290,11 +289,9 @@ def _best_f1(
 
 def _region_shares(mask: NDArray[np.bool_]) -> tuple[Floats, int]:
     """For each defective pixel (d,) its share of its region's area, and the number of regions."""
-    if not mask.any():
-        return np.empty(0), 0
-    labels, n_regions = ndimage.label(mask, structure=DIAGONALS_TOUCH)
-    region = labels[mask]
-    return 1 / np.bincount(region)[region], int(n_regions)
+    runs = label_runs(mask)
+    area = np.bincount(runs.part, runs.length, runs.n_parts)
+    return np.repeat(1 / area[runs.part], runs.length), runs.n_parts
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -21,13 +21,19 @@ class Runs:
     """Which connected part each run belongs to, from 0."""
 
     @property
+    def length(self) -> NDArray[np.intp]:
+        """Pixels of each run."""
+        return self.stop - self.start
+
+    @property
     def n_parts(self) -> int:
         """How many connected parts there are."""
         return int(self.part.max()) + 1 if len(self.part) else 0
 
 
 def label_runs(mask: NDArray[np.bool_]) -> Runs:
-    """Find the connected parts of a mask; pixels that touch at a corner are connected.
+    """Find the connected parts of a mask; pixels that touch at a corner are connected, as in
+    MVTec's own evaluation.
 
     Args:
         mask: shape `(H, W)`.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from cflow_ad.model.labelling import label_runs
 
-DIAGONALS_TOUCH = np.ones((3, 3), dtype=np.bool_)  # 8-connectivity, as in MVTec's own evaluation
-
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -75,7 +73,7 @@ class Prediction:
         """The connected parts of the mask, highest peak first."""
         runs = label_runs(self.mask)
         n = runs.n_parts
-        length = runs.stop - runs.start
+        length = runs.length
         area = np.bincount(runs.part, length, n)
         x = np.bincount(runs.part, length * (runs.start + runs.stop - 1) / 2, n) / area
         y = np.bincount(runs.part, length * runs.row, n) / area
