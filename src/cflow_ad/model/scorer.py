@@ -43,21 +43,22 @@ class Scorer:
         self.encoder = fold_encoder(network.encoder, dtype)
         self._levels = [FoldedLevel(cast(Level, level), dtype) for level in network.levels]
 
-    def compile(self, shape: tuple[int, int], *, batch_size: int = 1) -> None:
+    def compile(self, shape: tuple[int, int]) -> None:
         """Let `torch.compile` make code for the encoder, which takes about a minute.
 
         Args:
             shape: height and width of the input; another size is compiled when it first comes.
-            batch_size: of the input.
         """
-        self.encoder.network = compile_network(self.encoder.network)
+        from torch._inductor import config  # slow, and hardly ever wanted
+
+        self.encoder.network = cast(nn.Module, torch.compile(self.encoder.network, dynamic=False))
         device = self.encoder.mean.device
-        pixels = torch.zeros(batch_size, *shape, 3, dtype=torch.uint8, device=device)
+        pixels = torch.zeros(1, *shape, 3, dtype=torch.uint8, device=device)
         threads = torch.get_num_threads()
         torch.set_num_threads(1 if device.type == "cpu" else threads)  # as in `run_over`
         try:
             # Weights become constants of the code, laid out for it.
-            with torch._inductor.config.patch(freezing=True):
+            with config.patch(freezing=True):
                 self(pixels)
         finally:
             torch.set_num_threads(threads)
@@ -74,13 +75,6 @@ class Scorer:
         """
         pyramid = self.encoder(pixels)
         return [level(z) for level, z in zip(self._levels, pyramid, strict=True)]
-
-
-def compile_network(network: nn.Module) -> nn.Module:
-    """The same network, to be compiled for each input size when that first comes."""
-    import torch._inductor.config  # slow, and hardly ever wanted
-
-    return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 @dataclass(frozen=True, slots=True)

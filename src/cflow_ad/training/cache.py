@@ -140,9 +140,9 @@ def build_cache(
             progress(done, len(order))
     finally:
         store.note(done, now=True)
-    judges = len(sources) - len(held_out)
+    trained_on = len(sources) - len(held_out)
     for of_level, begins in zip(store.levels, starts, strict=True):
-        of_level.held_out = int(begins[-1] - begins[judges])
+        of_level.held_out = int(begins[-1] - begins[trained_on])
     return store.levels
 
 

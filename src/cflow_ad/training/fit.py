@@ -91,7 +91,7 @@ def fit_levels(
     spent = time.monotonic() - began
     left = seconds - spent * (1 + 2 * to_score / len(sources))
     if settings.schedule == "paper":
-        done, why = train_by_passes(
+        by_passes = train_by_passes(
             encoder,
             sources,
             levels,
@@ -101,7 +101,7 @@ def fit_levels(
             key=key,
             progress=lambda done, total, loss: progress(Progress("passes", done, total, loss)),
         )
-        ended = [Ended(int(done), why)]
+        ended = [by_passes]
     else:
         ended = _train_levels(levels, features, settings, device, left, work, key, progress)
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):

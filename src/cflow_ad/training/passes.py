@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
 from cflow_ad.settings import Settings
 from cflow_ad.training.checkpoint import Checkpoint
-from cflow_ad.training.flows import check_finite, loss_of
+from cflow_ad.training.flows import Ended, check_finite, loss_of
 
 _WARM_UP = 2  # epochs
 
@@ -39,7 +38,7 @@ def train_by_passes(
     checkpoint: Path | None = None,
     key: str = "",
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
-) -> tuple[float, Literal["steps", "time"]]:
+) -> Ended:
     """Train the flows of all levels, in place.
 
     Args:
@@ -55,7 +54,7 @@ def train_by_passes(
             smoothed loss.
 
     Returns:
-        Passes done, and whether they are all or time was up.
+        The whole passes done, as steps, and why there are no more.
 
     Raises:
         DivergenceError: the loss became NaN or infinite.
@@ -101,8 +100,8 @@ def train_by_passes(
             kept.save(state, now=state.done == total)
             progress(state.done, total, state.loss)
             if time.monotonic() - began > seconds:
-                return state.done / in_a_pass, "time"
-    return float(passes), "steps"
+                return Ended(state.done // in_a_pass, "time")
+    return Ended(passes, "steps")
 
 
 def images_in_a_pass(images: int, batch: int) -> int:
