@@ -35,6 +35,7 @@ from cflow_ad.export.export import export_model
 from cflow_ad.export.files import suffix_of
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.runtime import Detector as RuntimeDetector
+from cflow_ad.runtime.backends import normality_names
 
 WAYS = [
     ("onnx", "fp32"),
@@ -119,7 +120,7 @@ def _times(
         compiled = torch.compile(graph)
         ways["torch compiled"] = lambda: compiled(tensor)
     for name, one in exported.items():
-        outputs = [f"normality_{stride}" for stride in one.settings.strides]
+        outputs = normality_names(one.settings.strides)
         ways[name] = lambda one=one, outputs=outputs: one.backend.run(floats, outputs)
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with torch.inference_mode():

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad._version import __version__
-from cflow_ad.data.images import ImageSource, as_image
+from cflow_ad.data.images import ImageSource, as_image, source_name
 from cflow_ad.data.loading import OnError
 from cflow_ad.data.sizing import cells_inside
-from cflow_ad.errors import CalibrationError, ModelFileError, SettingsError
+from cflow_ad.errors import CalibrationError, ModelFileError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
 from cflow_ad.model.file import provenance, read_model, write_model
@@ -142,7 +142,7 @@ class Detector:
             self._scorer, self.settings, sources, batch_size=batch_size, on_error=on_error
         )
         return (
-            Prediction(anomaly_map=values, threshold=threshold, source=_name_of(source))
+            Prediction(anomaly_map=values, threshold=threshold, source=source_name(source))
             for source, values in maps
         )
 
@@ -168,12 +168,11 @@ class Detector:
             try:
                 scorer.compile(sizing.canvas_shape((sizing.height, sizing.width)))
             except Exception as error:  # the compilers' errors have no type in common
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise SettingsError(
-                    f"compiled: torch.compile does not work here ({reason}); leave it out, or "
-                    "install a C++ compiler"
+                    f"compiled: torch.compile does not work here ({first_line(error)}); leave it "
+                    "out, or install a C++ compiler"
                 ) from error
-        self.__dict__["_scorer"] = scorer
+        self._scorer = scorer
         return self
 
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
@@ -419,7 +418,3 @@ class Detector:
             name=str(path),
             bundled=bundled,
         )
-
-
-def _name_of(source: ImageSource) -> str:
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""

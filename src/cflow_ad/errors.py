@@ -100,5 +100,10 @@ def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
     )
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, cut short; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 class CalibrationWarning(UserWarning):
     """The threshold promises less than was asked for."""

@@ -53,6 +53,11 @@ def read_image(path: PathLike) -> NDArray[Any]:
     return _to_rgb(load(path), str(path))
 
 
+def source_name(source: ImageSource) -> str:
+    """A file's path; empty for an image from memory."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+
+
 def as_image(source: ImageSource) -> NDArray[Any]:
     """Take an image from wherever the caller has it.
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from cflow_ad.data.sizing import Shape
-from cflow_ad.errors import ExportError
+from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.graph import ExportGraph
+from cflow_ad.export.quiet import quiet
 from cflow_ad.runtime.backends import INPUT, output_names
 
 if TYPE_CHECKING:
@@ -48,11 +45,11 @@ def trace(graph: ExportGraph, box: Shape, size: Shape | None, unit: int) -> Any:
             dims[1 + axis] = unit * torch.export.Dim(f"{name}_units", min=1, max=max(2, units))
     example = torch.full((2, *shape, 3), 128.0)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet("torch.onnx", "torch.export", "onnxscript"), torch.no_grad():
             return torch.export.export(graph, (example,), dynamic_shapes={INPUT: dims})
     except Exception as error:
         raise ExportError(
-            f"torch.export cannot trace this backbone at this size ({_first_line(error)}); "
+            f"torch.export cannot trace this backbone at this size ({first_line(error)}); "
             "try --size HEIGHTxWIDTH, or another backbone"
         ) from error
 
@@ -64,7 +61,7 @@ def to_onnx(program: Any, strides: Sequence[int]) -> onnx.ModelProto:
         ExportError: torch cannot translate it.
     """
     try:
-        with _quiet(), torch.no_grad():
+        with quiet("torch.onnx", "torch.export", "onnxscript"), torch.no_grad():
             translated = torch.onnx.export(
                 program,
                 input_names=[INPUT],
@@ -77,9 +74,7 @@ def to_onnx(program: Any, strides: Sequence[int]) -> onnx.ModelProto:
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        raise ExportError(
-            f"torch cannot write this graph as ONNX ({_first_line(error)})"
-        ) from error
+        raise ExportError(f"torch cannot write this graph as ONNX ({first_line(error)})") from error
     _name_dimensions(model, strides)
     return cast("onnx.ModelProto", model)
 
@@ -95,23 +90,3 @@ def _name_dimensions(model: Any, strides: Sequence[int]) -> None:
         for dim, name in zip(dims, names[value.name], strict=True):
             if name is not None and not dim.dim_value:
                 dim.dim_param = name
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress, warnings and logging off the screen."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.errors import ExportError
+from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.files import Format, read_openvino
+from cflow_ad.export.quiet import quiet
 from cflow_ad.runtime.backends import INPUT
 
 if TYPE_CHECKING:
@@ -46,13 +45,12 @@ def quantise(model: onnx.ModelProto, format: Format, canvases: Canvases) -> Any:
     """
     by_library = _by_nncf if format == "openvino" else _by_onnxruntime
     try:
-        with _quiet():
+        with quiet(None, "nncf"), contextlib.redirect_stderr(io.StringIO()):
             return by_library(model, canvases)
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"the graph cannot be quantised ({first[:200]})") from error
+        raise ExportError(f"the graph cannot be quantised ({first_line(error)})") from error
 
 
 def _by_nncf(model: Any, canvases: Canvases) -> Any:
@@ -139,23 +137,3 @@ def _ancestors(maker: Mapping[str, Any], output: str) -> set[str]:
             found.add(node.name)
             pending += node.input
     return found
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress, warnings and logging off the screen."""
-    loggers = [logging.getLogger(name) for name in (None, "nncf")]
-    levels = [logger.level for logger in loggers]
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cflow_ad.errors import CflowError, ModelFileError
-from cflow_ad.model.weights import first_line
+from cflow_ad.errors import CflowError, ModelFileError, first_line
 
 _IS_OBJECT = re.compile(r"\bGLOBAL\b|unrecognized function|Can only (build|create new)")
 """In what torch says of a sound file that holds more than plain values."""

@@ -13,7 +13,7 @@ from cflow_ad.data.loading import OnError
 from cflow_ad.data.sizing import Canvas
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import Scorer
-from cflow_ad.model.scoring import anomaly_map
+from cflow_ad.model.scoring import canvas_map
 from cflow_ad.settings import Settings
 
 
@@ -42,13 +42,7 @@ def stream_maps(
     """
 
     def finish(canvas: Canvas, levels: list[Tensor]) -> NDArray[np.float32]:
-        return anomaly_map(
-            [level.numpy() for level in levels],
-            settings.strides,
-            valid=canvas.valid,
-            original=canvas.original,
-            smoothing=settings.smoothing,
-        )
+        return canvas_map([level.numpy() for level in levels], canvas, settings)
 
     return run_over(
         scorer,

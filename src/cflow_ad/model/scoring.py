@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.sizing import Shape, cells_inside
+from cflow_ad.data.sizing import Canvas, Shape, cells_inside
+from cflow_ad.settings import Settings
 
 Floats = NDArray[np.float32]
 
@@ -64,6 +65,17 @@ def anomaly_map(
     # 0 - log, since -log(1) is -0.
     result: Floats = 0 - np.log(np.clip(total / len(normalities), LEAST, 1.0))
     return result
+
+
+def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings) -> Floats:
+    """`anomaly_map` of an image on its canvas, as a model's settings have it."""
+    return anomaly_map(
+        normalities,
+        settings.strides,
+        valid=canvas.valid,
+        original=canvas.original,
+        smoothing=settings.smoothing,
+    )
 
 
 @lru_cache(maxsize=64)

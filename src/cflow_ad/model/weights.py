@@ -26,7 +26,7 @@ import torchvision
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
-from cflow_ad.errors import WeightsError
+from cflow_ad.errors import WeightsError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +231,3 @@ def _answers(library: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, cut short; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

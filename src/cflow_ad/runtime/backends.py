@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.errors import CflowError, ModelFileError, SettingsError, missing_library
+from cflow_ad.errors import CflowError, ModelFileError, SettingsError, first_line, missing_library
 
 Floats = NDArray[np.float32]
 
@@ -33,7 +33,12 @@ SUFFIXES = (".onnx", ".xml", ".pt2")
 
 def output_names(strides: Sequence[int]) -> list[str]:
     """The graph's outputs: the map, the score, and each level's normality."""
-    return ["anomaly_map", "score", *(f"normality_{stride}" for stride in strides)]
+    return ["anomaly_map", "score", *normality_names(strides)]
+
+
+def normality_names(strides: Sequence[int]) -> list[str]:
+    """Of the outputs, those that the Python runtime makes its map from: one for each level."""
+    return [f"normality_{stride}" for stride in strides]
 
 
 class Backend(Protocol):
@@ -88,10 +93,9 @@ def _told_plainly(path: Path) -> Iterator[None]:
     except (CflowError, ModuleNotFoundError):
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelFileError(
-            f"{path}: damaged, or not a model that can be run here ({first[:200]}); copy it again "
-            "from where it was made, or export it again"
+            f"{path}: damaged, or not a model that can be run here ({first_line(error)}); copy it "
+            "again from where it was made, or export it again"
         ) from error
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from cflow_ad._version import __version__
-from cflow_ad.data.images import ImageSource
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.loading import Batch, OnError, load_batches
 from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
 from cflow_ad.model.prediction import Prediction
-from cflow_ad.model.scoring import anomaly_map
-from cflow_ad.runtime.backends import Backend, open_backend
+from cflow_ad.model.scoring import canvas_map
+from cflow_ad.runtime.backends import Backend, normality_names, open_backend
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration
 
@@ -49,7 +49,7 @@ class Detector:
         self._about = about
         size = about["export"]["size"]
         self._size: Shape | None = None if size == "dynamic" else (int(size[0]), int(size[1]))
-        self._outputs = [f"normality_{stride}" for stride in settings.strides]
+        self._outputs = normality_names(settings.strides)
 
     @property
     def threshold(self) -> float:
@@ -147,11 +147,10 @@ class Detector:
         """
         about = parse_metadata(backend.metadata, name)
         try:
-            calibration = {k: v for k, v in about["calibration"].items() if k != "note"}
             return cls(
                 backend,
                 settings=Settings.from_dict(about["settings"]),
-                calibration=Calibration(**calibration),
+                calibration=Calibration.from_dict(about["calibration"]),
                 about=about,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -164,7 +163,7 @@ class Detector:
         if self._size is None or shape == self._size:
             return
         source = batch.sources[0]
-        name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the image"
+        name = source_name(source) or "the image"
         raise ImageError(
             f"{name}: it comes to {shape[0]} x {shape[1]} pixels (height x width), and the model "
             f"was exported for {self._size[0]} x {self._size[1]} alone; export it with "
@@ -174,15 +173,10 @@ class Detector:
     def _predictions(self, batch: Batch) -> Iterator[Prediction]:
         levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
         for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-            values = anomaly_map(
-                [level[number] for level in levels],
-                self.settings.strides,
-                valid=canvas.valid,
-                original=canvas.original,
-                smoothing=self.settings.smoothing,
+            values = canvas_map([level[number] for level in levels], canvas, self.settings)
+            yield Prediction(
+                anomaly_map=values, threshold=self.threshold, source=source_name(source)
             )
-            name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-            yield Prediction(anomaly_map=values, threshold=self.threshold, source=name)
 
 
 def parse_metadata(text: str, name: str) -> dict[str, Any]:
