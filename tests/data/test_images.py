@@ -10,9 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
-from cflow_ad.data.images import IMAGE_SUFFIXES, as_image, list_images, read_image, read_mask
+from cflow_ad.data.images import (
+    IMAGE_SUFFIXES,
+    as_image,
+    image_shape,
+    list_images,
+    read_image,
+    read_mask,
+)
 from cflow_ad.errors import DataError, ImageError, MaskError
 
 H, W = 5, 7
@@ -210,6 +217,25 @@ def test_jpeg_orientation(tmp_path, value):
         expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(read_image(path), expected)
     assert plain.sum() == expected.sum()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_png_says_its_orientation_before_its_pixels_or_after(tmp_path, late):
+    path = save(tmp_path / "a.png", SMOOTH[:32], exif=with_orientation(6))
+    if late:
+        data = path.read_bytes()
+        start = data.index(b"eXIf") - 4
+        stop = start + 12 + struct.unpack(">I", data[start : start + 4])[0]
+        end = data.index(b"IEND") - 4
+        path.write_bytes(data[:start] + data[stop:end] + data[start:stop] + data[end:])
+    assert image_shape(path) == (64, 32)
+    assert read_image(path).shape == (64, 32, 3)
+
+
+def test_a_shape_is_read_without_the_pixels(tmp_path, monkeypatch):
+    paths = [save(tmp_path / f"a.{suffix}", SMOOTH[:32]) for suffix in ("png", "jpg", "bmp")]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    assert [image_shape(path) for path in paths] == [(32, 64)] * 3
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"rubbish"])

@@ -7,6 +7,7 @@ hostile file never reaches one of Pillow's rarer decoders. Any number of threads
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import stat
 import struct
@@ -44,6 +45,7 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], ImageFile.ImageF
 _FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
 
 _ORIENTATION_TAG = 0x0112
+_EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # of a PNG; the texts may hold XMP, or EXIF
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -135,7 +137,7 @@ def upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
         A view: the same pixels, turned, mirrored or neither.
     """
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        turn = _TURNS.get(_exif_of(image).get(_ORIENTATION_TAG, 1))
     except Exception:  # EXIF data too damaged to read leave the image as it lies
         turn = None
     return turn(pixels) if turn else pixels
@@ -216,7 +218,9 @@ def _decode(file: IO[bytes], path: Path, *, header_only: bool = False) -> Image.
                 _allocate(image)
             image.load()
         with contextlib.suppress(SyntaxError, ValueError, struct.error, OSError, LookupError):
-            image.getexif()  # while the file is open; Pillow keeps what it read
+            if header_only and isinstance(image, PngImagePlugin.PngImageFile):
+                _load_late_exif(image, file)
+            _exif_of(image)  # while the file is open; Pillow keeps what it read
     except ImageError:
         raise
     except (Image.DecompressionBombError, MemoryError) as error:
@@ -226,6 +230,27 @@ def _decode(file: IO[bytes], path: Path, *, header_only: bool = False) -> Image.
     except Exception as error:  # decoders fed damaged bytes raise almost anything
         raise damaged(path, error) from error
     return image
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    # A PNG's own method decodes the pixels first, since EXIF data may follow them.
+    return Image.Image.getexif(image)
+
+
+def _load_late_exif(image: PngImagePlugin.PngImageFile, file: IO[bytes]) -> None:
+    """Decode a PNG if what may be EXIF data follows its pixels, which it hardly ever does."""
+    place = file.tell()
+    file.seek(8)
+    pixels_seen = False
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if pixels_seen and kind in _EXIF_CHUNKS:
+            file.seek(place)
+            image.load()
+            return
+        pixels_seen |= kind == b"IDAT"
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(place)
 
 
 def _allocate(image: TiffImagePlugin.TiffImageFile) -> None:
