@@ -155,6 +155,8 @@ class Bars:
         "compare": ("Comparing", "images/s"),
         "predict": ("Predicting", "images/s"),
         "weave": ("Weaving", "images/s"),
+        "check": ("Checking", "images/s"),
+        "frames": ("Extracting", "frames/s"),
         "download": ("Downloading", "MB/s"),
         "verify": ("Checking", "MB/s"),
         "unpack": ("Unpacking", "MB/s"),

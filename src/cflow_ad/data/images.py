@@ -61,8 +61,14 @@ def read_image(path: PathLike) -> NDArray[Any]:
         ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged, cut
             short, larger than 500 megapixels, or has float pixels, which have no fixed white.
     """
+    return read_image_and_mode(path)[0]
+
+
+def read_image_and_mode(path: PathLike) -> tuple[NDArray[Any], str]:
+    """As `read_image`, with the file's own pixel mode, as Pillow names it: ``L``, ``RGB``."""
     path = Path(path)
-    return _to_rgb(load(path), str(path))
+    image = load(path)
+    return _to_rgb(image, str(path)), image.mode
 
 
 def source_name(source: ImageSource) -> str:
