@@ -10,6 +10,8 @@ from cflow_ad.data.images import read_mask
 from cflow_ad.data.layouts import LAYOUTS, open_dataset
 from cflow_ad.data.layouts.family import split
 from cflow_ad.errors import DataError, DependencyError, MaskError, SettingsError
+from tests.cli.commands import refused as refused_command
+from tests.cli.commands import run
 
 SHAPE = (4, 6)
 
@@ -342,6 +344,15 @@ def test_elpv_from_its_package(tmp_path, monkeypatch):
 
 
 # All of them
+
+
+def test_the_command_reads_a_layout_as_told(breakfast, tmp_path):
+    line = refused_command("train", breakfast, "-o", tmp_path / "m", "--layout", "mvtek")
+    assert "there is no layout 'mvtek'" in line
+    line = refused_command("train", breakfast, "-o", tmp_path / "m", "--layout", "btad")
+    assert str(breakfast / "train" / "ok") in line
+    result = run("data", "check", breakfast, "--layout", "mvtec-loco-all")
+    assert "1 logical_anomalies, 1 structural_anomalies" in result.stdout
 
 
 def test_a_layout_can_be_forced(breakfast):

@@ -156,6 +156,7 @@ class Bars:
         "predict": ("Predicting", "images/s"),
         "weave": ("Weaving", "images/s"),
         "check": ("Checking", "images/s"),
+        "write": ("Writing", "images/s"),
         "frames": ("Extracting", "frames/s"),
         "download": ("Downloading", "MB/s"),
         "verify": ("Checking", "MB/s"),

@@ -70,6 +70,39 @@ def check(
 
 
 @app.command()
+def export(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of good images, a data set in a known layout, or manifest CSV.",
+            show_default=False,
+            readable=UNCHECKED,
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="manifest, coco, or mvtec (copies the images).")
+    ] = "manifest",
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
+) -> None:
+    """Write a data set in a form that other tools read, masks included."""
+    with plain_errors():
+        from cflow_ad.data.layouts import open_dataset
+        from cflow_ad.export.dataset import export_dataset
+
+        dataset = open_dataset(data, layout)
+        with bars() as shown:
+            written = export_dataset(
+                dataset,
+                output,
+                format,  # type: ignore[arg-type]
+                progress=lambda done, total: shown.show("write", done, total),
+            )
+        for path in written:
+            typer.echo(path)
+
+
+@app.command()
 def frames(
     videos: Annotated[
         Path,

@@ -14,6 +14,7 @@ of ``1cls.csv``, VisA's own for training on good images; a defect's name is that
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def _is_here(root: Path) -> bool:
 
 
 def _read(root: Path) -> Dataset:
-    above = root.resolve().parent
-    split_file = above / "split_csv" / "1cls.csv"
+    here = Path(os.path.abspath(root))  # not resolved: a class may be a link to another disk
+    split_file = here.parent / "split_csv" / "1cls.csv"
     if not split_file.is_file():
         raise DataError(
             f"{split_file}: is not there, and without it nothing says which images are for "
@@ -40,7 +41,7 @@ def _read(root: Path) -> Dataset:
     parts: dict[str, list[Sample]] = {"train": [], "test": []}
     columns = ("object", "split", "label", "image", "mask")
     for line, row in _rows(split_file, *columns):
-        if row["object"] != root.resolve().name:
+        if row["object"] != here.name:
             continue
         where = f"{split_file}, line {line}"
         good = row["label"] == "normal"
@@ -55,8 +56,7 @@ def _read(root: Path) -> Dataset:
         parts[row["split"]].append(Sample(image, label, mask))
     if not any(parts.values()):
         raise DataError(
-            f"{split_file}: lists no image of {root.resolve().name}; give the folder its name in "
-            "VisA"
+            f"{split_file}: lists no image of {here.name}; give the folder its name in VisA"
         )
     train, test = (sorted(parts[part], key=lambda s: s.path) for part in ("train", "test"))
     return Dataset(root, name_of(root), tuple(train), tuple(test), "visa")
