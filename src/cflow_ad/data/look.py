@@ -21,6 +21,7 @@ MEASURES = ("brightness", "contrast", "sharpness", "difference from the median i
 
 _MEASURED_AT = 512  # the longer side, at most
 _ALIKE = 0.02
+_AT_ONCE = 256
 _LEAST_SPREAD = np.array([1.0, 1.0, 0.2, 0.5], np.float32)  # grey levels
 _LEAST_SHARE = 0.02  # of the median
 _MAD_TO_SIGMA = 1.4826
@@ -108,18 +109,26 @@ def nearly_alike(ones: Sequence[Look], others: Sequence[Look]) -> list[tuple[int
     """
     if not ones or not others:
         return []
-    against = np.stack([look.thumbnail.ravel() for look in others]).astype(np.float32)
+    against = _flat(others)
     norms = (against**2).sum(axis=1)
     shapes = np.array([look.shape for look in others])
     found = []
-    for index, look in enumerate(ones):
-        one = look.thumbnail.ravel().astype(np.float32)
-        squares = np.maximum(norms - 2 * against @ one + (one**2).sum(), 0) / one.size
-        squares[(shapes != look.shape).any(axis=1)] = np.inf
-        nearest = int(squares.argmin())
-        if squares[nearest] <= max(0.5, _ALIKE * float(one.std())) ** 2:
-            found.append((index, nearest))
+    for first in range(0, len(ones), _AT_ONCE):
+        some = ones[first : first + _AT_ONCE]
+        flat = _flat(some)
+        products = flat @ against.T
+        for row, look in enumerate(some):
+            squares = (norms - 2 * products[row] + (flat[row] ** 2).sum()) / flat.shape[1]
+            squares[(shapes != look.shape).any(axis=1)] = np.inf
+            nearest = int(squares.argmin())
+            if squares[nearest] <= max(0.5, _ALIKE * float(flat[row].std())) ** 2:
+                found.append((first + row, nearest))
     return found
+
+
+def _flat(looks: Sequence[Look]) -> NDArray[np.float32]:
+    """Thumbnails, N x `THUMBNAIL`**2, about zero, where float32 is most exact."""
+    return np.stack([look.thumbnail.ravel() for look in looks]).astype(np.float32) - 128
 
 
 def _grey(pixels: NDArray[Any]) -> Image.Image:

@@ -30,7 +30,8 @@ def _is_here(root: Path) -> bool:
 
 
 def _read(root: Path) -> Dataset:
-    here = Path(os.path.abspath(root))  # not resolved: a class may be a link to another disk
+    # Not Path.resolve: a class may be a link to another disk.
+    here = Path(os.path.abspath(root))  # noqa: PTH100
     split_file = here.parent / "split_csv" / "1cls.csv"
     if not split_file.is_file():
         raise DataError(
