@@ -85,6 +85,8 @@ _EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "nncf": "export",
+    "elpv_dataset": "elpv",
+    "av": "video",
 }
 """Which extra of this package brings which library."""
 

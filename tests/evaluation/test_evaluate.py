@@ -7,9 +7,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cflow_ad import DataError, ImageError, Sample, evaluate, open_dataset
 from cflow_ad.data.images import read_mask
+from cflow_ad.data.masks import MaskFiles
 from cflow_ad.evaluation.metrics import binomial_interval
 from tests.evaluation.oracle import exact_pixel_metrics
 
@@ -52,6 +54,23 @@ def test_neither_the_order_nor_the_batch_size_changes_a_metric(evaluation, tiny_
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert evaluation.image.auroc == other.image.auroc
     assert evaluation.confusion == other.confusion
+
+
+def test_a_mask_in_several_files_is_their_union(evaluation, tiny_detector, dataset, tmp_path):
+    parts = []
+    for number, sample in enumerate(dataset.test):
+        if not sample.is_good:
+            with Image.open(sample.mask) as opened:
+                mask = np.array(opened)
+            halves = np.stack([mask, mask])
+            halves[0, :, ::2] = halves[1, :, 1::2] = 100  # not above the threshold
+            files = tuple(tmp_path / f"{number}-{half}.png" for half in range(2))
+            for file, half in zip(files, halves, strict=True):
+                Image.fromarray(half).save(file)
+            sample = dataclasses.replace(sample, mask=MaskFiles(files, above=127))
+        parts.append(sample)
+    other = evaluate(tiny_detector, dataclasses.replace(dataset, test=tuple(parts)))
+    assert numbers(other.pixel) == numbers(evaluation.pixel)
 
 
 def test_the_detector_is_left_as_it_is(tiny_detector, dataset):

@@ -16,6 +16,7 @@ from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError, missi
 if TYPE_CHECKING:
     import rich.progress
 
+    from cflow_ad.data.layouts import Dataset
     from cflow_ad.settings import Settings
     from cflow_ad.training.progress import Progress
 
@@ -28,6 +29,7 @@ UNCHECKED = False
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
 PRESET_HELP = "Settings to start from: default, accurate or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
+LAYOUT_HELP = "How the data set lies on disk; see the guide. [default: recognised]"
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
 
@@ -85,6 +87,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 def tell(message: str, colour: str | None = None) -> None:
     """Say something to the person, apart from the output proper."""
     typer.secho(message, fg=colour, err=True)
+
+
+def tell_notes(dataset: Dataset) -> None:
+    """Say what is particular about how a data set was read."""
+    for note in dataset.notes:
+        tell(f"{dataset.name}: {note}")
 
 
 def make_settings(
@@ -147,6 +155,9 @@ class Bars:
         "compare": ("Comparing", "images/s"),
         "predict": ("Predicting", "images/s"),
         "weave": ("Weaving", "images/s"),
+        "check": ("Checking", "images/s"),
+        "write": ("Writing", "images/s"),
+        "frames": ("Extracting", "frames/s"),
         "download": ("Downloading", "MB/s"),
         "verify": ("Checking", "MB/s"),
         "unpack": ("Unpacking", "MB/s"),

@@ -1,29 +1,136 @@
-"""`cflow-ad data`: data sets to try things on."""
+"""`cflow-ad data`: look at data sets, and get some to try things on."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import UNCHECKED, bars, plain_errors, tell
+from cflow_ad.cli.common import LAYOUT_HELP, UNCHECKED, bars, plain_errors, tell
 from cflow_ad.errors import DataError
 
 MB = 10**6
 
-app = typer.Typer(no_args_is_help=True, help="Data sets to try things on.")
+app = typer.Typer(no_args_is_help=True, help="Check data sets, and get some to try things on.")
 sample = typer.Typer(no_args_is_help=True, help="Generate a data set.")
 download = typer.Typer(no_args_is_help=True, help="Fetch a data set from its maker.")
 app.add_typer(sample, name="sample")
 app.add_typer(download, name="download")
 
 
+HAS_ERRORS = 1
+"""Exit status of a check that found what would stop training or evaluating."""
+
+
 @app.callback()
 def _data() -> None:
     pass
+
+
+@app.command()
+def check(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of good images, a data set in a known layout, or manifest CSV.",
+            show_default=False,
+            readable=UNCHECKED,
+        ),
+    ],
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Look at every image and mask, and say what is wrong or strange.
+
+    Exit status: 0, nothing would stop training or evaluating (there may be warnings); 1, something
+    would: an image or a mask that cannot be read, or a mask that does not fit; 2, the data set
+    cannot be opened.
+    """
+    with plain_errors():
+        from cflow_ad.data.check import check_dataset
+        from cflow_ad.data.layouts import open_dataset
+
+        dataset = open_dataset(data, layout)
+        with bars() as shown:
+            found = check_dataset(
+                dataset, progress=lambda done, total: shown.show("check", done, total)
+            )
+        if as_json:
+            typer.echo(json.dumps(found.to_dict(), indent=2))
+        else:
+            from cflow_ad.cli.tables import print_check
+
+            print_check(found)
+        if found.errors:
+            raise typer.Exit(HAS_ERRORS)
+
+
+@app.command()
+def export(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of good images, a data set in a known layout, or manifest CSV.",
+            show_default=False,
+            readable=UNCHECKED,
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="manifest, coco, or mvtec (copies the images).")
+    ] = "manifest",
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
+) -> None:
+    """Write a data set in a form that other tools read, masks included."""
+    with plain_errors():
+        from cflow_ad.data.layouts import open_dataset
+        from cflow_ad.export.dataset import export_dataset
+
+        dataset = open_dataset(data, layout)
+        with bars() as shown:
+            written = export_dataset(
+                dataset,
+                output,
+                format,  # type: ignore[arg-type]
+                progress=lambda done, total: shown.show("write", done, total),
+            )
+        for path in written:
+            typer.echo(path)
+
+
+@app.command()
+def frames(
+    videos: Annotated[
+        Path,
+        typer.Argument(
+            help="A video, or a folder of them.", show_default=False, readable=UNCHECKED
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(help="Folder for the frames, one in it for each.", show_default=False),
+    ],
+    every: Annotated[int, typer.Option(min=1, help="Take only each so-and-so-many-th.")] = 1,
+) -> None:
+    """Write the frames of videos as PNG, to train on: OUTPUT/VIDEO/000000.png and so on.
+
+    Needs PyAV: pip install 'cflow-ad[video]'.
+    """
+    with plain_errors():
+        from cflow_ad.data.video import extract_frames
+
+        with bars() as shown:
+            extract_frames(
+                videos,
+                output,
+                every=every,
+                progress=lambda done, total: shown.show("frames", done, total),
+            )
+        typer.echo(output)
 
 
 @sample.callback()

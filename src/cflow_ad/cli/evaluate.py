@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.cli.common import (
+    DEVICE_HELP,
+    LAYOUT_HELP,
+    UNCHECKED,
+    WEIGHTS_HELP,
+    bars,
+    plain_errors,
+    tell,
+    tell_notes,
+)
 
 
 def evaluate(
@@ -20,7 +29,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Folder in the MVTec layout, or manifest CSV, with test images.",
+            help="Data set in a known layout, or manifest CSV, with test images.",
             show_default=False,
             readable=UNCHECKED,
         ),
@@ -44,6 +53,7 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Measure a model on test images with known defects.
@@ -58,7 +68,7 @@ def evaluate(
         from cflow_ad.runtime.opening import open_detector
 
         detector = open_detector(model, weights=weights, device=device)
-        dataset = open_dataset(data)
+        dataset = open_dataset(data, layout)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")
         check_results(dataset, folder, picture=picture or [])
@@ -73,6 +83,7 @@ def evaluate(
             )
         written = write_results(evaluation, detector, folder, picture=picture or [])
         print_evaluation(evaluation)
+        tell_notes(dataset)
         for path in written:
             typer.echo(path)
         for _, reason in evaluation.skipped:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from cflow_ad.data.check import Check
     from cflow_ad.evaluation.benchmark_summary import Summary
     from cflow_ad.evaluation.evaluate import Evaluation
     from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
@@ -173,3 +176,48 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     return "" if value is None else str(value)
+
+
+_MOST_FINDINGS = 10
+
+
+def print_check(check: Check) -> None:
+    """What a data set has in it, then what is wrong, then what is strange."""
+    dataset = check.dataset
+    typer.echo(f"{dataset.name}: {dataset.layout} layout, {dataset.root}")
+    for split, counts in check.counts.items():
+        said = ", ".join(f"{n} {label}" for label, n in counts.items())
+        typer.echo(f"  {split:<6} {said or 'nothing'}")
+    defective = sum(not sample.is_good for sample in dataset.test)
+    if defective:
+        typer.echo(f"  masks  {check.masks} of {defective} defective images have one")
+    typer.echo(f"  sizes  {_sizes(check.sizes)}")
+    modes = ", ".join(f"{n} {mode}" for mode, n in check.modes.most_common())
+    typer.echo(f"  modes  {modes or 'none'}")
+    for note in dataset.notes:
+        typer.echo(f"  note   {note}")
+    for findings, name, colour in (
+        (check.errors, "error", "red"),
+        (check.warnings, "warning", "yellow"),
+    ):
+        for kind in dict.fromkeys(finding.kind for finding in findings):
+            of_kind = [finding for finding in findings if finding.kind == kind]
+            for finding in of_kind[:_MOST_FINDINGS]:
+                where = dataset.relative(finding.path)
+                typer.secho(f"{name}: {where}: {finding.reason}", fg=colour)
+            if (more := len(of_kind) - _MOST_FINDINGS) > 0:
+                typer.secho(f"{name}: {more} more of this kind ({kind}); see --json", fg=colour)
+    errors, warnings = len(check.errors), len(check.warnings)
+    typer.echo(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    """The commonest sizes, height x width."""
+    most = [f"{n} of {height}x{width}" for (height, width), n in sizes.most_common(3)]
+    if len(sizes) <= 3:
+        return ", ".join(most) or "none"
+    heights, widths = zip(*sizes, strict=True)
+    return (
+        f"{len(sizes)} different ones, {min(heights)} to {max(heights)} high, {min(widths)} to "
+        f"{max(widths)} wide"
+    )

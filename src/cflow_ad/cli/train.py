@@ -10,6 +10,7 @@ import typer
 
 from cflow_ad.cli.common import (
     DEVICE_HELP,
+    LAYOUT_HELP,
     PRESET_HELP,
     SETTING_HELP,
     UNCHECKED,
@@ -18,6 +19,7 @@ from cflow_ad.cli.common import (
     make_settings,
     plain_errors,
     tell,
+    tell_notes,
 )
 
 
@@ -25,7 +27,7 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Folder of good images, folder in the MVTec layout, or manifest CSV.",
+            help="Folder of good images, a data set in a known layout, or manifest CSV.",
             show_default=False,
             readable=UNCHECKED,
         ),
@@ -68,6 +70,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run was stopped.")
     ] = False,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Learn what good looks like from good images alone, and write a model file.
@@ -89,10 +92,12 @@ def train(
             setting or [],
             preset=preset,
         )
+        from cflow_ad.data.layouts import open_dataset
         from cflow_ad.detector import Detector
         from cflow_ad.model.file import check_writable
         from cflow_ad.training.fit import discard, work_folder
 
+        dataset = open_dataset(data, layout)
         check_writable(output)
         work = work_folder(output)
         if not resume:
@@ -100,7 +105,7 @@ def train(
         try:
             with bars() as shown:
                 detector = Detector.fit(
-                    data,
+                    dataset,
                     settings,
                     device=device,
                     max_seconds=math.inf if max_time is None else max_time,
@@ -119,3 +124,4 @@ def train(
         )
         if detector.calibration.is_as_asked:
             typer.echo(detector.calibration.note)
+        tell_notes(dataset)

@@ -19,7 +19,8 @@ from scipy import ndimage
 
 from cflow_ad._version import __version__
 from cflow_ad.data.carpet_defects import DEFECTS, LIGHT, Floats, smooth_noise
-from cflow_ad.errors import DataError, SettingsError
+from cflow_ad.data.folders import claim
+from cflow_ad.errors import SettingsError
 
 _FINER = 2  # the cloth is drawn this many times finer than the picture, then averaged
 _SMALLEST = 64
@@ -76,7 +77,7 @@ def write_carpet(
     ):
         if value < least:
             raise SettingsError(f"{name} is {value}; it must be at least {least}")
-    _claim(out)
+    claim(out)
 
     readme = _README.format(version=__version__, seed=seed, size=size)
     (out / "README.txt").write_text(readme, encoding="utf-8")
@@ -264,19 +265,6 @@ def _fuzz(rng: np.random.Generator, size: int) -> Floats:
 
 def _coarser(fine: Floats) -> Floats:
     return np.array(Image.fromarray(fine).reduce(_FINER))
-
-
-def _claim(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; name a folder that is empty or does not exist yet")
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(
-            f"the folder {out} is not empty; empty it, or name one that is or does not exist yet"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out}: the folder cannot be made ({error.strerror})") from error
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,18 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
+
+
+class MaskSource(Protocol):
+    """A ground-truth mask that is not one file whose every value but zero is defect."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is read from."""
+
+    def read(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Read it, as `read_mask` does."""
+
 
 # Images
 
@@ -49,8 +61,14 @@ def read_image(path: PathLike) -> NDArray[Any]:
         ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged, cut
             short, larger than 500 megapixels, or has float pixels, which have no fixed white.
     """
+    return read_image_and_mode(path)[0]
+
+
+def read_image_and_mode(path: PathLike) -> tuple[NDArray[Any], str]:
+    """As `read_image`, with the file's own pixel mode, as Pillow names it: ``L``, ``RGB``."""
     path = Path(path)
-    return _to_rgb(load(path), str(path))
+    image = load(path)
+    return _to_rgb(image, str(path)), image.mode
 
 
 def source_name(source: ImageSource) -> str:
@@ -106,15 +124,19 @@ def image_shape(source: ImageSource) -> tuple[int, int]:
     return height, width
 
 
-def read_mask(path: PathLike, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def read_mask(
+    source: PathLike | MaskSource, shape: tuple[int, int], above: int | None = None
+) -> NDArray[np.bool_]:
     """Read a ground-truth mask: whatever is not zero is defect.
 
     That reads 0/1 and 0/255 masks alike. In a colour mask any channel counts; alpha does not.
     EXIF orientation is applied, as it is to the image.
 
     Args:
-        path: The mask file. Not a JPEG: its compression leaves values near, but not at, zero.
+        source: The mask file. Not a JPEG: its compression leaves values near, but not at, zero.
+            Or a mask that reads itself, such as a `Sample` may have.
         shape: Height and width of the image that the mask belongs to, upright.
+        above: Only values above this are defect, in the file's own scale. Of a file only.
 
     Returns:
         H x W, true where the defect is.
@@ -123,7 +145,9 @@ def read_mask(path: PathLike, shape: tuple[int, int]) -> NDArray[np.bool_]:
         ImageError: The file cannot be read.
         MaskError: The mask has another size than its image, or is no mask.
     """
-    path = Path(path)
+    if not isinstance(source, str | os.PathLike):
+        return source.read(shape)
+    path = Path(source)
     image = load(path)
     if image.format == "JPEG":
         raise MaskError(
@@ -138,7 +162,8 @@ def read_mask(path: PathLike, shape: tuple[int, int]) -> NDArray[np.bool_]:
         values = np.asarray(image)[..., None]
     else:
         values = np.asarray(_convert(image, "RGBA", name))[..., :3]
-    mask: NDArray[np.bool_] = np.ascontiguousarray(upright(np.any(values, axis=2), image))
+    defect = values if above is None else values > above
+    mask: NDArray[np.bool_] = np.ascontiguousarray(upright(np.any(defect, axis=2), image))
     if mask.shape != tuple(shape):
         raise MaskError(
             f"{path}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but "

@@ -110,6 +110,7 @@ class Evaluation:
             "dataset": {
                 "name": self.dataset.name,
                 "layout": self.dataset.layout,
+                "notes": list(self.dataset.notes),
                 "test_good": sum(record.sample.is_good for record in self.images),
                 "test_defect": sum(not record.sample.is_good for record in self.images),
             },

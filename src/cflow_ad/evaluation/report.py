@@ -329,6 +329,7 @@ def _details(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     if evaluation.pixel is not None:
         data.insert(5, ("test pixels", f"{evaluation.pixel.n_pixels:,}"))
         data.insert(6, ("true regions", f"{evaluation.pixel.n_regions:,}"))
+    data += [("note", note) for note in dataset.notes]
     plain = {key: value for key, value in detector.items() if not isinstance(value, Mapping)}
     parts = {key: value for key, value in detector.items() if isinstance(value, Mapping)}
     order = [key for key in _SECTIONS if key in parts] + sorted(set(parts) - set(_SECTIONS))
