@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import itertools
 import math
+import re
 import textwrap
 import types
 import typing
@@ -103,7 +104,9 @@ class Settings:
     finds large defects better and small ones worse."""
 
     size: str = "256x256"
-    """The network's input box, height x width in pixels."""
+    """How large images come into the network: a box, height x width in pixels; `native`, each at
+    its own size; or `longest=N`, at its own size but for images with a longer side, which are
+    scaled down to it."""
 
     resize: Literal["fit", "pad", "stretch"] = "fit"
     """How an image comes into the box: `fit` and `pad` keep its aspect ratio (`pad` fills the whole
@@ -111,6 +114,11 @@ class Settings:
 
     interpolation: Literal["bilinear", "lanczos"] = "bilinear"
     """The kernel that images are resized with; `lanczos` is the paper's."""
+
+    tile: str = ""
+    """The largest part, height x width in pixels, of a large image that is encoded at once, margins
+    included. It bounds memory and changes no score by more than 0.001. Unset, it is chosen where an
+    image needs it; 0 encodes every image whole."""
 
     input_layer: Literal["whiten", "standardise", "raw"] = "whiten"
     """The fixed first layer of each flow. `raw` is the paper's."""
@@ -130,6 +138,11 @@ class Settings:
 
     position_channels: int = 128
     """Width `P` of the position encoding, a multiple of 4; 0 leaves the condition out."""
+
+    positions: Literal["absolute", "relative"] = "absolute"
+    """Where a vector is: `absolute`, by its row and column from the top left, as in the paper; or
+    `relative`, by its place as a fraction of the image's height and width, so that images of
+    several sizes share one frame. At 256x256 they are the same."""
 
     permutation: Literal["soft", "index"] = "index"
     """Between blocks: a random rotation, as in the paper, or a random reordering of the channels,
@@ -217,7 +230,20 @@ class Settings:
             bool(self.strides) and list(self.strides) == sorted(set(self.strides)),
             "one or more strides in rising order, such as (8, 16, 32)",
         )
-        _ = self.sizing
+        _ = self.sizing, self.tile_shape
+
+    @property
+    def tile_shape(self) -> tuple[int, int] | None:
+        """The largest part of an image to encode at once; `(0, 0)` for any, None to choose it."""
+        if not self.tile.strip():
+            return None
+        match = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", self.tile)
+        what = "a number of pixels, HEIGHTxWIDTH, or 0 for none"
+        self._require("tile", match is not None, what)
+        assert match is not None
+        height, width = int(match[1]), int(match[2] or match[1])
+        self._require("tile", (height > 0) == (width > 0), what)
+        return height, width
 
     @property
     def sizing(self) -> Sizing:

@@ -28,6 +28,10 @@ UNCHECKED = False
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
 PRESET_HELP = "Settings to start from: default, accurate or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
+TILE_HELP = (
+    "The largest part of a large image encoded at once, HEIGHTxWIDTH or one number; a matter of "
+    "memory, not of scores. 0 for none. [default: chosen]"
+)
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
 

@@ -19,7 +19,7 @@ from cflow_ad.data.sizing import Shape
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.flow import ConditionalFlow, CouplingBlock, standard_normal_log_prob
 from cflow_ad.model.network import CflowNetwork, Level
-from cflow_ad.model.positions import axis_encoding
+from cflow_ad.model.positions import axis_places
 from cflow_ad.model.scoring import LEAST, gaussian_weights
 
 _LEAST = float(LEAST)
@@ -159,8 +159,8 @@ class _ExportBlock(nn.Module):
 
 
 def _position_codes(flow: ConditionalFlow, cells: Shape) -> tuple[Tensor, Tensor]:
-    half = flow.position_channels // 2
-    return axis_encoding(cells[1], half), axis_encoding(cells[0], half)
+    rows, columns = (axis_places(side, flow.frame) for side in cells)
+    return flow.axis_code(int(columns[-1]) + 1)[columns], flow.axis_code(int(rows[-1]) + 1)[rows]
 
 
 def _with_static_padding(encoder: Encoder, box: Shape) -> Encoder:

@@ -5,7 +5,7 @@ Nothing in it depends on the batch, the test set or the clock, so a score belong
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.flow import ConditionalFlow, standard_normal_log_prob
+from cflow_ad.model.positions import axis_places
 from cflow_ad.model.whitening import InputLayer
 
 
@@ -107,14 +108,20 @@ class CflowNetwork(nn.Module):
             for level, values in zip(self._levels, self.log_likelihoods(pixels), strict=True)
         ]
 
-    def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
-        """Log-likelihood per dimension of every position of every level; see `Level.forward`."""
-        pyramid = self.encoder.forward(pixels)
+    def log_likelihoods(
+        self, pixels: Tensor, encoder: Callable[[Tensor], list[Tensor]] | None = None
+    ) -> list[Tensor]:
+        """Log-likelihood per dimension of every position of every level; see `Level.forward`.
+
+        Args:
+            pixels: as for `forward`.
+            encoder: to encode with, in another form than this network's own.
+        """
+        pyramid = (encoder or self.encoder)(pixels)
         maps = []
         for level, z in zip(self._levels, pyramid, strict=True):
-            rows = torch.arange(z.shape[1], device=z.device)[:, None]
-            columns = torch.arange(z.shape[2], device=z.device)[None, :]
-            maps.append(level.forward(z, rows, columns))
+            rows, columns = (axis_places(n, level.flow.frame).to(z.device) for n in z.shape[1:3])
+            maps.append(level.forward(z, rows[:, None], columns[None, :]))
         return maps
 
     @property

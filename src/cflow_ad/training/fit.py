@@ -78,6 +78,8 @@ def fit_levels(
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
+        frame=settings.positions,
+        tile=settings.tile_shape,
         held_out=_judges(len(sources), settings),
         folder=work,
         key=key,

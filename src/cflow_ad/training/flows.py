@@ -37,12 +37,12 @@ def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level
     return Level(input_layer, new_flow(channels, settings, number))
 
 
-def empty_level(channels: int, settings: Settings) -> Level:
+def empty_level(channels: int, settings: Settings, number: int) -> Level:
     """A level of the right shapes without values, to be loaded from a model file."""
     shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
     with torch.device("meta"):
         layer = InputLayer(torch.empty(channels), torch.empty(shape))
-        return Level(layer, _flow(channels, settings, None)).requires_grad_(False)
+        return Level(layer, _flow(channels, settings, number, None)).requires_grad_(False)
 
 
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
@@ -50,10 +50,10 @@ def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
     seed = 1000 * settings.seed + number
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _flow(channels, settings, seed)
+        return _flow(channels, settings, number, seed)
 
 
-def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlow:
+def _flow(channels: int, settings: Settings, number: int, seed: int | None) -> ConditionalFlow:
     return ConditionalFlow(
         channels,
         blocks=settings.blocks,
@@ -62,6 +62,7 @@ def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlo
         permutation=settings.permutation,
         width=settings.subnet_width or None,
         seed=seed,
+        stride=settings.strides[number] if settings.positions == "relative" else None,
     )
 
 

@@ -40,7 +40,7 @@ def set_threshold(
     """
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
-    for _, values in stream_maps(Scorer(network), settings, sources):
+    for _, values in stream_maps(Scorer(network, tile=settings.tile_shape), settings, sources):
         scores.append(float(values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
     calibration = conformal_calibration(scores, settings.false_alarm_rate, held_out=held_out)
@@ -111,6 +111,8 @@ def _rescaled(
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
+        frame=settings.positions,
+        tile=settings.tile_shape,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
     levels = []
