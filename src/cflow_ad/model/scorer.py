@@ -82,8 +82,7 @@ class Scorer:
             For each level, shape `(B, H / stride, W / stride)`, in `[0, 1]`.
         """
         height, width = pixels.shape[1:3]
-        plan = self._tiling.plan((height, width))
-        if len(plan) == 1:
+        if not self._tiling.is_large((height, width)):
             pyramid = self.encoder(pixels)
             return [level(z) for level, z in zip(self._levels, pyramid, strict=True)]
         strides = self.encoder.spec.strides
@@ -92,7 +91,7 @@ class Scorer:
             for s in strides
         ]
         with self._tiling.alone():
-            for tile in plan:
+            for tile in self._tiling.plan((height, width)):
                 levels = self._tiling.encode(pixels, tile)
                 for level, z, into, s in zip(self._levels, levels, maps, strides, strict=True):
                     rows, columns = tile.place(s)

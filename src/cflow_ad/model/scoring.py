@@ -35,22 +35,24 @@ def anomaly_map(
 ) -> Floats:
     """Minus the log of the levels' mean, sampled at the pixels of the image as it came.
 
-        Upsampling from a level's grid, cutting off the canvas beyond the image, resizing to the
-    x
-        Args:
-            normalities: per level, shape `(h, w)`, in `[0, 1]`.
-            strides: of the levels, in pixels of the canvas.
-            valid: height and width of the part of the canvas that is image.
-            original: height and width of the image as it came.
-            smoothing: standard deviation of a Gaussian, in pixels of the canvas.
+    Upsampling from a level's grid, cutting off the canvas beyond the image, resizing to the
+    image's own size and smoothing are all linear along each axis, so that together they are one
+    matrix on either side of a level's grid.
+
+    Args:
+        normalities: per level, shape `(h, w)`, in `[0, 1]`.
+        strides: of the levels, in pixels of the canvas.
+        valid: height and width of the part of the canvas that is image.
+        original: height and width of the image as it came.
+        smoothing: standard deviation of a Gaussian, in pixels of the canvas.
 
     Returns:
-            Shape `original`, in `[0, 69.1]`: 0 where all levels are entirely normal.
+        Shape `original`, in `[0, 69.1]`: 0 where all levels are entirely normal.
 
     Example:
-            >>> grid = np.array([[1.0, 0.0]], np.float32)
-            >>> anomaly_map([grid], [2], valid=(2, 4), original=(1, 4)).tolist()
-            [[0.0, 0.2876..., 1.3862..., 69.07...]]
+        >>> grid = np.array([[1.0, 0.0]], np.float32)
+        >>> anomaly_map([grid], [2], valid=(2, 4), original=(1, 4)).tolist()
+        [[0.0, 0.2876..., 1.3862..., 69.07...]]
     """
     rows, columns = (
         [_resampling(original[axis], valid[axis], stride, smoothing) for stride in strides]

@@ -43,14 +43,25 @@ class Strips(nn.Module):
         if height * width <= 2 * self.at_once:
             return cast(Tensor, self.stage(x))
         rows = max(_ROWS, self.at_once // width // _ROWS * _ROWS)
-        parts = []
+        whole: Tensor | None = None  # filled as it comes: joining parts would need them twice
         for start in range(0, height, rows):
             top = max(0, start - self.margin)
             stop = min(height, start + rows)
             part = self.stage(x[:, :, top : min(height, stop + self.margin)])
-            first = (start - top) // self.ratio
-            parts.append(part[:, :, first : first + (stop - start) // self.ratio].clone())
-        return torch.cat(parts, dim=2)
+            if whole is None:
+                shape = (len(x), part.shape[1], height // self.ratio, part.shape[3])
+                whole = torch.empty(
+                    shape, dtype=x.dtype, device=x.device, memory_format=_layout(part)
+                )
+            first, rows_out = (start - top) // self.ratio, (stop - start) // self.ratio
+            at = start // self.ratio
+            whole[:, :, at : at + rows_out] = part[:, :, first : first + rows_out]
+        return cast(Tensor, whole)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    is_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
 @torch.no_grad()

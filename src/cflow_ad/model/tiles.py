@@ -21,9 +21,12 @@ from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import SettingsError
 from cflow_ad.model.encoder import Encoder
 
-WHOLE = 2560 * 2560
+WHOLE = 3072 * 4096
 """Pixels that an image may have to be encoded whole, where no tile was asked for, and that a tile
-then has at the most."""
+then has at the most. The default backbone needs less than 1 GiB for so many."""
+
+LARGE = 2048 * 2048
+"""An image of more pixels is encoded by all cores, and no other beside it."""
 
 _UNIT = 32  # tiles begin and end at multiples of this, and of the largest stride
 _CHANGE = 3e-4  # of a feature, relative to its level's standard deviation: beyond reach
@@ -152,9 +155,12 @@ class Tiling:
             side = 0 if shape[0] * shape[1] <= WHOLE else math.isqrt(WHOLE)
             tile = (side, side)
         if not any(tile) or (shape[0] <= tile[0] and shape[1] <= tile[1]):
-            tile = shape
             return cut(shape, shape, 0, 1)
         return cut(shape, tile, self.margin, self._unit)
+
+    def is_large(self, shape: Shape) -> bool:
+        """Whether images of this size are to be encoded `alone`."""
+        return shape[0] * shape[1] > LARGE or len(self.plan(shape)) > 1
 
     def encode(self, pixels: Tensor, tile: Tile) -> list[Tensor]:
         """The cells that one tile gives, for each level `(B, h, w, C)`.
@@ -172,12 +178,15 @@ class Tiling:
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Encode images, as `Encoder.forward`."""
-        plan = self.plan((pixels.shape[1], pixels.shape[2]))
-        if len(plan) == 1:
+        shape = (pixels.shape[1], pixels.shape[2])
+        if not self.is_large(shape):
             return self.encoder.forward(pixels)
+        plan = self.plan(shape)
         spec = self.encoder.spec
         whole: list[Tensor] = []
         with self.alone():
+            if len(plan) == 1:
+                return self.encoder.forward(pixels)
             for tile in plan:
                 levels = self.encode(pixels, tile)
                 whole = whole or [
@@ -193,7 +202,7 @@ class Tiling:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """One cut image at a time, on all cores, so that its memory is needed once."""
+        """One large image at a time, on all cores, so that its memory is needed once."""
         with self._alone:
             threads = torch.get_num_threads()
             torch.set_num_threads(self._threads)
