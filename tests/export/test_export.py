@@ -11,7 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cflow_ad import CalibrationWarning, DependencyError, Detector, ExportError, Settings
+from cflow_ad import (
+    CalibrationWarning,
+    DependencyError,
+    Detector,
+    ExportError,
+    ImageError,
+    Settings,
+)
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.export import export as module
 from cflow_ad.export.export import export_model
@@ -52,6 +59,35 @@ def test_the_graph_is_the_network_whatever_the_settings(images, toy_settings, na
     for number in range(3) if shape == (64, 64) else ():
         image = pixels[number].numpy().astype(np.uint8)
         assert float(score[number]) == pytest.approx(detector.predict(image).score, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": "native"}, r"size native: .* with --size HEIGHTxWIDTH"),
+        ({"positions": "relative"}, r"positions relative: .* with --size HEIGHTxWIDTH"),
+    ],
+)
+def test_what_depends_on_the_image_size_is_exported_for_one(
+    changes, message, images, toy_settings, tmp_path
+):
+    settings = dataclasses.replace(toy_settings, **changes)
+    detector = fit(images[:4], settings)
+    with pytest.raises(ExportError, match=message):
+        export_model(detector, tmp_path / "model.onnx", size=None)
+
+
+def test_a_native_model_with_relative_positions_is_exported_for_one_size(
+    images, toy_settings, tmp_path
+):
+    settings = dataclasses.replace(toy_settings, size="native", positions="relative")
+    detector = fit([image[:64, :90] for image in images], settings)
+    report = export_model(detector, tmp_path / "model.onnx", size="64x96")
+    assert report.change.largest < 1e-4
+    exported = RuntimeDetector.load(report.path)
+    assert exported.predict(images[0][:64, :90]).anomaly_map.shape == (64, 90)
+    with pytest.raises(ImageError, match="exported for 64 x 96 alone"):
+        exported.predict(images[0])
 
 
 def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, images, tmp_path):
