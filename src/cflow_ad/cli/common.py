@@ -62,8 +62,8 @@ def plain_errors() -> Iterator[None]:
             if not _is_out_of_memory(error):
                 raise
             tell(
-                "error: there is not enough memory; give a smaller --size, --tile or "
-                "batch size, or another --device",
+                "error: there is not enough memory; give a smaller --size or "
+                "batch size, a --tile, or another --device",
                 "red",
             )
             raise typer.Exit(FAILED) from None
