@@ -36,7 +36,7 @@ from cflow_ad.training.progress import ProgressCallback, silent
 from cflow_ad.training.recalibration import recalibrate, set_threshold
 from cflow_ad.training.sources import GoodData, good_images
 
-_BEFORE = {"subnet_width": 0}
+_BEFORE = {"subnet_width": 0, "positions": "absolute", "local_scale": 0.0}
 """Settings that older files do not have, and what they were."""
 
 

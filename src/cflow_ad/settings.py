@@ -38,8 +38,9 @@ _NOT_NEGATIVE = (
     "rotation",
     "least_gain",
     "calibration_fraction",
+    "local_scale",
 )
-_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000, "rotation": 180}
+_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000, "rotation": 180, "local_scale": 1}
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -52,6 +53,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "resize": "stretch",
         "interpolation": "lanczos",
         "input_layer": "raw",
+        "positions": "absolute",
+        "local_scale": 0.0,
         "blocks": 8,
         "subnet_width": 0,
         "permutation": "soft",
@@ -139,10 +142,10 @@ class Settings:
     position_channels: int = 128
     """Width `P` of the position encoding, a multiple of 4; 0 leaves the condition out."""
 
-    positions: Literal["absolute", "relative"] = "absolute"
-    """Where a vector is: `absolute`, by its row and column from the top left, as in the paper; or
-    `relative`, by its place as a fraction of the image's height and width, so that images of
-    several sizes share one frame. At 256x256 they are the same."""
+    positions: Literal["absolute", "relative"] = "relative"
+    """Where a vector is: `relative`, by its place as a fraction of the image's height and width, so
+    that images of several sizes share one frame; or `absolute`, by its row and column from the top
+    left, as in the paper. At 256x256 they are the same."""
 
     permutation: Literal["soft", "index"] = "index"
     """Between blocks: a random rotation, as in the paper, or a random reordering of the channels,
@@ -199,6 +202,10 @@ class Settings:
     """Good vectors less likely than this quantile of them set the scale of each level: from the
     median of good likelihoods, which scores 0, down to this quantile, which scores 3."""
 
+    local_scale: float = 0.5
+    """How far each part of the image has a scale of its own, from 0, one scale for all as in the
+    paper, to 1. Needs `positions=relative`."""
+
     smoothing: float = 4.0
     """Standard deviation of a Gaussian over the anomaly map, in pixels of the network's input."""
 
@@ -230,6 +237,8 @@ class Settings:
             bool(self.strides) and list(self.strides) == sorted(set(self.strides)),
             "one or more strides in rising order, such as (8, 16, 32)",
         )
+        if self.positions == "absolute":
+            self._require("local_scale", self.local_scale == 0, "0 with positions=absolute")
         _ = self.sizing, self.tile_shape
 
     @property

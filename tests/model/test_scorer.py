@@ -40,7 +40,7 @@ def make_level(channels, position_channels=8, permutation="soft", *, whitened=Tr
 
 def normality(level, z):
     rows, columns = torch.arange(z.shape[1])[:, None], torch.arange(z.shape[2])[None]
-    return level.normality(level(z, rows, columns))
+    return level.normality(level(z, rows, columns), rows, columns)
 
 
 @pytest.mark.parametrize(

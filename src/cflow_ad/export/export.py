@@ -86,11 +86,6 @@ def export_model(
     """
     _check(path, format, precision, data)
     canvas = _canvas(size, detector.settings.sizing)
-    if canvas is None and detector.settings.positions == "relative":
-        raise ExportError(
-            "positions relative: a graph holds the positions of one canvas; export it for one, "
-            "with --size HEIGHTxWIDTH"
-        )
     material = gather(detector, data, canvas)
     ours = _on_cpu(detector)
     with tempfile.TemporaryDirectory(dir=_folder(path), prefix=f".{path.name}.") as folder:
@@ -194,10 +189,11 @@ def _on_cpu(detector: Detector) -> Detector:
 
 def _graph(detector: Detector, canvas: Shape | None) -> tuple[ExportGraph, Shape]:
     settings = detector.settings
-    # Positions that are relative are those of the only canvas; there is no box at native size.
-    of_canvas = settings.sizing.mode == "native" or settings.positions == "relative"
-    box = canvas if canvas is not None and of_canvas else _box(settings.sizing)
-    return ExportGraph(detector.network, box, smoothing=detector.settings.smoothing), box
+    box = _box(settings.sizing) if canvas is None else canvas
+    graph = ExportGraph(
+        detector.network, box, smoothing=settings.smoothing, only=canvas is not None
+    )
+    return graph, box
 
 
 def _translate(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.model.positions import Frame, axis_encoding
+from cflow_ad.model.positions import Frame, axis_encoding, axis_places
 
 Permutation = Literal["soft", "index"]
 
@@ -236,6 +236,14 @@ class ConditionalFlow(nn.Module):
     def frame(self) -> Frame:
         """How its positions are counted."""
         return "absolute" if self.stride is None else "relative"
+
+    def places(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The places of all cells of a map: rows `(height, 1)` and columns `(1, width)`."""
+        rows, columns = (
+            axis_places(side, self.frame).to(self._couplings[0].offset.device)
+            for side in (height, width)
+        )
+        return rows[:, None], columns[None, :]
 
     def axis_code(self, places: int) -> Tensor:
         """Encoding of the places `0 .. places - 1` along one axis, shape `(places, P / 2)`."""

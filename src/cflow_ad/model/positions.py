@@ -38,6 +38,27 @@ def axis_places(cells: int, frame: Frame) -> Tensor:
     return numbers if frame == "absolute" else (2 * numbers + 1) * FRAME // (2 * cells)
 
 
+def at_places(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """What holds for the parts of an image, at relative places in it.
+
+    Args:
+        values: one for each part, shape `(n, n)`; or a scalar, which holds for all of it.
+        rows: integer places, see `axis_places`.
+        columns: likewise.
+
+    Returns:
+        A scalar, or the broadcast shape of the places.
+
+    Example:
+        >>> corners = torch.tensor([[1, 2], [3, 4]])
+        >>> at_places(corners, torch.tensor([0, 200]), torch.tensor([255])).tolist()
+        [2, 4]
+    """
+    if values.ndim == 0:
+        return values
+    return values[rows * len(values) // FRAME, columns * len(values) // FRAME]
+
+
 def axis_encoding(length: int, channels: int, *, stride: int | None = None) -> Tensor:
     """Sinusoidal encoding of the places `0 .. length - 1` along one axis.
 

@@ -20,7 +20,7 @@ from cflow_ad.data.sizing import Shape
 from cflow_ad.model.flow import CouplingBlock
 from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.network import CflowNetwork, Level
-from cflow_ad.model.positions import axis_places
+from cflow_ad.model.positions import at_places, axis_places
 from cflow_ad.model.tiles import Tiling
 from cflow_ad.model.whitening import InputLayer
 
@@ -133,8 +133,7 @@ class FoldedLevel:
         self._channels = level.flow.channels
         self._flow = level.flow
         self._dtype = dtype
-        self._reference = level.reference.item()
-        self._spread = level.spread.item()
+        self._reference, self._spread = level.reference.clone(), level.spread.clone()
         self._mean, self._input = _input_of(level.input_layer)
         blocks = [cast(CouplingBlock, block) for block in level.flow.blocks]
         self._blocks = [_fold(block, dtype, last=block is blocks[-1]) for block in blocks]
@@ -157,9 +156,11 @@ class FoldedLevel:
         """
         height, width = z.shape[1:3]
         if grid is None and height * width <= _AT_ONCE:
-            return self._normality(z, self._tables_of(height, width))
-        rows, columns = grid or (height, width)
-        codes = self._codes(rows, columns)
+            places = self._flow.places(height, width)
+            return self._normality(z, self._tables_of(height, width), *places)
+        codes = self._codes(*(grid or (height, width)))
+        rows, columns = self._flow.places(*(grid or (height, width)))
+        columns = columns[:, at[1] : at[1] + width]
         block = max(1, _AT_ONCE // width)
         parts = []
         for start in range(0, height, block):
@@ -171,10 +172,14 @@ class FoldedLevel:
                 .to(self._dtype)
                 for of_row, of_column in codes
             ]
-            parts.append(self._normality(part, tables))
+            parts.append(
+                self._normality(part, tables, rows[first : first + part.shape[1]], columns)
+            )
         return torch.cat(parts, dim=1)
 
-    def _normality(self, z: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    def _normality(
+        self, z: Tensor, tables: Sequence[Tensor], rows: Tensor, columns: Tensor
+    ) -> Tensor:
         count, height, width, channels = z.shape
         x = z.reshape(count, height * width, channels).float() - self._mean
         x = x @ self._input if self._input.ndim == 2 else x * self._input
@@ -198,8 +203,9 @@ class FoldedLevel:
                 if block.order is not None:
                     x = x[..., block.order]
         likelihood = (log_det - 0.5 * x.square().sum(-1)) / channels
-        normality = ((likelihood - self._reference) / self._spread).exp_().clamp_(max=1.0)
-        return normality.view(count, height, width)
+        reference, spread = (at_places(of, rows, columns) for of in (self._reference, self._spread))
+        normality = (likelihood.view(count, height, width) - reference) / spread
+        return normality.exp_().clamp_(max=1.0)
 
     def _tables_of(self, height: int, width: int) -> list[Tensor]:
         """For each block the position's share of the hidden layer, `(h * w, hidden)`."""

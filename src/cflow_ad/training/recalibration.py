@@ -14,8 +14,8 @@ from cflow_ad.model.scorer import Scorer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import build_cache
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
-from cflow_ad.training.flows import fit_scale
 from cflow_ad.training.progress import Progress, ProgressCallback
+from cflow_ad.training.scale import fit_scale
 
 
 def set_threshold(
