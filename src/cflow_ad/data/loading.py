@@ -18,7 +18,7 @@ from cflow_ad.errors import ImageError, SettingsError
 
 _AHEAD = 8  # images prepared beyond the batch that is waited for
 
-ROOM = 32_000_000
+ROOM = 20_000_000
 """Pixels of canvases that may be in work, or done and waiting, at the same time; of a larger image
 there is one."""
 
