@@ -335,7 +335,9 @@ def test_relative_and_absolute_positions_are_one_in_images_of_256_pixels(images,
     square = [np.tile(image, (3, 3, 1))[:256, :256] for image in images[:6]]
     of = {}
     for positions in ("absolute", "relative"):
-        settings = dataclasses.replace(toy_settings, size="native", positions=positions)
+        settings = dataclasses.replace(
+            toy_settings, size="native", positions=positions, local_scale=0.0
+        )
         with pytest.warns(CalibrationWarning):
             of[positions] = Detector.fit(square, settings, device="cpu")
     maps = [detector.predict(square[0]).anomaly_map for detector in of.values()]

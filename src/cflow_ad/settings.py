@@ -88,7 +88,7 @@ class Settings:
         cflow_ad.errors.SettingsError: blocks is 0: it must be at least 1
     """
 
-    backbone: str = "tf_efficientnet_lite1"
+    backbone: str = "tf_efficientnet_lite0"
     """A timm model name; `cflow-ad info backbones` lists those whose weights are at hand."""
 
     weights: str | None = None

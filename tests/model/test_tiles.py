@@ -90,9 +90,9 @@ def test_training_and_scoring_cut_large_images_unasked(images, toy_settings, mon
 
 
 def test_the_reach_is_that_of_the_convolutions():
-    encoder = build_encoder("tf_efficientnet_lite1", (8,), weights="random")
+    encoder = build_encoder("tf_efficientnet_lite0", (8,), weights="random")
     assert 16 <= measure_reach(encoder) <= 96
-    deeper = build_encoder("tf_efficientnet_lite1", (8, 16), weights="random")
+    deeper = build_encoder("tf_efficientnet_lite0", (8, 16), weights="random")
     assert measure_reach(encoder) < measure_reach(deeper) < 512
 
 
@@ -106,11 +106,11 @@ def test_an_encoder_that_looks_at_the_whole_image_is_not_cut():
 
 
 def test_a_tile_must_be_larger_than_its_margins(tiny_detector):
-    with pytest.raises(SettingsError, match="tile is 32x32: what tf_efficientnet_lite1 says"):
+    with pytest.raises(SettingsError, match="tile is 32x32: what tf_efficientnet_lite0 says"):
         Scorer(tiny_detector.network, tile=(32, 32))
 
 
-@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite1", "resnet18", "test_efficientnet"])
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "test_efficientnet"])
 @torch.inference_mode()
 def test_strips_change_no_feature(backbone, monkeypatch):
     encoder = fold_encoder(build_encoder(backbone, (8, 16), weights="random"))
