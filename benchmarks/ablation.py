@@ -41,7 +41,8 @@ from cflow_ad.model.network import Level
 from cflow_ad.model.scoring import anomaly_map
 from cflow_ad.training.cache import LevelFeatures, build_cache
 from cflow_ad.training.fit import level_batch_size
-from cflow_ad.training.flows import fit_scale, new_level, train_level
+from cflow_ad.training.flows import new_level, train_level
+from cflow_ad.training.scale import fit_scale
 
 Map = NDArray[np.floating]
 
@@ -67,6 +68,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "no smoothing": {"smoothing": 0.0},
     "smoothing 2": {"smoothing": 2.0},
     "smoothing 6": {"smoothing": 6.0},
+    "one scale": {"local_scale": 0.0},
+    "local scale 1": {"local_scale": 1.0},
+    "positions: absolute": {"positions": "absolute", "local_scale": 0.0},
     "0 steps": {"steps": 0},
     "100 steps": {"steps": 100},
     "300 steps": {"steps": 300},
@@ -86,7 +90,7 @@ class Scored:
     settings: Settings
     levels: Sequence[Level]
     likelihoods: list[list[Map]]
-    """For each image, for each level, shape `(h, w)`."""
+    """For each image, for each level, of the whole canvas, shape `(h, w)`."""
     quantiles: list[float]
     """Of each level, the likelihood that 99.9 % of the training vectors are below."""
     shapes: list[tuple[int, int]]
@@ -106,9 +110,12 @@ class Scored:
 
 def by_spread(scored: Scored) -> Iterator[Map]:
     """The product's own."""
-    return scored.maps(
-        lambda number, grid: scored.levels[number].normality(torch.from_numpy(grid)).numpy()
-    )
+
+    def normality(number: int, grid: Map) -> Map:
+        level = scored.levels[number]
+        return level.normality(torch.from_numpy(grid), *level.flow.places(*grid.shape)).numpy()
+
+    return scored.maps(normality)
 
 
 def by_quantile(scored: Scored) -> Iterator[Map]:
@@ -145,7 +152,15 @@ def scored_level(scored: Scored, number: int) -> Iterator[Map]:
 
 def by_test_set(scored: Scored) -> Iterator[Map]:
     """The paper's: relative to the largest likelihood in the whole test set, not smoothed."""
-    return reference_maps(scored.likelihoods, scored.shapes)
+    strides = scored.settings.strides
+    inside = [
+        [
+            grid[: cells_inside(valid[0], stride), : cells_inside(valid[1], stride)]
+            for grid, stride in zip(image, strides, strict=True)
+        ]
+        for image, valid in zip(scored.likelihoods, scored.valid, strict=True)
+    ]
+    return reference_maps(inside, scored.shapes)
 
 
 def largest(anomaly_map: Map) -> float:
@@ -217,7 +232,15 @@ class Bench:
         return [100 * image.auroc, 100 * result.auroc, 100 * result.aupro]
 
     def _encode(self, settings: Settings) -> None:
-        names = ("backbone", "weights", "neighbourhood", "padding", "size", "resize")
+        names = (
+            "backbone",
+            "weights",
+            "neighbourhood",
+            "padding",
+            "size",
+            "resize",
+            "positions",
+        )
         group = json.dumps({name: getattr(settings, name) for name in names})
         if group != self._group:
             self._group, self._train, self._test, self._levels = group, {}, {}, {}
@@ -232,15 +255,16 @@ class Bench:
             padding=settings.padding,
         )
         sources = [sample.path for sample in self.dataset.train]
-        features = build_cache(encoder, sources, settings.sizing, budget=4.0, seed=0)
+        features = build_cache(
+            encoder, sources, settings.sizing, budget=4.0, seed=0, frame=settings.positions
+        )
         self._train |= dict(zip(wanted, features, strict=True))
         self._test |= {stride: [] for stride in wanted}
         paths = [sample.path for sample in self.dataset.test]
         for batch in load_batches(paths, settings.sizing, batch_size=1):
             pyramid = encoder(torch.from_numpy(batch.pixels))
             for stride, of_level in zip(wanted, pyramid, strict=True):
-                height, width = (cells_inside(n, stride) for n in batch.canvases[0].valid)
-                self._test[stride].append(of_level[0, :height, :width].clone())
+                self._test[stride].append(of_level[0].clone())
 
     def _level(self, settings: Settings, number: int, stride: int) -> tuple[Level, float]:
         batch_size = level_batch_size(settings, stride)
@@ -257,9 +281,7 @@ class Bench:
 
 @torch.inference_mode()
 def _likelihood(level: Level, features: torch.Tensor) -> Map:
-    rows = torch.arange(features.shape[0])[:, None]
-    columns = torch.arange(features.shape[1])[None, :]
-    return level(features, rows, columns).numpy()
+    return level(features, *level.flow.places(*features.shape[:2])).numpy()
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
     [
         ("ablation", "| no position | `position_channels=0` |"),
         ("growth", "predict s grows with the power"),
+        ("large", "| native |"),
         ("metrics", "| scikit-learn |"),
         ("scoring", "| cflow-ad, bf16, stream |"),
         ("startup", "| cflow-ad predict, one image |"),

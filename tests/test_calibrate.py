@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -34,14 +36,18 @@ def bare(toy_detector):
 
 def strip(detector):
     """A network with the same flows and no scale."""
-    levels = [Level(level.input_layer, level.flow) for level in detector.network.levels]
+    levels = [
+        Level(level.input_layer, level.flow, len(level.reference))
+        for level in detector.network.levels
+    ]
     return CflowNetwork(detector.network.encoder, levels)
 
 
 def scales(detector):
-    """Reference and spread of each level."""
+    """Reference and spread of each level, part by part."""
     levels = detector.network.levels
-    return [float(value) for level in levels for value in (level.reference, level.spread)]
+    both = [values for level in levels for values in (level.reference, level.spread)]
+    return [value for values in both for value in values.flatten().tolist()]
 
 
 def recalibrated(detector, images, **kwargs):
@@ -97,9 +103,14 @@ def test_where_all_were_trained_on_nothing_is_promised(images, toy_settings):
 
 
 def test_the_scale_is_of_the_part_that_does_not_set_the_threshold(toy_detector, others):
-    new = recalibrated(toy_detector, others, rescale=True)
-    assert scales(new) != scales(toy_detector)
-    settings = toy_detector.settings
+    settings = dataclasses.replace(toy_detector.settings, local_scale=0.0)
+    network = CflowNetwork(
+        toy_detector.network.encoder,
+        [Level(level.input_layer, level.flow) for level in toy_detector.network.levels],
+    )
+    old = Detector(network, settings=settings, calibration=toy_detector.calibration, training={})
+    new = recalibrated(old, others, rescale=True)
+    assert scales(new) != scales(old)
     fitted, held_out = split_good(len(others), settings.calibration_fraction, settings.seed)
     likelihoods = [toy_detector.log_likelihoods(others[i]) for i in fitted]
     for level in range(2):

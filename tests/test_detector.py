@@ -308,3 +308,46 @@ def test_without_a_compiler_compiling_says_so(toy_detector, monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(SettingsError, match=r"does not work here \(no C\+\+ compiler\); leave"):
         detector.optimize(compiled=True)
+
+
+# Images of any size
+
+
+def test_native_images_are_scored_at_their_own_size_whatever_it_is(images, toy_settings, tmp_path):
+    native = dataclasses.replace(
+        toy_settings, backbone="test_resnet", size="native", positions="relative", tile="2048"
+    )
+    various = [images[0], images[1][:50], images[2][:, :33], np.tile(images[3], (2, 3, 1))]
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(various * 2, native, device="cpu")
+    detector.save(tmp_path / "native.safetensors")
+    again = Detector.load(tmp_path / "native.safetensors", device="cpu")
+    assert again.settings == native
+    for shape in ((1, 1), (500, 1250), (64, 4000), (3, 700)):
+        image = np.resize(images[0], (*shape, 3))
+        prediction = again.predict(image)
+        assert prediction.anomaly_map.shape == shape
+        np.testing.assert_array_equal(prediction.anomaly_map, detector.predict(image).anomaly_map)
+    assert [level.shape for level in again.log_likelihoods(various[1])] == [(6, 12), (3, 6)]
+
+
+def test_relative_and_absolute_positions_are_one_in_images_of_256_pixels(images, toy_settings):
+    square = [np.tile(image, (3, 3, 1))[:256, :256] for image in images[:6]]
+    of = {}
+    for positions in ("absolute", "relative"):
+        settings = dataclasses.replace(
+            toy_settings, size="native", positions=positions, local_scale=0.0
+        )
+        with pytest.warns(CalibrationWarning):
+            of[positions] = Detector.fit(square, settings, device="cpu")
+    maps = [detector.predict(square[0]).anomaly_map for detector in of.values()]
+    np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-4)
+    wider = np.tile(square[0], (1, 2, 1))
+    maps = [detector.predict(wider).anomaly_map for detector in of.values()]
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("tile", ["x", "0x5", "-3", "1.5"])
+def test_bad_tiles(tile):
+    with pytest.raises(SettingsError, match=r"tile is .* HEIGHTxWIDTH, or 0 for none"):
+        Settings(tile=tile)

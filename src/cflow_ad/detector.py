@@ -27,6 +27,7 @@ from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
 from cflow_ad.model.scorer import Precision, Scorer
+from cflow_ad.model.tiles import Tiling
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration, split_good
 from cflow_ad.training.fit import fit_levels
@@ -35,7 +36,7 @@ from cflow_ad.training.progress import ProgressCallback, silent
 from cflow_ad.training.recalibration import recalibrate, set_threshold
 from cflow_ad.training.sources import GoodData, good_images
 
-_BEFORE = {"subnet_width": 0}
+_BEFORE = {"subnet_width": 0, "positions": "absolute", "local_scale": 0.0}
 """Settings that older files do not have, and what they were."""
 
 
@@ -73,7 +74,11 @@ class Detector:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(self.network)
+        return Scorer(self.network, tile=self.settings.tile_shape)
+
+    @cached_property
+    def _tiling(self) -> Tiling:
+        return Tiling(self.network.encoder, self.settings.tile_shape)
 
     @property
     def is_calibrated(self) -> bool:
@@ -146,7 +151,9 @@ class Detector:
             for source, values in maps
         )
 
-    def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
+    def optimize(
+        self, *, precision: Precision = "fp32", compiled: bool = False, tile: str | None = None
+    ) -> Detector:
         """Choose how scores are computed from here on.
 
         Args:
@@ -155,18 +162,22 @@ class Detector:
             compiled: make code for this machine with `torch.compile`, which needs a C++ compiler,
                 and about a minute here for the model's own input size and later for any other.
                 It pays for long runs.
+            tile: as `Settings.tile`, which it replaces here: a matter of memory, not of scores.
 
         Returns:
             This detector.
 
         Raises:
-            SettingsError: there is no working compiler.
+            SettingsError: there is no working compiler, or no such tile.
         """
-        scorer = Scorer(self.network, precision=precision)
+        if tile is not None:
+            self.settings = dataclasses.replace(self.settings, tile=tile)
+        scorer = Scorer(self.network, precision=precision, tile=self.settings.tile_shape)
         if compiled:
             sizing = self.settings.sizing
             try:
-                scorer.compile(sizing.canvas_shape((sizing.height, sizing.width)))
+                typical = (256, 256) if sizing.mode == "native" else (sizing.height, sizing.width)
+                scorer.compile(sizing.canvas_shape(typical))
             except Exception as error:  # the compilers' errors have no type in common
                 raise SettingsError(
                     f"compiled: torch.compile does not work here ({first_line(error)}); leave it "
@@ -191,7 +202,7 @@ class Detector:
         canvas = self.settings.sizing.prepare(as_image(source))
         with torch.inference_mode():
             levels = self.network.log_likelihoods(
-                torch.from_numpy(canvas.pixels)[None].to(self.device)
+                torch.from_numpy(canvas.pixels)[None].to(self.device), self._tiling
             )
         inside = [
             [cells_inside(side, stride) for side in canvas.valid]
@@ -396,7 +407,13 @@ class Detector:
                     spec, weights=weights or settings.weights, seed=settings.seed, model=path
                 )
             )
-            network = CflowNetwork(encoder, [empty_level(c, settings) for c in spec.channels])
+            network = CflowNetwork(
+                encoder,
+                [
+                    empty_level(channels, settings, number)
+                    for number, channels in enumerate(spec.channels)
+                ],
+            )
             missing, foreign = network.load_state_dict(tensors, strict=False, assign=True)
             if (
                 foreign

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import itertools
 import math
+import re
 import textwrap
 import types
 import typing
@@ -37,8 +38,9 @@ _NOT_NEGATIVE = (
     "rotation",
     "least_gain",
     "calibration_fraction",
+    "local_scale",
 )
-_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000, "rotation": 180}
+_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000, "rotation": 180, "local_scale": 1}
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -51,6 +53,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "resize": "stretch",
         "interpolation": "lanczos",
         "input_layer": "raw",
+        "positions": "absolute",
+        "local_scale": 0.0,
         "blocks": 8,
         "subnet_width": 0,
         "permutation": "soft",
@@ -84,7 +88,7 @@ class Settings:
         cflow_ad.errors.SettingsError: blocks is 0: it must be at least 1
     """
 
-    backbone: str = "tf_efficientnet_lite1"
+    backbone: str = "tf_efficientnet_lite0"
     """A timm model name; `cflow-ad info backbones` lists those whose weights are at hand."""
 
     weights: str | None = None
@@ -103,7 +107,9 @@ class Settings:
     finds large defects better and small ones worse."""
 
     size: str = "256x256"
-    """The network's input box, height x width in pixels."""
+    """How large images come into the network: a box, height x width in pixels; `native`, each at
+    its own size; or `longest=N`, at its own size but for images with a longer side, which are
+    scaled down to it."""
 
     resize: Literal["fit", "pad", "stretch"] = "fit"
     """How an image comes into the box: `fit` and `pad` keep its aspect ratio (`pad` fills the whole
@@ -111,6 +117,11 @@ class Settings:
 
     interpolation: Literal["bilinear", "lanczos"] = "bilinear"
     """The kernel that images are resized with; `lanczos` is the paper's."""
+
+    tile: str = ""
+    """The largest part, height x width in pixels, of a large image that is encoded at once, margins
+    included. It bounds memory and changes no score by more than 0.001. Unset, it is chosen where an
+    image needs it; 0 encodes every image whole."""
 
     input_layer: Literal["whiten", "standardise", "raw"] = "whiten"
     """The fixed first layer of each flow. `raw` is the paper's."""
@@ -130,6 +141,11 @@ class Settings:
 
     position_channels: int = 128
     """Width `P` of the position encoding, a multiple of 4; 0 leaves the condition out."""
+
+    positions: Literal["absolute", "relative"] = "relative"
+    """Where a vector is: `relative`, by its place as a fraction of the image's height and width, so
+    that images of several sizes share one frame; or `absolute`, by its row and column from the top
+    left, as in the paper. At 256x256 they are the same."""
 
     permutation: Literal["soft", "index"] = "index"
     """Between blocks: a random rotation, as in the paper, or a random reordering of the channels,
@@ -186,6 +202,10 @@ class Settings:
     """Good vectors less likely than this quantile of them set the scale of each level: from the
     median of good likelihoods, which scores 0, down to this quantile, which scores 3."""
 
+    local_scale: float = 0.5
+    """How far each part of the image has a scale of its own, from 0, one scale for all as in the
+    paper, to 1. Needs `positions=relative`."""
+
     smoothing: float = 4.0
     """Standard deviation of a Gaussian over the anomaly map, in pixels of the network's input."""
 
@@ -217,7 +237,22 @@ class Settings:
             bool(self.strides) and list(self.strides) == sorted(set(self.strides)),
             "one or more strides in rising order, such as (8, 16, 32)",
         )
-        _ = self.sizing
+        if self.positions == "absolute":
+            self._require("local_scale", self.local_scale == 0, "0 with positions=absolute")
+        _ = self.sizing, self.tile_shape
+
+    @property
+    def tile_shape(self) -> tuple[int, int] | None:
+        """The largest part of an image to encode at once; `(0, 0)` for any, None to choose it."""
+        if not self.tile.strip():
+            return None
+        match = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", self.tile)
+        what = "a number of pixels, HEIGHTxWIDTH, or 0 for none"
+        self._require("tile", match is not None, what)
+        assert match is not None
+        height, width = int(match[1]), int(match[2] or match[1])
+        self._require("tile", (height > 0) == (width > 0), what)
+        return height, width
 
     @property
     def sizing(self) -> Sizing:

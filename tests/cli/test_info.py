@@ -10,7 +10,7 @@ from tests.cli.commands import run
 
 def test_info_shows_what_made_a_model(model):
     shown = run("info", model).stdout
-    for text in ("tf_efficientnet_lite1", "64x64", "threshold", "fingerprint", "sha256"):
+    for text in ("tf_efficientnet_lite0", "64x64", "threshold", "fingerprint", "sha256"):
         assert text in shown
     told = json.loads(run("info", model, "--json").stdout)
     assert Settings.from_dict(told["settings"]).blocks == 2
@@ -18,9 +18,9 @@ def test_info_shows_what_made_a_model(model):
 
 def test_info_lists_the_backbones_at_hand():
     told = {item["name"]: item for item in json.loads(run("info", "backbones", "--json").stdout)}
-    assert told["tf_efficientnet_lite1"]["is_usable"]
+    assert told["tf_efficientnet_lite0"]["is_usable"]
     assert "wide_resnet50_2.tv_in1k" in told
-    assert "tf_efficientnet_lite1" in run("info", "backbones").stdout
+    assert "tf_efficientnet_lite0" in run("info", "backbones").stdout
 
 
 def test_info_lists_every_setting():

@@ -69,7 +69,48 @@ def test_numpy_numbers_become_plain_ones():
     assert type(sizing.height) is int
 
 
+@pytest.mark.parametrize("text", ["native", " native ", "longest=800", "longest = 800"])
+def test_sizes_without_a_box(text):
+    sizing = Sizing.parse(text, multiple=8)
+    assert sizing.mode == text.strip().split("=")[0].strip()
+    with pytest.raises(SettingsError, match="has no box to pad images to; leave resize at fit"):
+        Sizing.parse(text, "pad")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("longest", "is not a size"),
+        ("longest=", "is not a size"),
+        ("longest=0", "height is 0"),
+        ("longest=16385", "height is 16385"),
+        ("native=3", "is not a size"),
+    ],
+)
+def test_bad_sizes_without_a_box(text, message):
+    with pytest.raises(SettingsError, match=message):
+        Sizing.parse(text)
+
+
 # Shapes
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3072, 4096), (64, 131072)])
+def test_native_keeps_every_pixel(shape):
+    sizing = Sizing.parse("native")
+    assert sizing.valid_shape(shape) == shape
+    assert all(0 <= c - s < 32 for c, s in zip(sizing.canvas_shape(shape), shape, strict=True))
+
+
+def test_native_has_an_end():
+    with pytest.raises(ImageError, match=r"a side has 131072 at the most.*longest=N"):
+        Sizing.parse("native").valid_shape((1, 131073))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_longest_shrinks_as_fit_does_and_never_enlarges(shape):
+    valid = Sizing.parse("longest=100").valid_shape(shape)
+    assert valid == (shape if max(shape) <= 100 else Sizing(100, 100).valid_shape(shape))
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (20000, 100), (7, 20000)])

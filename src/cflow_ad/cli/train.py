@@ -13,6 +13,7 @@ from cflow_ad.cli.common import (
     LAYOUT_HELP,
     PRESET_HELP,
     SETTING_HELP,
+    TILE_HELP,
     UNCHECKED,
     WEIGHTS_HELP,
     bars,
@@ -38,8 +39,12 @@ def train(
     preset: Annotated[str, typer.Option(help=PRESET_HELP)] = "default",
     size: Annotated[
         str | None,
-        typer.Option(help="Network input, HEIGHTxWIDTH or one number. [default: 256x256]"),
+        typer.Option(
+            help="Network input: HEIGHTxWIDTH or one number; native, each image at its own size; "
+            "longest=N, scaled down to it where longer. [default: 256x256]"
+        ),
     ] = None,
+    tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
     resize: Annotated[
         str | None,
         typer.Option(help="fit or pad (both keep the aspect ratio) or stretch. [default: fit]"),
@@ -82,6 +87,7 @@ def train(
         settings = make_settings(
             {
                 "size": size,
+                "tile": tile,
                 "resize": resize,
                 "backbone": backbone,
                 "weights": weights,

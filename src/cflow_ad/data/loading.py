@@ -12,11 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.images import ImageSource, as_image
-from cflow_ad.data.sizing import Canvas, Sizing
+from cflow_ad.data.images import ImageSource, as_image, image_shape
+from cflow_ad.data.sizing import Canvas, Shape, Sizing
 from cflow_ad.errors import ImageError, SettingsError
 
 _AHEAD = 8  # images prepared beyond the batch that is waited for
+
+ROOM = 20_000_000
+"""Pixels of canvases that may be in work, or done and waiting, at the same time; of a larger image
+there is one."""
 
 Result = TypeVar("Result")
 OnError = Callable[[ImageSource, ImageError], None]
@@ -64,6 +68,7 @@ def load_batches(
         lambda source: sizing.prepare(as_image(source)),
         workers=min(4, os.cpu_count() or 1),
         ahead=_AHEAD + batch_size,
+        size=lambda source: canvas_pixels(source, sizing),
         on_error=on_error,
     )
     for item in prepared:
@@ -71,7 +76,9 @@ def load_batches(
             yield _batch(waiting)
             waiting = []
         waiting.append(item)
-        if len(waiting) == batch_size:
+        height, width = item[1].pixels.shape[:2]
+        most = min(batch_size, max(1, ROOM // (height * width)))
+        if len(waiting) >= most:
             yield _batch(waiting)
             waiting = []
     if waiting:
@@ -84,6 +91,7 @@ def work_ahead(
     *,
     workers: int,
     ahead: int,
+    size: Callable[[ImageSource], int] = lambda source: 0,
     on_error: OnError | None = None,
     start: Callable[[], None] | None = None,
 ) -> Iterator[tuple[ImageSource, Result]]:
@@ -94,6 +102,7 @@ def work_ahead(
         work: what to do with one.
         workers: threads.
         ahead: the most images in work, or done and waiting for the consumer.
+        size: of one, in pixels; those in work or waiting have `ROOM` at the most.
         on_error: as for `load_batches`.
         start: called once in each thread.
 
@@ -101,10 +110,10 @@ def work_ahead(
         ImageError: an image cannot be used and `on_error` is unset.
     """
     pool = ThreadPoolExecutor(max_workers=workers, initializer=start)
-    pending: deque[tuple[ImageSource, Future[Result]]] = deque()
+    pending: deque[tuple[ImageSource, Future[Result], int]] = deque()
 
     def finish_first() -> Iterator[tuple[ImageSource, Result]]:
-        source, future = pending.popleft()
+        source, future, _ = pending.popleft()
         try:
             result = future.result()
         except ImageError as error:
@@ -116,13 +125,30 @@ def work_ahead(
 
     try:
         for source in sources:
-            pending.append((source, pool.submit(work, source)))
+            pixels = size(source)
+            while pending and pixels + sum(taken for *_, taken in pending) > ROOM:
+                yield from finish_first()
+            pending.append((source, pool.submit(work, source), pixels))
             if len(pending) > ahead:
                 yield from finish_first()
         while pending:
             yield from finish_first()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def canvas_pixels(source: ImageSource, sizing: Sizing) -> int:
+    """How many pixels an image's canvas has; 0 where that cannot be known before it is decoded."""
+    if sizing.mode not in ("native", "longest"):
+        return _area(sizing.canvas_shape((sizing.height, sizing.width)))  # at most
+    try:
+        return _area(sizing.canvas_shape(image_shape(source)))
+    except ImageError:
+        return 0  # decoding will say what is wrong with it
+
+
+def _area(shape: Shape) -> int:
+    return shape[0] * shape[1]
 
 
 def _batch(items: Sequence[tuple[ImageSource, Canvas]]) -> Batch:

@@ -17,12 +17,15 @@ from PIL import Image
 
 from cflow_ad.errors import ImageError, SettingsError
 
-Mode: TypeAlias = Literal["fit", "pad", "stretch"]
+Mode: TypeAlias = Literal["fit", "pad", "stretch", "native", "longest"]
 Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
 Shape: TypeAlias = tuple[int, int]
 
 MAX_SIDE = 16384
 """The longest side, in pixels, that a box can be asked to have."""
+
+MAX_NATIVE = 131072
+"""The longest side, in pixels, of an image that keeps its own size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +49,17 @@ class Sizing:
     >>> sizing = Sizing(256, 256)
     >>> sizing.valid_shape((500, 1250)), sizing.canvas_shape((500, 1250))
     ((102, 256), (128, 256))
+    >>> Sizing.parse("native").canvas_shape((500, 1250))
+    (512, 1280)
+    >>> Sizing.parse("longest=800").valid_shape((500, 1250))
+    (320, 800)
     """
 
     height: int
-    """Height of the box, in pixels, from 1 to 16384."""
+    """Height of the box, in pixels, from 1 to 16384; 131072 where there is none."""
 
     width: int
-    """Width of the box, in pixels, from 1 to 16384."""
+    """Width of the box, likewise."""
 
     mode: Mode = "fit"
     """How an image meets the box.
@@ -60,6 +67,7 @@ class Sizing:
     ``fit``: scaled, up or down, by one factor for both sides to the largest size that fits; the
     canvas is no larger than it needs to be. ``pad``: the same, but the canvas is the whole box,
     so every image has one canvas size. ``stretch``: both sides scaled to the box, each on its own.
+    ``native``: not at all; the image keeps its own size. ``longest``: as ``fit``, but never up.
     """
 
     multiple: int = 32
@@ -73,8 +81,9 @@ class Sizing:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise SettingsError(f"size: {field} is {value!r}; give a whole number of pixels")
-            if not 1 <= value <= MAX_SIDE:
-                raise SettingsError(f"size: {field} is {value}; give a number from 1 to {MAX_SIDE}")
+            most = MAX_NATIVE if self.mode == "native" else MAX_SIDE
+            if not 1 <= value <= most:
+                raise SettingsError(f"size: {field} is {value}; give a number from 1 to {most}")
             object.__setattr__(self, field, int(value))
         if self.mode not in get_args(Mode):
             raise SettingsError(
@@ -97,8 +106,9 @@ class Sizing:
         """Read a size as it is written on a command line.
 
         Args:
-            text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square.
-            mode: See `Sizing.mode`.
+            text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square; ``"native"``;
+                or ``"longest=N"``.
+            mode: See `Sizing.mode`; ``fit`` with the latter two, which need no box.
             multiple: See `Sizing.multiple`.
             interpolation: See `Sizing.interpolation`.
 
@@ -110,11 +120,20 @@ class Sizing:
         >>> Sizing.parse("256") == Sizing(256, 256)
         True
         """
+        boxless = re.fullmatch(r"\s*(native|longest\s*=\s*(-?[0-9]{1,9}))\s*", text)
+        if boxless is not None and mode != "fit":
+            raise SettingsError(
+                f"size: {text.strip()} has no box to {mode} images to; leave resize at fit"
+            )
+        if boxless is not None and boxless[1] == "native":
+            return cls(MAX_NATIVE, MAX_NATIVE, "native", multiple, interpolation)
+        if boxless is not None:
+            return cls(int(boxless[2]), int(boxless[2]), "longest", multiple, interpolation)
         match = re.fullmatch(r"\s*(-?[0-9]{1,9})\s*(?:[xX×]\s*(-?[0-9]{1,9})\s*)?", text)
         if match is None:
             raise SettingsError(
                 f"size: {text!r} is not a size; write height x width, as in 256x512, "
-                "or one number for a square"
+                "one number for a square, native, or longest=N"
             )
         height, width = match.groups()
         return cls(int(height), int(width or height), mode, multiple, interpolation)
@@ -127,10 +146,20 @@ class Sizing:
 
         Returns:
             Height and width of the image on its canvas: at least 1, at most the box's.
+
+        Raises:
+            ImageError: The image is to keep its size, and a side is longer than 131072 pixels.
         """
         if self.mode == "stretch":
             return self.height, self.width
         height, width = original
+        if self.mode == "native" and max(original) > MAX_NATIVE:
+            raise ImageError(
+                f"the image: it has {height} x {width} pixels (height x width), and at its own "
+                f"size a side has {MAX_NATIVE} at the most; cut it up, or give --size longest=N"
+            )
+        if self.mode in ("native", "longest") and max(original) <= self.height:
+            return height, width
         if self.height * width <= self.width * height:
             return self.height, _scaled(width, self.height, height)
         return _scaled(height, self.width, width), self.width

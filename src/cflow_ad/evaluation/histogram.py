@@ -24,6 +24,7 @@ Scores = NDArray[np.float32]
 
 KEY_BITS = 32
 PAGE_BITS = 11  # a page is this many bits of bins
+_AT_ONCE = 2**20  # pixels counted at once, which bounds the memory beside the bins
 MAX_PAGES = 256  # with three columns of 8 bytes: 12 MiB at most
 
 ZERO = np.uint32(1 << 31)  # the key of zero, and in a score the bit of the sign
@@ -61,6 +62,14 @@ class ScoreHistogram:
             is_defect: whether each pixel is defective (n,).
             overlap: for each defective pixel (d,), its share of its region's area.
         """
+        taken = 0
+        for start in range(0, scores.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            defects = int(np.count_nonzero(is_defect[part]))
+            self._add(scores[part], is_defect[part], overlap[taken : taken + defects])
+            taken += defects
+
+    def _add(self, scores: Scores, is_defect: NDArray[np.bool_], overlap: Floats) -> None:
         keys = _keys(scores)
         self._make_room(keys)
         bins = self._locate(keys)

@@ -90,7 +90,7 @@ def export_model(
     ours = _on_cpu(detector)
     with tempfile.TemporaryDirectory(dir=_folder(path), prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
-        graph = _graph(ours)
+        graph = _graph(ours, canvas)
         about = _about(ours, format, precision, canvas, graph[1])
         model = _translate(ours, graph, canvas, format)
         if precision == "int8":
@@ -146,8 +146,13 @@ def _needed(format: Format, precision: Precision) -> tuple[str, ...]:
 
 def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
     """The only canvas, or None where any up to the box may come."""
+    if sizing.mode == "native" and size in (None, "dynamic"):
+        raise ExportError(
+            "size native: a graph holds the positions of the canvases it can take, and this model "
+            "takes any; export it for one, with --size HEIGHTxWIDTH"
+        )
     box = _box(sizing)
-    if size == "dynamic" or (size is None and sizing.mode == "fit"):
+    if size == "dynamic" or (size is None and sizing.mode in ("fit", "longest")):
         return None
     if size is None:
         return box
@@ -159,7 +164,7 @@ def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
                 f"size {size}: the sides of this model's canvas are multiples of "
                 f"{sizing.multiple} up to {box[0]}x{box[1]}"
             )
-    if sizing.mode != "fit" and canvas != box:
+    if sizing.mode in ("pad", "stretch") and canvas != box:
         raise SettingsError(f"size {size}: this model's canvas is always {box[0]}x{box[1]}")
     return canvas
 
@@ -182,9 +187,13 @@ def _on_cpu(detector: Detector) -> Detector:
     )
 
 
-def _graph(detector: Detector) -> tuple[ExportGraph, Shape]:
-    box = _box(detector.settings.sizing)
-    return ExportGraph(detector.network, box, smoothing=detector.settings.smoothing), box
+def _graph(detector: Detector, canvas: Shape | None) -> tuple[ExportGraph, Shape]:
+    settings = detector.settings
+    box = _box(settings.sizing) if canvas is None else canvas
+    graph = ExportGraph(
+        detector.network, box, smoothing=settings.smoothing, only=canvas is not None
+    )
+    return graph, box
 
 
 def _translate(

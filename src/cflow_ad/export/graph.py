@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from cflow_ad.data.sizing import Shape
 from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.flow import ConditionalFlow, CouplingBlock, standard_normal_log_prob
+from cflow_ad.model.flow import CouplingBlock, standard_normal_log_prob
 from cflow_ad.model.network import CflowNetwork, Level
-from cflow_ad.model.positions import axis_encoding
+from cflow_ad.model.positions import FRAME, at_places, axis_places
 from cflow_ad.model.scoring import LEAST, gaussian_weights
 
 _LEAST = float(LEAST)
@@ -31,17 +31,20 @@ class ExportGraph(nn.Module):
     Args:
         network: in evaluation mode.
         box: height and width of the largest canvas, multiples of the largest stride.
+        only: whether no other canvas will come.
         smoothing: standard deviation of the Gaussian over the map, in pixels of the canvas.
     """
 
     weights: Tensor
 
-    def __init__(self, network: CflowNetwork, box: Shape, *, smoothing: float) -> None:
+    def __init__(
+        self, network: CflowNetwork, box: Shape, *, smoothing: float, only: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = _with_static_padding(network.encoder, box)
         self.strides = network.encoder.spec.strides
         self.levels = nn.ModuleList(
-            _ExportLevel(level, (box[0] // stride, box[1] // stride))
+            _ExportLevel(level, (box[0] // stride, box[1] // stride), only)
             for level, stride in zip(
                 cast(list[Level], list(network.levels)), self.strides, strict=True
             )
@@ -85,7 +88,11 @@ class ExportGraph(nn.Module):
 
 
 class _ExportLevel(nn.Module):
-    """`Level`, with all that does not depend on the image worked out for a grid of cells."""
+    """`Level`, with all that does not depend on the image worked out for a grid of cells.
+
+    Where positions are relative and canvases of several sizes may come, that is every place, of
+    which each canvas takes its own.
+    """
 
     mean: Tensor
     matrix: Tensor
@@ -93,29 +100,48 @@ class _ExportLevel(nn.Module):
     reference: Tensor
     spread: Tensor
 
-    def __init__(self, level: Level, cells: Shape) -> None:
+    def __init__(self, level: Level, cells: Shape, only: bool) -> None:
         super().__init__()
         self.channels = level.flow.channels
         couplings = cast(list[CouplingBlock], list(level.flow.blocks))
-        codes = _position_codes(level.flow, cells)
+        self.takes_places = level.flow.frame == "relative" and not only
+        rows, columns = (
+            (torch.arange(FRAME)[:, None], torch.arange(FRAME)[None])
+            if self.takes_places
+            else level.flow.places(*cells)
+        )
+        codes = [
+            level.flow.axis_code(int(places.max()) + 1)[places.flatten()]
+            for places in (columns, rows)
+        ]
         self.blocks = nn.ModuleList(_ExportBlock(block, *codes) for block in couplings)
         log_det = sum(float(block.global_scale().log().sum()) for block in couplings)
         self.register_buffer("mean", level.input_layer.mean.clone())
         self.register_buffer("matrix", level.input_layer.matrix.clone())
         self.register_buffer("log_det", torch.tensor(float(log_det)))
-        self.register_buffer("reference", level.reference.clone())
-        self.register_buffer("spread", level.spread.clone())
+        of_parts = self.takes_places or level.reference.ndim == 0
+        for name, values in (("reference", level.reference), ("spread", level.spread)):
+            known = values if of_parts else at_places(values, rows, columns)
+            self.register_buffer(name, known.clone())
 
     def forward(self, z: Tensor) -> Tensor:
         """Normality of vectors `(B, h, w, C)`, shape `(B, h, w)`."""
         x = z - self.mean
         x = x * self.matrix if self.matrix.ndim == 1 else F.linear(x, self.matrix)
         log_det = self.log_det
+        reference, spread = self.reference, self.spread
+        rows: Tensor | slice = slice(z.shape[1])
+        columns: Tensor | slice = slice(z.shape[2])
+        if self.takes_places:
+            rows, columns = (axis_places(side, "relative") for side in z.shape[1:3])
+            reference, spread = (
+                at_places(of, rows[:, None], columns[None]) for of in (reference, spread)
+            )
         for block in self.blocks:
-            x, log_scale = block(x)
+            x, log_scale = block(x, rows, columns)
             log_det = log_det + log_scale
         value = (standard_normal_log_prob(x) + log_det) / self.channels
-        return ((value - self.reference) / self.spread).exp().clamp(max=1.0)
+        return ((value - reference) / spread).exp().clamp(max=1.0)
 
 
 class _ExportBlock(nn.Module):
@@ -145,22 +171,18 @@ class _ExportBlock(nn.Module):
         self.register_buffer("mixing", permutation * scale)
         self.register_buffer("mixing_bias", permutation @ block.offset)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, rows: Tensor | slice, columns: Tensor | slice
+    ) -> tuple[Tensor, Tensor]:
         """As `CouplingBlock.forward`, for a whole map `(B, h, w, C)`, but for a constant."""
-        height, width = x.shape[1], x.shape[2]
         x1, x2 = x[..., : self.n1], x[..., self.n1 :]
-        position = self.of_column[:, :width] + self.of_row[:height]
+        position = self.of_column[:, columns] + self.of_row[rows]
         hidden = F.relu(F.linear(x1, self.first) + position)
         a = F.linear(hidden, self.second, self.second_bias)
         log_scale = self.clamp * torch.tanh(a[..., : self.n2])
         changed = x2 * log_scale.exp() + a[..., self.n2 :]
         y = F.linear(torch.cat((x1, changed), dim=-1), self.mixing, self.mixing_bias)
         return y, log_scale.sum(-1)
-
-
-def _position_codes(flow: ConditionalFlow, cells: Shape) -> tuple[Tensor, Tensor]:
-    half = flow.position_channels // 2
-    return axis_encoding(cells[1], half), axis_encoding(cells[0], half)
 
 
 def _with_static_padding(encoder: Encoder, box: Shape) -> Encoder:

@@ -85,7 +85,7 @@ class Encoder(nn.Module):
             SettingsError: the images are too small to be padded by reflection.
         """
         # A batch of interleaved images, permuted, already has torch's channels-last layout.
-        x = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2).to(self._dtype)
+        x = (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self._dtype)
         pyramid = [self._average(level) for level in self._encode(x)]
         return [level.permute(0, 2, 3, 1) for level in pyramid]
 

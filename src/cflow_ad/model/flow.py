@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.model.positions import axis_encoding
+from cflow_ad.model.positions import Frame, axis_encoding, axis_places
 
 Permutation = Literal["soft", "index"]
 
@@ -155,6 +155,7 @@ class ConditionalFlow(nn.Module):
         width: of each subnet's hidden layer; unset, twice its input.
         seed: of the permutations; None leaves them to be loaded. The subnets are initialised from
             torch's global generator.
+        stride: of the level where its positions are relative; see `positions.axis_encoding`.
 
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.
@@ -170,8 +171,10 @@ class ConditionalFlow(nn.Module):
         permutation: Permutation = "soft",
         width: int | None = None,
         seed: int | None = 0,
+        stride: int | None = None,
     ) -> None:
         super().__init__()
+        self.stride = stride
         self.channels = channels
         self.position_channels = position_channels
         rng = None if seed is None else np.random.default_rng(seed)
@@ -186,7 +189,8 @@ class ConditionalFlow(nn.Module):
 
         Args:
             x: vectors, shape `(..., C)`.
-            rows: integer rows; with `columns`, broadcasts to the leading shape of `x`.
+            rows: integer rows, see `positions.axis_places`; with `columns`, broadcasts to the
+                leading shape of `x`.
             columns: integer columns.
 
         Returns:
@@ -229,13 +233,29 @@ class ConditionalFlow(nn.Module):
         return standard_normal_log_prob(u) + log_det
 
     @property
+    def frame(self) -> Frame:
+        """How its positions are counted."""
+        return "absolute" if self.stride is None else "relative"
+
+    def places(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The places of all cells of a map: rows `(height, 1)` and columns `(1, width)`."""
+        rows, columns = (
+            axis_places(side, self.frame).to(self._couplings[0].offset.device)
+            for side in (height, width)
+        )
+        return rows[:, None], columns[None, :]
+
+    def axis_code(self, places: int) -> Tensor:
+        """Encoding of the places `0 .. places - 1` along one axis, shape `(places, P / 2)`."""
+        return axis_encoding(places, self.position_channels // 2, stride=self.stride)
+
+    @property
     def _couplings(self) -> list[CouplingBlock]:
         return cast(list[CouplingBlock], list(self.blocks))
 
     def _terms(self, rows: Tensor, columns: Tensor, like: Tensor) -> list[Tensor]:
-        half = self.position_channels // 2
-        row_code = axis_encoding(int(rows.max()) + 1, half).to(like)
-        column_code = axis_encoding(int(columns.max()) + 1, half).to(like)
+        row_code = self.axis_code(int(rows.max()) + 1).to(like)
+        column_code = self.axis_code(int(columns.max()) + 1).to(like)
         terms = []
         for block in self._couplings:
             of_column, of_row = block.position_term(column_code, row_code)

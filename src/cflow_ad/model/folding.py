@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cflow_ad.model.encoder import Encoder
+from cflow_ad.model.strips import in_strips
 
 
 def fold_encoder(encoder: Encoder, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -18,7 +19,7 @@ def fold_encoder(encoder: Encoder, dtype: torch.dtype = torch.float32) -> Encode
         encoder: with its weights.
         dtype: of its weights and of the features.
     """
-    network = fold_batch_norms(encoder.network).to(dtype)
+    network = in_strips(fold_batch_norms(encoder.network)).to(dtype)
     return Encoder(network, encoder.spec).to(encoder.mean.device)
 
 

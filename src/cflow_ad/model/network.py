@@ -5,7 +5,7 @@ Nothing in it depends on the batch, the test set or the clock, so a score belong
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.flow import ConditionalFlow, standard_normal_log_prob
+from cflow_ad.model.positions import at_places
 from cflow_ad.model.whitening import InputLayer
 
 
@@ -22,17 +23,22 @@ class Level(nn.Module):
     Args:
         input_layer: fixed, fitted on good vectors.
         flow: conditioned on the position.
+        parts: along either side of an image, that each have a scale of their own, for a flow whose
+            positions are relative; unset, there is one scale for all places.
     """
 
     reference: Tensor
     spread: Tensor
 
-    def __init__(self, input_layer: InputLayer, flow: ConditionalFlow) -> None:
+    def __init__(
+        self, input_layer: InputLayer, flow: ConditionalFlow, parts: int | None = None
+    ) -> None:
         super().__init__()
         self.input_layer = input_layer
         self.flow = flow
-        self.register_buffer("reference", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
+        shape = () if parts is None else (parts, parts)
+        self.register_buffer("reference", torch.zeros(shape))
+        self.register_buffer("spread", torch.ones(shape))
 
     def forward(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Log-likelihood per dimension of vectors at their positions, in nats.
@@ -68,16 +74,19 @@ class Level(nn.Module):
         u = torch.randn((*rows.shape, self.flow.channels), generator=generator)
         return self.input_layer.inverse(self.flow.inverse(u.to(self.reference), rows, columns))
 
-    def normality(self, log_likelihood: Tensor) -> Tensor:
+    def normality(self, log_likelihood: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """How normal a log-likelihood is: 1 at the reference and above, towards 0 below it.
 
         Args:
             log_likelihood: `l`, any shape.
+            rows: as for `forward`.
+            columns: as for `forward`.
 
         Returns:
             `min(1, exp((l - reference) / spread))`, the same shape.
         """
-        return ((log_likelihood - self.reference) / self.spread).exp().clamp(max=1.0)
+        reference, spread = (at_places(of, rows, columns) for of in (self.reference, self.spread))
+        return ((log_likelihood - reference) / spread).exp().clamp(max=1.0)
 
 
 class CflowNetwork(nn.Module):
@@ -103,18 +112,23 @@ class CflowNetwork(nn.Module):
             For each level, shape `(B, H / stride, W / stride)`, in `[0, 1]`.
         """
         return [
-            level.normality(values)
+            level.normality(values, *level.flow.places(*values.shape[1:]))
             for level, values in zip(self._levels, self.log_likelihoods(pixels), strict=True)
         ]
 
-    def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
-        """Log-likelihood per dimension of every position of every level; see `Level.forward`."""
-        pyramid = self.encoder.forward(pixels)
+    def log_likelihoods(
+        self, pixels: Tensor, encoder: Callable[[Tensor], list[Tensor]] | None = None
+    ) -> list[Tensor]:
+        """Log-likelihood per dimension of every position of every level; see `Level.forward`.
+
+        Args:
+            pixels: as for `forward`.
+            encoder: to encode with, in another form than this network's own.
+        """
+        pyramid = (encoder or self.encoder)(pixels)
         maps = []
         for level, z in zip(self._levels, pyramid, strict=True):
-            rows = torch.arange(z.shape[1], device=z.device)[:, None]
-            columns = torch.arange(z.shape[2], device=z.device)[None, :]
-            maps.append(level.forward(z, rows, columns))
+            maps.append(level.forward(z, *level.flow.places(*z.shape[1:3])))
         return maps
 
     @property

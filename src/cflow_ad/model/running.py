@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cflow_ad.data.images import ImageSource, as_image
-from cflow_ad.data.loading import OnError, load_batches, work_ahead
+from cflow_ad.data.loading import OnError, canvas_pixels, load_batches, work_ahead
 from cflow_ad.data.sizing import Canvas, Sizing
 
 Result = TypeVar("Result")
@@ -30,7 +30,8 @@ def run_over(
     On a CPU each core has one image at a time, from its file to its result. That makes better use
     of the cores than sharing the work of one image among them, and makes a result bit for bit that
     of the image alone, whatever the number of cores: convolutions choose their algorithm by the
-    size of the batch and the number of threads. On a GPU images go in batches.
+    size of the batch and the number of threads. Large images are encoded in turn by all cores (see
+    `tiles.Tiling`), and few are in work at a time. On a GPU images go in batches.
 
     Args:
         network: pixels `(B, H, W, 3)` to one `(B, h, w, ...)` per level. Called from several
@@ -62,6 +63,7 @@ def run_over(
         work,
         workers=workers,
         ahead=2 * workers,
+        size=lambda source: canvas_pixels(source, sizing),
         on_error=on_error,
         start=lambda: torch.set_num_threads(1),  # of this thread alone
     )

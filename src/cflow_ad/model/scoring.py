@@ -8,8 +8,8 @@ as good images typically are, and without an upper end to saturate at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ Floats = NDArray[np.float32]
 
 LEAST = np.float32(1e-30)
 """The least mean normality told apart from none: near the end of single precision."""
+
+_BAND = 1024  # pixels along an axis that are resampled at once
 
 
 def anomaly_map(
@@ -52,18 +54,24 @@ def anomaly_map(
         >>> anomaly_map([grid], [2], valid=(2, 4), original=(1, 4)).tolist()
         [[0.0, 0.2876..., 1.3862..., 69.07...]]
     """
-    columns = []
-    for grid, stride in zip(normalities, strides, strict=True):
-        rows = _resampling(original[0], valid[0], grid.shape[0], stride, smoothing)
-        columns.append(rows @ grid)
-    back = [
-        _resampling(original[1], valid[1], grid.shape[1], stride, smoothing)
-        for grid, stride in zip(normalities, strides, strict=True)
-    ]
-    # All levels in one product: their columns side by side.
-    total = np.concatenate(columns, axis=1) @ np.concatenate(back, axis=1).T
-    # 0 - log, since -log(1) is -0.
-    result: Floats = 0 - np.log(np.clip(total / len(normalities), LEAST, 1.0))
+    rows, columns = (
+        [_resampling(original[axis], valid[axis], stride, smoothing) for stride in strides]
+        for axis in (0, 1)
+    )
+    halfway = [_apply(bands, grid) for bands, grid in zip(rows, normalities, strict=True)]
+    result = np.empty(original, np.float32)
+    for bands in zip(*columns, strict=True):
+        pixels = bands[0].pixels
+        # All levels in one product: their columns side by side.
+        total = (
+            np.concatenate(
+                [half[:, band.cells] for band, half in zip(bands, halfway, strict=True)], axis=1
+            )
+            @ np.concatenate([band.matrix for band in bands], axis=1).T
+        )
+        total /= len(normalities)
+        np.log(np.clip(total, LEAST, 1.0, out=total), out=total)
+        np.subtract(0, total, out=result[:, pixels])  # 0 - log, since -log(1) is -0
     return result
 
 
@@ -78,30 +86,54 @@ def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Band:
+    """The part of a resampling matrix that makes some neighbouring pixels; the rest is 0."""
+
+    pixels: slice
+    cells: slice
+    matrix: Floats
+
+
+def _apply(bands: Sequence[_Band], grid: Floats) -> Floats:
+    """Resample the first axis of a grid."""
+    return np.concatenate([band.matrix @ grid[band.cells] for band in bands])
+
+
 @lru_cache(maxsize=64)
-def _resampling(pixels: int, valid: int, cells: int, stride: int, smoothing: float) -> Any:
+def _resampling(pixels: int, valid: int, stride: int, smoothing: float) -> tuple[_Band, ...]:
     """Bilinear interpolation along one axis, from cell centres to pixel centres: a matrix
-    `(pixels, cells)` whose rows sum to 1. Beyond the outermost centres in the image the value
+    `(pixels, cells)` whose rows sum to 1, in bands, outside which it is 0. Beyond the outermost
+    centres in the image the value
     stays: the cells further out see its reflection, and no flow was trained there.
     """
-    centres = (np.arange(pixels) + 0.5) * (valid / pixels)
+    weights = gaussian_weights(smoothing * pixels / valid)
+    return tuple(
+        _band(start, min(pixels, start + _BAND), pixels, valid, stride, weights)
+        for start in range(0, pixels, _BAND)
+    )
+
+
+def _band(
+    start: int, stop: int, pixels: int, valid: int, stride: int, weights: NDArray[np.float64]
+) -> _Band:
+    radius = len(weights) // 2
+    # The pixels that the smoothing takes from; beyond the edge the outermost one again.
+    taken = np.clip(np.arange(start - radius, stop + radius), 0, pixels - 1)
     inside = cells_inside(valid, stride)
-    position = np.clip(centres / stride - 0.5, 0, inside - 1)
+    position = np.clip((taken + 0.5) * (valid / pixels) / stride - 0.5, 0, inside - 1)
     left = np.minimum(position.astype(np.intp), max(inside - 2, 0))
     share = position - left
-    matrix = np.zeros((pixels, cells))
-    index = np.arange(pixels)
-    matrix[index, left] = 1.0 - share
+    first, last = left[0], min(left[-1] + 2, inside)
+    matrix = np.zeros((len(taken), last - first))
+    index = np.arange(len(taken))
+    matrix[index, left - first] = 1.0 - share
     if inside > 1:
-        matrix[index, left + 1] += share
-    if smoothing > 0:
-        weights = gaussian_weights(smoothing * pixels / valid)
-        padded = np.pad(matrix, ((len(weights) // 2,) * 2, (0, 0)), mode="edge")
-        for column in range(cells):
-            matrix[:, column] = np.convolve(padded[:, column], weights, mode="valid")
-    matrix = matrix.astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix
+        matrix[index, left - first + 1] += share
+    smooth = np.stack([np.convolve(column, weights, mode="valid") for column in matrix.T], axis=1)
+    banded = smooth.astype(np.float32)
+    banded.setflags(write=False)
+    return _Band(slice(start, stop), slice(int(first), int(last)), banded)
 
 
 def gaussian_weights(sigma: float) -> NDArray[np.float64]:

@@ -19,7 +19,11 @@ def is_exported(path: Path) -> bool:
 
 
 def open_detector(
-    path: Path, *, weights: str | None = None, device: str | None = None
+    path: Path,
+    *,
+    weights: str | None = None,
+    device: str | None = None,
+    tile: str | None = None,
 ) -> Detector | detector.Detector:
     """Load a model file of whatever format.
 
@@ -27,18 +31,23 @@ def open_detector(
         path: the file.
         weights: a file with the backbone's weights, for a trained model that lacks them.
         device: where to run.
+        tile: instead of the model's own; see `Settings.tile`.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or newer.
-        SettingsError: weights are given for an exported model, or there is no such device.
+        SettingsError: weights or a tile are given for an exported model, or there is no such
+            device or tile.
     """
     if is_exported(path):
         if weights is not None:
             raise SettingsError(f"{path}: an exported model has its weights inside; leave them out")
+        if tile is not None:
+            raise SettingsError(f"{path}: an exported model encodes images whole; leave tile out")
         return Detector.load(path, device=device)
     from cflow_ad.detector import Detector as Trained
 
-    return Trained.load(path, weights=weights, device=device)
+    trained = Trained.load(path, weights=weights, device=device)
+    return trained if tile is None else trained.optimize(tile=tile)
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.sizing import Shape, Sizing, cells_inside
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.positions import Frame, axis_places
 from cflow_ad.model.running import run_over
+from cflow_ad.model.tiles import Tiling
 
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two notes of how far the files are filled
@@ -32,7 +34,8 @@ class LevelFeatures:
 
     Args:
         vectors: shape `(M, C)`, float32.
-        positions: shape `(M, 2)`, row and column of each vector on its image's grid.
+        positions: shape `(M, 2)`, row and column of each vector on its image's grid, as
+            `positions.axis_places` counts them.
         held_out: how many of the last vectors are of images that only judge the training.
     """
 
@@ -72,6 +75,8 @@ def build_cache(
     *,
     budget: float,
     seed: int,
+    frame: Frame = "absolute",
+    tile: Shape | None = None,
     held_out: Collection[int] = (),
     batch_size: int = 8,
     folder: Path | None = None,
@@ -86,6 +91,8 @@ def build_cache(
         sizing: how they come into the network.
         budget: GiB of vectors to keep at the most.
         seed: of the choice of vectors beyond the budget.
+        frame: how positions are counted.
+        tile: see `Tiling`.
         held_out: which of the images only judge the training; their vectors come last.
         batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and takes up where an earlier call with the same
@@ -119,7 +126,7 @@ def build_cache(
     done = store.done
     progress(done, len(order))
     encoded = run_over(
-        fold_encoder(encoder),
+        Tiling(fold_encoder(encoder), tile),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
         sizing,
@@ -134,7 +141,9 @@ def build_cache(
                 begin, end = starts[level][number : number + 2]
                 vectors = features[where[:, 0], where[:, 1]].numpy()
                 store.levels[level].vectors[begin:end] = vectors
-                store.levels[level].positions[begin:end] = where
+                store.levels[level].positions[begin:end] = _places(
+                    where, (features.shape[0], features.shape[1]), frame
+                )
             done = number + 1
             store.note(done)
             progress(done, len(order))
@@ -220,6 +229,12 @@ def _grid(sizing: Sizing, original: Shape, stride: int) -> Shape:
     """Rows and columns of the cells whose centre lies in the image, not in its reflection."""
     height, width = sizing.valid_shape(original)
     return cells_inside(height, stride), cells_inside(width, stride)
+
+
+def _places(where: NDArray[np.int64], grid: Shape, frame: Frame) -> NDArray[np.int64]:
+    """What rows and columns of cells, shape `(n, 2)`, go by; `grid` is that of the canvas."""
+    rows, columns = (axis_places(side, frame).numpy() for side in grid)
+    return np.stack([rows[where[:, 0]], columns[where[:, 1]]], axis=1)
 
 
 def _share(grids: Sequence[Sequence[Shape]], channels: Sequence[int], budget: float) -> float:

@@ -22,9 +22,10 @@ from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures, build_cache
-from cflow_ad.training.flows import Ended, fit_scale, new_level, train_level
+from cflow_ad.training.flows import Ended, new_level, train_level
 from cflow_ad.training.passes import train_by_passes
 from cflow_ad.training.progress import Progress, ProgressCallback, silent
+from cflow_ad.training.scale import fit_scale
 
 _FEWEST_TO_JUDGE = 20
 _BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
@@ -78,6 +79,8 @@ def fit_levels(
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
+        frame=settings.positions,
+        tile=settings.tile_shape,
         held_out=_judges(len(sources), settings),
         folder=work,
         key=key,

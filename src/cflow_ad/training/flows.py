@@ -20,12 +20,11 @@ from cflow_ad.model.whitening import InputLayer, fit_input_layer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
 from cflow_ad.training.checkpoint import Checkpoint, State
+from cflow_ad.training.scale import scale_parts
 
 _EVERY = 25  # steps between two looks at the held-out vectors
 _RAMP = 25  # steps over which the learning rate falls to 0 once they stand still
 _JUDGED = 4096  # held-out vectors looked at
-_SAMPLE = 65536  # vectors that a level's scale is fitted on
-_TAIL_SCORE = 3.0  # what the tail quantile scores where all levels agree
 
 
 def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
@@ -37,12 +36,13 @@ def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level
     return Level(input_layer, new_flow(channels, settings, number))
 
 
-def empty_level(channels: int, settings: Settings) -> Level:
+def empty_level(channels: int, settings: Settings, number: int) -> Level:
     """A level of the right shapes without values, to be loaded from a model file."""
     shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
     with torch.device("meta"):
         layer = InputLayer(torch.empty(channels), torch.empty(shape))
-        return Level(layer, _flow(channels, settings, None)).requires_grad_(False)
+        flow = _flow(channels, settings, number, None)
+        return Level(layer, flow, scale_parts(settings, number)).requires_grad_(False)
 
 
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
@@ -50,10 +50,10 @@ def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
     seed = 1000 * settings.seed + number
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _flow(channels, settings, seed)
+        return _flow(channels, settings, number, seed)
 
 
-def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlow:
+def _flow(channels: int, settings: Settings, number: int, seed: int | None) -> ConditionalFlow:
     return ConditionalFlow(
         channels,
         blocks=settings.blocks,
@@ -62,32 +62,8 @@ def _flow(channels: int, settings: Settings, seed: int | None) -> ConditionalFlo
         permutation=settings.permutation,
         width=settings.subnet_width or None,
         seed=seed,
+        stride=settings.strides[number] if settings.positions == "relative" else None,
     )
-
-
-@torch.inference_mode()
-def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number: int) -> None:
-    """End a level's training: set what counts as likely, by quantiles of good likelihoods.
-
-    The median scores 0. The scale is that of the unlikely side alone, since only there is anything
-    to find.
-    """
-    level.eval().requires_grad_(False)
-    rng = np.random.default_rng([settings.seed, number, 1])
-    index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
-    parts = []
-    for part in np.array_split(index, max(1, len(index) // 4096)):
-        z, rows, columns = (value.to(level.reference.device) for value in features.take(part))
-        parts.append(level(z, rows, columns))
-    likelihoods = torch.cat(parts).double()
-    if not likelihoods.isfinite().all():
-        raise DivergenceError("the likelihood of good vectors is not finite; lower learning_rate")
-    median, tail = likelihoods.quantile(
-        torch.tensor([0.5, settings.tail_quantile], device=likelihoods.device, dtype=torch.float64)
-    )
-    level.reference.copy_(median)
-    # Images without any variation leave no spread; the floor keeps the scale finite.
-    level.spread.copy_(((median - tail) / _TAIL_SCORE).clamp(min=1e-3))
 
 
 def loss_of(log_likelihood: Tensor, kind: str) -> Tensor:

@@ -21,6 +21,7 @@ from cflow_ad.data.loading import Batch, load_batches
 from cflow_ad.data.sizing import Canvas, cells_inside
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
+from cflow_ad.model.positions import axis_places
 from cflow_ad.settings import Settings
 from cflow_ad.training.checkpoint import Checkpoint
 from cflow_ad.training.flows import Ended, check_finite, loss_of
@@ -165,13 +166,17 @@ def _train_on(
     losses = []
     for level, features, stride in zip(levels, pyramid, settings.strides, strict=True):
         image, row, column = _positions(batch, stride)
+        rows_of, columns_of = (
+            axis_places(side, settings.positions).to(device) for side in features.shape[1:3]
+        )
         count = min(settings.batch_size, len(image))
         order = rng.permutation(len(image))
         # The vectors that do not fill a batch are left out.
         for index in np.split(order[: len(order) - len(order) % count], len(order) // count):
             rows, columns = torch.from_numpy(row[index]), torch.from_numpy(column[index])
             z = features[torch.from_numpy(image[index]), rows, columns]
-            loss = loss_of(level(z, rows.to(device), columns.to(device)), settings.loss)
+            places = rows_of[rows.to(device)], columns_of[columns.to(device)]
+            loss = loss_of(level(z, *places), settings.loss)
             optimiser.zero_grad(set_to_none=not settings.zero_fill)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -14,8 +14,8 @@ from cflow_ad.model.scorer import Scorer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import build_cache
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
-from cflow_ad.training.flows import fit_scale
 from cflow_ad.training.progress import Progress, ProgressCallback
+from cflow_ad.training.scale import fit_scale
 
 
 def set_threshold(
@@ -40,7 +40,7 @@ def set_threshold(
     """
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
-    for _, values in stream_maps(Scorer(network), settings, sources):
+    for _, values in stream_maps(Scorer(network, tile=settings.tile_shape), settings, sources):
         scores.append(float(values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
     calibration = conformal_calibration(scores, settings.false_alarm_rate, held_out=held_out)
@@ -111,6 +111,8 @@ def _rescaled(
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
+        frame=settings.positions,
+        tile=settings.tile_shape,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
     levels = []
