@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cflow_ad.data.augmentation import Variant, variants
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
@@ -76,13 +77,16 @@ def fit_levels(
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _open(work)
+    judges = _judges(len(sources), settings)
+    n, copies = len(sources), settings.augment_copies
     features = build_cache(
         encoder,
-        sources,
+        [*sources, *_variants(sources, settings)],
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
-        held_out=_judges(len(sources), settings),
+        # The variants of an image stay on its side.
+        held_out={n * copy + judge for copy in range(copies + 1) for judge in judges},
         folder=work,
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
@@ -95,7 +99,8 @@ def fit_levels(
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
     to_score = len(held_out) or len(sources)
-    left = seconds - spent * (1 + 2 * to_score / (len(sources) + len(held_out)))
+    encoded = n * (1 + copies) + len(held_out)
+    left = seconds - spent * (1 + 2 * to_score / encoded)
     if settings.schedule == "paper":
         by_passes = train_by_passes(
             encoder,
@@ -191,6 +196,17 @@ def _train_levels(
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Variant]:
+    return variants(
+        sources,
+        settings.augment_copies,
+        rotation=settings.augment_rotation,
+        shift=settings.augment_shift,
+        brightness=settings.augment_brightness,
+        seed=settings.seed,
+    )
 
 
 def _judges(images: int, settings: Settings) -> set[int]:
