@@ -172,6 +172,7 @@ def _tell_screening(detector: Detector, report: Path | None) -> None:
 
         write_suspects(screened, report)
         listed = list_beside(report)
-        typer.echo(f"{report}: look at them; then train with --exclude {listed} to leave them out")
+        after = f"; to leave out what is bad, train with --exclude {listed}"
+        typer.echo(f"{report}: pictures of them{after if screened.flagged else ''}")
     elif screened.flagged:
         typer.echo("Look at them with --report FILE.html; leave them out with --exclude.")

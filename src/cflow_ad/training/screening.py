@@ -29,6 +29,7 @@ FEWEST = 8
 
 _FOLDS = 5
 _DEVIATIONS = 3.5  # of the logarithms of the scores, above which an image stands out
+_NOTHING = 0.1  # added to a score first: below it scores differ, but images do not
 _LEAST_DEVIATION = 0.05  # 5 % of a score: images that hardly differ are not told apart
 _TAIL_SCORE = 3.0  # what the tail quantile scores; as in `flows.fit_scale`
 _MOST_KEPT = 48  # maps, for a report
@@ -193,10 +194,10 @@ def limit_of(scores: NDArray[np.float64]) -> float:
     """
     if len(scores) < FEWEST:
         return math.inf
-    logs = np.log(np.maximum(scores, 1e-3))
+    logs = np.log(scores + _NOTHING)
     middle = np.median(logs)
     deviation = max(1.4826 * float(np.median(np.abs(logs - middle))), _LEAST_DEVIATION)
-    return float(np.exp(middle + _DEVIATIONS * deviation))
+    return float(np.exp(middle + _DEVIATIONS * deviation)) - _NOTHING
 
 
 def _levels(parts: Sequence[Encoded]) -> int:
