@@ -51,7 +51,7 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
     limit = screened.screening.limit
     shown = [_shown(suspect, screened) for suspect in screened.screening.suspects]
     page = environment.get_template("suspects.html.j2").render(
-        note=screened.note,
+        verdict=screened.verdict,
         limit=number(limit) if math.isfinite(limit) else "",
         median=number(float(np.median(screened.screening.scores))),
         flagged=[each for each in shown if each.stands_out],
@@ -96,7 +96,9 @@ def _shown(suspect: Suspect, screened: ScreenedImages) -> _Shown:
         colours = heatmap(shrink_map(suspect.anomaly_map, _LONGEST), map_scale(limit))
         pictures = (
             Picture(as_uri(image), "image", f"the image {name}"),
-            Picture(as_uri(colours), "to the others", f"its map, at most {number(suspect.score)}"),
+            Picture(
+                as_uri(colours), "where it differs", f"its map, at most {number(suspect.score)}"
+            ),
         )
     except DataError as error:
         problem = str(error)

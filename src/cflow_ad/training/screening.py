@@ -97,22 +97,26 @@ class ScreenedImages:
         return sum(i >= self.trained_on for i in self.screening.flagged)
 
     @property
-    def note(self) -> str:
-        """What was found, in a sentence or two."""
-        n = len(self.names)
+    def verdict(self) -> str:
+        """What was found, in a sentence."""
+        n, flagged = len(self.names), len(self.flagged)
         if n < FEWEST:
             return (
                 f"{n} good image{'s are' if n != 1 else ' is'} too few to say whether one of them "
                 f"stands out; {FEWEST} are needed."
             )
-        flagged = self.flagged
         if not flagged:
             return f"None of the {n} good images stands out from the others."
-        worst = ", ".join(f"{name} ({score:.2f})" for name, score in list(flagged.items())[:3])
-        said = (
-            f"{len(flagged)} of the {n} good images {'stands' if len(flagged) == 1 else 'stand'} "
-            f"out from the others (score above {self.screening.limit:.2f}), the most {worst}."
-        )
+        verb = "stands" if flagged == 1 else "stand"
+        return f"{flagged} of the {n} good images {verb} out from the others."
+
+    @property
+    def note(self) -> str:
+        """`verdict`, with the worst images, and what they do to the threshold."""
+        if not self.flagged:
+            return self.verdict
+        worst = ", ".join(f"{name} ({score:.2f})" for name, score in list(self.flagged.items())[:3])
+        said = f"{self.verdict[:-1]} (score above {self.screening.limit:.2f}), the most {worst}."
         if held_out := self.flagged_held_out:
             said += (
                 f" {held_out} of them helped to set the threshold: a defective image there makes "
