@@ -94,11 +94,10 @@ def _shown(suspect: Suspect, screened: ScreenedImages) -> _Shown:
     try:
         image = shrink_image(as_image(source), _LONGEST)
         colours = heatmap(shrink_map(suspect.anomaly_map, _LONGEST), map_scale(limit))
+        most = f"its map, at most {number(suspect.score)}"
         pictures = (
             Picture(as_uri(image), "image", f"the image {name}"),
-            Picture(
-                as_uri(colours), "where it differs", f"its map, at most {number(suspect.score)}"
-            ),
+            Picture(as_uri(colours), "where it differs", most),
         )
     except DataError as error:
         problem = str(error)
