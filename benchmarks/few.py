@@ -1,6 +1,6 @@
 """A handful of good images: how good a model do they make, and is its threshold to be trusted?
 
-    python benchmarks/few.py DATA [NAME=VALUE ...] [--images 1 4 8 16] [--copies 16]
+    python benchmarks/few.py DATA [NAME=VALUE ...] [--images 1 4 8 16] [--copies 8]
                              [--seeds 0 1 2] [--json FILE]
     python benchmarks/few.py --quick
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 4, 8, 16])
-    parser.add_argument("--copies", type=int, default=16)
+    parser.add_argument("--copies", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
