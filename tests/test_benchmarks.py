@@ -16,6 +16,8 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
     ("script", "shown"),
     [
         ("ablation", "| no position | `position_channels=0` |"),
+        ("contamination", "| of those flagged |"),
+        ("few", "| 4 + variants |"),
         ("growth", "predict s grows with the power"),
         ("large", "| native |"),
         ("metrics", "| scikit-learn |"),

@@ -209,7 +209,7 @@ def test_progress_runs_through_the_stages_to_their_ends(images, toy_settings):
     with pytest.warns(CalibrationWarning):
         Detector.fit(images, toy_settings, device="cpu", progress=seen.append)
     stages = list(dict.fromkeys(progress.stage for progress in seen))
-    assert stages == ["encode", "train", "calibrate"]
+    assert stages == ["encode", "screen", "train", "calibrate"]
     for stage in stages:
         last = [progress for progress in seen if progress.stage == stage][-1]
         assert last.done == last.total

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, as_image, source_name
 from cflow_ad.data.loading import OnError
 from cflow_ad.data.sizing import cells_inside
-from cflow_ad.errors import CalibrationError, ModelFileError, SettingsError, first_line
+from cflow_ad.errors import CalibrationError, DataError, ModelFileError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
 from cflow_ad.model.file import provenance, read_model, write_model
@@ -34,7 +34,8 @@ from cflow_ad.training.fit import fit_levels
 from cflow_ad.training.flows import empty_level
 from cflow_ad.training.progress import ProgressCallback, silent
 from cflow_ad.training.recalibration import recalibrate, set_threshold
-from cflow_ad.training.sources import GoodData, good_images
+from cflow_ad.training.screening import ScreenedImages
+from cflow_ad.training.sources import GoodData, GoodImages, good_images
 
 _BEFORE = {"subnet_width": 0, "positions": "absolute", "local_scale": 0.0}
 """Settings that older files do not have, and what they were."""
@@ -68,6 +69,9 @@ class Detector:
         self.network = network.eval()
         self.settings = settings
         self.training = dict(training)
+        self.screening: ScreenedImages | None = None
+        """What the good images of `fit` say of one another; not stored, but for the names of
+        those that stand out, in `training`."""
         self._calibration = calibration
         self._name = name
         self._bundled = bundled
@@ -247,6 +251,7 @@ class Detector:
         settings: Settings | None = None,
         *,
         device: str | torch.device | None = None,
+        exclude: Sequence[str] = (),
         max_seconds: float = math.inf,
         work: str | os.PathLike[str] | None = None,
         progress: ProgressCallback = silent,
@@ -262,6 +267,8 @@ class Detector:
                 manifest CSV, a `Dataset`, or images as for `predict`.
             settings: unset, the defaults.
             device: where to train; unset, a GPU if there is one.
+            exclude: names of images to leave out: file names, or more of the path where that is
+                not enough.
             max_seconds: to be done in. The images are encoded in any case, which may take longer;
                 then the flows stay at their start, and the whitened features alone are scored.
             work: a folder that keeps what a killed run would lose, and from which the same call
@@ -275,7 +282,7 @@ class Detector:
         """
         settings = settings or Settings()
         began = time.perf_counter()
-        good = good_images(data)
+        good = good_images(data, exclude)
         sources = good.sources
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
@@ -286,13 +293,13 @@ class Detector:
             weights=settings.weights,
             seed=settings.seed,
         ).to(pick_device(device))
-        levels, ended = fit_levels(
+        levels, ended, screening = fit_levels(
             encoder,
             [sources[i] for i in training],
             settings,
             fingerprint=good.fingerprint,
             seconds=max_seconds - (time.perf_counter() - began),
-            to_score=len(held_out) or len(training),
+            held_out=[sources[i] for i in held_out],
             work=None if work is None else Path(work),
             progress=progress,
         )
@@ -304,17 +311,28 @@ class Detector:
             held_out=bool(held_out),
             progress=progress,
         )
+        order = training + held_out
+        screened = ScreenedImages(
+            screening,
+            [good.names[i] for i in order],
+            [sources[i] for i in order],
+            trained_on=len(training),
+        )
         about = {
             "dataset": good.name,
             "fingerprint": good.fingerprint,
             "n_images": len(training),
+            "excluded": good.excluded,
+            "screening": screened.to_dict(),
             "steps": [level.steps for level in ended],
             "ended_by": [level.why for level in ended],
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
             **provenance(),
         }
-        return cls(network, settings=settings, calibration=calibration, training=about)
+        detector = cls(network, settings=settings, calibration=calibration, training=about)
+        detector.screening = screened
+        return detector
 
     def calibrate(
         self,
@@ -349,13 +367,13 @@ class Detector:
         changes = {"false_alarm_rate": false_alarm_rate, "smoothing": smoothing}
         given = {name: value for name, value in changes.items() if value is not None}
         settings = Settings.from_dict(self.settings.to_dict() | given)
-        good = good_images(data)
+        good, seen = self._recognise(data)
         network, calibration = recalibrate(
             self.network,
             settings,
             good.sources,
             rescale=rescale or not self.is_calibrated,
-            seen=good.fingerprint == self.training.get("fingerprint"),
+            seen=seen,
             progress=progress,
         )
         about = {
@@ -371,6 +389,19 @@ class Detector:
             name=self._name,
             bundled=self._bundled,
         )
+
+    def _recognise(self, data: GoodData) -> tuple[GoodImages, bool]:
+        """Good images, and whether they are those of training, without what was excluded then."""
+        good = good_images(data)
+        own = self.training.get("fingerprint")
+        if good.fingerprint != own and (excluded := self.training.get("excluded")):
+            try:
+                without = good_images(data, excluded)
+            except DataError:
+                return good, False  # they are not even there
+            if without.fingerprint == own:
+                return without, True
+        return good, good.fingerprint == own
 
     @classmethod
     def load(

@@ -36,11 +36,21 @@ _NOT_NEGATIVE = (
     "position_channels",
     "subnet_width",
     "rotation",
+    "augment_copies",
+    "augment_rotation",
+    "augment_shift",
+    "augment_brightness",
     "least_gain",
     "calibration_fraction",
     "local_scale",
 )
-_AT_MOST = {"seed": 2**32 - 1, "smoothing": 1000, "rotation": 180, "local_scale": 1}
+_AT_MOST = {
+    "seed": 2**32 - 1,
+    "smoothing": 1000,
+    "rotation": 180,
+    "augment_rotation": 180,
+    "local_scale": 1,
+}
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -176,6 +186,19 @@ class Settings:
     rotation: float = 0.0
     """With `schedule=paper`, the most degrees that an image is turned at random, to either side."""
 
+    augment_copies: int = 0
+    """Variants of each training image that are trained on as well, for when there are only a
+    handful. The images held out are not varied. Not with `schedule=paper`, which has `rotation`."""
+
+    augment_rotation: float = 3.0
+    """The most degrees that a variant is turned, to either side."""
+
+    augment_shift: float = 0.02
+    """The most that a variant is shifted either way, as a fraction of the image's sides."""
+
+    augment_brightness: float = 0.1
+    """The most that a variant is lighter or darker, as a fraction."""
+
     zero_fill: bool = False
     """With `schedule=paper`, a step of one level also moves the others by their momentum, as it did
     for the authors: gradients were filled with zeros rather than left out before torch 2."""
@@ -230,6 +253,10 @@ class Settings:
         for name in _FRACTIONS:
             self._require(name, 0 < getattr(self, name) < 1, "between 0 and 1")
         self._require("calibration_fraction", self.calibration_fraction < 1, "less than 1")
+        for name in ("augment_shift", "augment_brightness"):
+            self._require(name, getattr(self, name) < 1, "less than 1")
+        if self.schedule == "paper":
+            self._require("augment_copies", not self.augment_copies, "0 with schedule=paper")
         self._require("position_channels", self.position_channels % 4 == 0, "a multiple of 4")
         self._require("neighbourhood", self.neighbourhood % 2 == 1, "odd")
         self._require(

@@ -1,11 +1,15 @@
 """`cflow-ad train`: the model, what is said of it, and going on after an interruption."""
 
+import csv
 import os
+import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 import safetensors.torch
+from PIL import Image
 
 from cflow_ad import Detector
 from cflow_ad.model.file import read_metadata
@@ -26,7 +30,8 @@ def test_the_model_can_be_loaded_and_the_message_names_it(carpet, tmp_path):
     assert result.exit_code == 0
     detector = Detector.load(path, device="cpu")
     assert result.stdout.startswith(f"{path}: learnt from 8 images in ")
-    assert result.stdout.endswith(f"threshold {detector.threshold:.3f}\n")
+    assert f"threshold {detector.threshold:.3f}\n" in result.stdout
+    assert detector.training["screening"]["n_images"] == 10
     assert sorted(path.parent.iterdir()) == [path]  # the work folder is gone
 
 
@@ -253,3 +258,67 @@ def test_a_preset_is_where_the_settings_start_from(carpet, tmp_path):
 def test_a_wrong_preset_is_named(carpet, tmp_path):
     said = refused("train", carpet, "-o", tmp_path / "m.safetensors", "--preset", "papre")
     assert "preset 'papre': there is none; give default or accurate or paper" in said
+
+
+# Good images that stand out
+
+
+@pytest.fixture
+def contaminated(carpet, tmp_path):
+    """The good images to train on, and a defective one among them."""
+    folder = tmp_path / "parts"
+    shutil.copytree(carpet / "train" / "good", folder)
+    image = np.asarray(Image.open(folder / "003.png")).copy()
+    image[10:50, 10:50] = 255 - image[10:50, 10:50]
+    image[16:40, 16:40] = 0
+    Image.fromarray(image).save(folder / "bad, <b>.png")
+    return folder
+
+
+def test_images_that_stand_out_are_named_shown_and_left_out(contaminated, tmp_path):
+    model, page = tmp_path / "m.safetensors", tmp_path / "new" / "suspects.html"
+    result = run("train", contaminated, "-o", model, *TINY, "--report", page)
+    assert result.exit_code == 0
+    assert " of the 11 good images stands out" in result.stdout
+    assert "the most bad, <b>.png (" in result.stdout
+    assert f"--exclude {page.with_suffix('.csv')}" in result.stdout
+    text = page.read_text(encoding="utf-8")
+    assert "bad, &lt;b&gt;.png" in text
+    assert "<b>.png" not in text
+    assert 'src="data:image/jpeg' in text
+    with page.with_suffix(".csv").open() as file:
+        listed = [row["path"] for row in csv.DictReader(file)]
+    assert listed[0] == "bad, <b>.png"
+    assert list(read_metadata(model)["training"]["screening"]["flagged"]) == listed
+
+    again = run("train", contaminated, "-o", model, *TINY, "--exclude", page.with_suffix(".csv"))
+    assert again.exit_code == 0
+    training = read_metadata(model)["training"]
+    assert sorted(training["excluded"]) == sorted(listed)
+    assert training["screening"]["n_images"] == 11 - len(listed)
+
+
+def test_too_few_images_to_stand_out_are_said_so(carpet, tmp_path):
+    page = tmp_path / "p.html"
+    names = [f"--exclude={n:03d}.png" for n in range(3, 10)]
+    result = run("train", carpet, "-o", tmp_path / "m.safetensors", *TINY, "--report", page, *names)
+    assert "3 good images are too few to say whether one of them stands out" in result.stdout
+    assert page.exists()
+    assert page.with_suffix(".csv").read_text() == "path,score\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--report page.txt", "--report page.txt: the name must end in .html"),
+        ("--report list.html --exclude list.csv", "would overwrite list.csv"),
+        ("--exclude nowhere.csv", "nowhere.csv: no list to exclude can be read there"),
+        ("--exclude nowhere.png", "nowhere.png: to be excluded, but no good image"),
+    ],
+)
+def test_what_cannot_be_excluded_or_reported_is_named(options, said, carpet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("path\n000.png\n")
+    line = refused("train", carpet, "-o", "m.safetensors", *TINY, *options.split())
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]

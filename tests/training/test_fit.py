@@ -105,7 +105,7 @@ def encoder():
 def fit(encoder, images, settings, **changes):
     """Levels, and what was told of the progress."""
     told = []
-    levels, _ = fit_levels(
+    levels, *_ = fit_levels(
         encoder, images, settings, **{"fingerprint": "f", "progress": told.append, **changes}
     )
     return levels, told

@@ -152,6 +152,7 @@ class Bars:
 
     _UNITS: dict[str, tuple[str, str]] = {  # noqa: RUF012
         "encode": ("Encoding", "images/s"),
+        "screen": ("Screening", "images/s"),
         "train": ("Training", "steps/s"),
         "passes": ("Training", "images/s"),
         "calibrate": ("Calibrating", "images/s"),

@@ -175,6 +175,8 @@ def _percent(value: float) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_plain(each)}".rstrip() for name, each in value.items())
     return "" if value is None else str(value)
 
 

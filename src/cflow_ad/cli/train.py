@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,10 @@ from cflow_ad.cli.common import (
     tell,
     tell_notes,
 )
+from cflow_ad.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cflow_ad.detector import Detector
 
 
 def train(
@@ -69,6 +73,20 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=SETTING_HELP)
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Leave an image out, or those listed in a .csv or .txt file; repeatable.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write a page of the good images that stand out, and a list of them beside it.",
+        ),
+    ] = None,
     bundle: Annotated[
         bool, typer.Option("--bundle", help="Put the backbone's weights into the model file.")
     ] = False,
@@ -81,7 +99,8 @@ def train(
     """Learn what good looks like from good images alone, and write a model file.
 
     Part of the images are held out of training, and the threshold is set on them for the stated
-    false-alarm rate. Defective images are never looked at.
+    false-alarm rate. Defective images are never looked at. Good images that stand out from the
+    others, as defective ones among them would, are named; none is left out unless you say so.
     """
     with plain_errors():
         settings = make_settings(
@@ -98,12 +117,16 @@ def train(
             setting or [],
             preset=preset,
         )
+        from cflow_ad.data.excluding import read_exclusions
         from cflow_ad.data.layouts import open_dataset
         from cflow_ad.detector import Detector
         from cflow_ad.model.file import check_writable
         from cflow_ad.training.fit import discard, work_folder
 
         dataset = open_dataset(data, layout)
+        names = read_exclusions(exclude or [])
+        if report is not None:
+            _check_report(report, exclude or [])
         check_writable(output)
         work = work_folder(output)
         if not resume:
@@ -114,6 +137,7 @@ def train(
                     dataset,
                     settings,
                     device=device,
+                    exclude=names,
                     max_seconds=math.inf if max_time is None else max_time,
                     work=work,
                     progress=shown.show_training,
@@ -131,3 +155,36 @@ def train(
         if detector.calibration.is_as_asked:
             typer.echo(detector.calibration.note)
         tell_notes(dataset)
+        _tell_screening(detector, report)
+
+
+def _check_report(report: Path, exclude: list[str]) -> None:
+    """Before the work: a name that can be, and no list overwritten that is being used."""
+    from cflow_ad.evaluation.suspects import list_beside
+
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--report {report}: the name must end in .html")
+    if report.is_dir():
+        raise SettingsError(f"--report {report}: this is a folder; name a file in it")
+    listed = list_beside(report)
+    if any(listed.resolve() == Path(name).resolve() for name in exclude):
+        raise SettingsError(
+            f"--report {report}: its list would overwrite {listed}, which --exclude names; give "
+            "the report another name"
+        )
+
+
+def _tell_screening(detector: Detector, report: Path | None) -> None:
+    """Say which good images stand out, and write the page if one is wanted."""
+    screened = detector.screening
+    assert screened is not None, "a detector just trained has screened its images"
+    typer.echo(screened.note)
+    if report is not None:
+        from cflow_ad.evaluation.suspects import list_beside, write_suspects
+
+        write_suspects(screened, report)
+        listed = list_beside(report)
+        after = f"; to leave out what is bad, train with --exclude {listed}"
+        typer.echo(f"{report}: pictures of them{after if screened.flagged else ''}")
+    elif screened.flagged:
+        typer.echo("Look at them with --report FILE.html; leave them out with --exclude.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +28,19 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 """The endings, in lower case, of the files that count as images."""
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
+ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | MadeImage"
+
+
+class MadeImage(ABC):
+    """An image that is made when it is needed, and not kept."""
+
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+
+    @abstractmethod
+    def pixels(self) -> NDArray[Any]:
+        """An array as for `as_image`."""
 
 
 class MaskSource(Protocol):
@@ -103,6 +116,8 @@ def as_image(source: ImageSource) -> NDArray[Any]:
             return _to_rgb(source, name)
         case np.ndarray():
             return _array_to_rgb(source)
+        case MadeImage():
+            return _array_to_rgb(source.pixels())
     raise ImageError(
         f"an image is a path, a Pillow image or a numpy array, not {type(source).__name__}; "
         "convert it to one of these"
@@ -120,6 +135,8 @@ def image_shape(source: ImageSource) -> tuple[int, int]:
     """
     if isinstance(source, str | os.PathLike):
         return read_shape(Path(source))
+    if isinstance(source, MadeImage):
+        return source.shape()
     height, width, _ = as_image(source).shape
     return height, width
 

@@ -175,23 +175,24 @@ def _pictures(
     width = max(1, round(max(small.shape) / 160))
     label = record.sample.label
     if record.sample.is_good:
-        first = Picture(_uri(small), "image", "a good image")
+        first = Picture(as_uri(small), "image", "a good image")
     elif truth is None:
-        first = Picture(_uri(small), "image (no mask)", f"an image with {label}")
+        first = Picture(as_uri(small), "image (no mask)", f"an image with {label}")
     else:
         drawn = outline(small, shrink_mask(truth, longest), width)
-        first = Picture(_uri(drawn), "ground truth", f"an image with {label}, outlined")
+        first = Picture(as_uri(drawn), "ground truth", f"an image with {label}, outlined")
     found = outline(small, shrink_mask(prediction.mask, longest), width)
     regions = len(prediction.regions)
     said = f"{regions or 'no'} region{'s' * (regions != 1)} outlined"
     return (
         first,
-        Picture(_uri(colours), "anomaly map", f"its anomaly map, at most {number(record.score)}"),
-        Picture(_uri(found), "prediction", f"the prediction: {said}"),
+        Picture(as_uri(colours), "anomaly map", f"its anomaly map, at most {number(record.score)}"),
+        Picture(as_uri(found), "prediction", f"the prediction: {said}"),
     )
 
 
-def _uri(pixels: NDArray[np.uint8]) -> str:
+def as_uri(pixels: NDArray[np.uint8]) -> str:
+    """A picture as a `data:` URI, RGB, shape `(H, W, 3)`."""
     buffer = io.BytesIO()
     # Colour at full resolution: halved, it would smear the red lines.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=75, subsampling="4:4:4", optimize=True)

@@ -8,6 +8,7 @@ covariance out in closed form leaves it only the shape of the density to learn.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -76,7 +77,78 @@ def fit_input_layer(
     """
     if kind == "raw":
         return InputLayer(torch.zeros(channels), torch.ones(channels))
-    mean, covariance = _moments(chunks, channels)
+    return layer_of(Moments.of(chunks, channels), kind, shrinkage=shrinkage)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Sums over vectors, in double precision, that can be added to one another.
+
+    Example:
+        >>> sums = Moments.of([torch.tensor([[1.0], [3.0]])], 1)
+        >>> float((sums + sums).mean), float((sums + sums).covariance)
+        (2.0, 1.0)
+    """
+
+    count: int
+    total: Tensor
+    """Of the vectors less the origin, shape `(C,)`."""
+    products: Tensor
+    """Of the same with themselves, shape `(C, C)`."""
+    origin: Tensor
+    """A first guess of the mean: about it the sums keep their digits where the mean is large."""
+
+    @classmethod
+    def of(cls, chunks: Iterable[Tensor], channels: int, origin: Tensor | None = None) -> Moments:
+        """Sum up.
+
+        Args:
+            chunks: vectors, each shape `(n, C)`; at least one unless `origin` is given.
+            channels: `C`.
+            origin: shape `(C,)`; unset, the mean of the first chunk.
+        """
+        count = 0
+        total = torch.zeros(channels, dtype=torch.float64)
+        products = torch.zeros(channels, channels, dtype=torch.float64)
+        for chunk in chunks:
+            origin = chunk.double().mean(0) if origin is None else origin
+            centred = chunk.double() - origin
+            count += len(chunk)
+            total += centred.sum(0)
+            products += centred.T @ centred
+        assert origin is not None, "no vectors to fit on"
+        return cls(count, total, products, origin)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Those of the vectors of both, which must have one origin."""
+        return Moments(
+            self.count + other.count,
+            self.total + other.total,
+            self.products + other.products,
+            self.origin,
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """Shape `(C,)`."""
+        return self.origin + self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """Shape `(C, C)`."""
+        off = self.total / self.count
+        return self.products / self.count - torch.outer(off, off)
+
+
+def layer_of(
+    moments: Moments, kind: Literal["whiten", "standardise"], *, shrinkage: float
+) -> InputLayer:
+    """The layer that these moments make; see `fit_input_layer`.
+
+    Raises:
+        DivergenceError: a vector was NaN or infinite.
+    """
+    mean, covariance = moments.mean, moments.covariance
     if not covariance.isfinite().all():
         raise DivergenceError("the encoder's features are not finite; check its weights")
     # The absolute term serves vectors that do not vary at all.
@@ -87,21 +159,3 @@ def fit_input_layer(
     values, vectors = torch.linalg.eigh(covariance)
     matrix = vectors @ (values.rsqrt()[:, None] * vectors.T)
     return InputLayer(mean.float(), matrix.float())
-
-
-def _moments(chunks: Iterable[Tensor], channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and covariance in double precision."""
-    count = 0
-    total = torch.zeros(channels, dtype=torch.float64)
-    products = torch.zeros(channels, channels, dtype=torch.float64)
-    origin: Tensor | None = None
-    for chunk in chunks:
-        # Moments about a first guess of the mean keep their digits where the mean is large.
-        origin = chunk.double().mean(0) if origin is None else origin
-        centred = chunk.double() - origin
-        count += len(chunk)
-        total += centred.sum(0)
-        products += centred.T @ centred
-    assert origin is not None, "no vectors to fit on"
-    mean = total / count
-    return origin + mean, products / count - torch.outer(mean, mean)

@@ -48,6 +48,8 @@ class LevelFeatures:
         self.vectors = vectors
         self.positions = positions
         self.held_out = held_out
+        self.of_image: dict[int, slice] = {}
+        """Where the vectors of each image are, by the image's number among the sources."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -152,6 +154,10 @@ def build_cache(
     trained_on = len(sources) - len(held_out)
     for of_level, begins in zip(store.levels, starts, strict=True):
         of_level.held_out = int(begins[-1] - begins[trained_on])
+        of_level.of_image = {
+            number: slice(int(begin), int(end))
+            for number, begin, end in zip(order, begins[:-1], begins[1:], strict=True)
+        }
     return store.levels
 
 

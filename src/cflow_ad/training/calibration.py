@@ -49,9 +49,11 @@ class Calibration:
     def note(self) -> str:
         """What the threshold promises, in a sentence."""
         if not self.held_out:
+            where = "image itself" if self.n_images == 1 else "images themselves"
             return (
-                "The threshold was set on the training images themselves, because none were held "
-                "out: it promises no false-alarm rate."
+                f"The threshold was set on the training {where}, because none were held out: it "
+                "promises no false-alarm rate, and good images may well score above it. `cflow-ad "
+                "calibrate` sets one that does, on other good images."
             )
         if not self.is_as_asked:
             needed = images_needed(self.false_alarm_rate)

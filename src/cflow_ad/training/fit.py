@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cflow_ad.data.images import ImageSource
+from cflow_ad.data.augmentation import Variant, variants
+from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
@@ -26,6 +27,7 @@ from cflow_ad.training.flows import Ended, new_level, train_level
 from cflow_ad.training.passes import train_by_passes
 from cflow_ad.training.progress import Progress, ProgressCallback, silent
 from cflow_ad.training.scale import fit_scale
+from cflow_ad.training.screening import Encoded, Screening, screen
 
 _FEWEST_TO_JUDGE = 20
 _BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
@@ -38,6 +40,8 @@ class Fitted(NamedTuple):
     levels: list[Level]
     ended: list[Ended]
     """One for each level; one for all by the paper's schedule, its steps being passes."""
+    screening: Screening
+    """Of the images, and after them of those held out."""
 
 
 def fit_levels(
@@ -47,7 +51,7 @@ def fit_levels(
     *,
     fingerprint: str,
     seconds: float = math.inf,
-    to_score: int = 0,
+    held_out: Sequence[ImageSource] = (),
     work: Path | None = None,
     progress: ProgressCallback = silent,
 ) -> Fitted:
@@ -59,7 +63,8 @@ def fit_levels(
         settings: how.
         fingerprint: of the images.
         seconds: to be done in. The images are encoded in any case.
-        to_score: images that the caller will score in what is left of the seconds.
+        held_out: images that are only screened; the caller will score them in what is left of
+            the seconds, or all the others if there are none.
         work: a folder for what a killed run would lose; taken up from where it was left by a run
             with the same settings and images. Unset, everything stays in memory.
         progress: told how far the work has come.
@@ -73,15 +78,18 @@ def fit_levels(
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _open(work)
+    judges = _judges(len(sources), settings)
+    n, copies = len(sources), settings.augment_copies
     features = build_cache(
         encoder,
-        sources,
+        [*sources, *_variants(sources, settings)],
         settings.sizing,
         budget=settings.feature_budget,
         seed=settings.seed,
         frame=settings.positions,
         tile=settings.tile_shape,
-        held_out=_judges(len(sources), settings),
+        # The variants of an image stay on its side.
+        held_out={n * copy + judge for copy in range(copies + 1) for judge in judges},
         folder=work,
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
@@ -90,9 +98,12 @@ def fit_levels(
     levels = [
         new_level(of_level, settings, number).to(device) for number, of_level in enumerate(features)
     ]
+    screening = _screen(encoder, sources, features, held_out, settings, progress)
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
-    left = seconds - spent * (1 + 2 * to_score / len(sources))
+    to_score = len(held_out) or len(sources)
+    encoded = n * (1 + copies) + len(held_out)
+    left = seconds - spent * (1 + 2 * to_score / encoded)
     if settings.schedule == "paper":
         by_passes = train_by_passes(
             encoder,
@@ -109,7 +120,29 @@ def fit_levels(
         ended = _train_levels(levels, features, settings, device, left, work, key, progress)
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)
-    return Fitted(levels, ended)
+    return Fitted(levels, ended, screening)
+
+
+def _screen(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    features: Sequence[LevelFeatures],
+    held_out: Sequence[ImageSource],
+    settings: Settings,
+    progress: ProgressCallback,
+) -> Screening:
+    parts = [Encoded(features, [image_shape(source) for source in sources])]
+    if held_out:
+        others = build_cache(
+            encoder,
+            held_out,
+            settings.sizing,
+            budget=settings.feature_budget * len(held_out) / len(sources),
+            seed=settings.seed,
+            progress=lambda done, total: progress(Progress("screen", done, total)),
+        )
+        parts.append(Encoded(others, [image_shape(source) for source in held_out]))
+    return screen(parts, settings)
 
 
 def _train_levels(
@@ -166,6 +199,17 @@ def _train_levels(
             stopped.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Variant]:
+    return variants(
+        sources,
+        settings.augment_copies,
+        rotation=settings.augment_rotation,
+        shift=settings.augment_shift,
+        brightness=settings.augment_brightness,
+        seed=settings.seed,
+    )
 
 
 def _judges(images: int, settings: Settings) -> set[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Stage: TypeAlias = Literal["encode", "train", "passes", "calibrate"]
+Stage: TypeAlias = Literal["encode", "screen", "train", "passes", "calibrate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,9 @@ class Progress:
 
     stage: Stage
     done: int
-    """Images for `encode` and `calibrate`, optimiser steps over all levels for `train`, images
-    passed for `passes`, which is training by the paper's schedule."""
+    """Images for `encode`, `screen`, which encodes those held out, and `calibrate`; optimiser steps
+    over all levels for `train`; images passed for `passes`, which is training by the paper's
+    schedule."""
     total: int
     loss: float | None = None
     """The latest training loss, a moving average."""
