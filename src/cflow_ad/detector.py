@@ -16,13 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad._version import __version__
-from cflow_ad.data.images import ImageSource, as_image, source_name
+from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.loading import OnError
+from cflow_ad.data.region import RegionSource
 from cflow_ad.data.sizing import cells_inside
+from cflow_ad.data.view import View
 from cflow_ad.errors import CalibrationError, ModelFileError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
-from cflow_ad.model.file import provenance, read_model, write_model
+from cflow_ad.model.file import (
+    provenance,
+    read_model,
+    take_pictures,
+    with_pictures,
+    write_model,
+)
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
@@ -50,6 +58,7 @@ class Detector:
         calibration: the threshold and what it promises; None for a model that was imported and
             can predict nothing until it is calibrated.
         training: what is known of the training, plain values.
+        view: where it looks; unset, at all of each image.
         name: what to call it in an error.
         bundled: whether its file is to hold the encoder's weights where `save` is not told.
     """
@@ -61,11 +70,13 @@ class Detector:
         settings: Settings,
         calibration: Calibration | None,
         training: Mapping[str, Any],
+        view: View | None = None,
         name: str = "the model",
         bundled: bool = False,
     ) -> None:
         self.network = network.eval()
         self.settings = settings
+        self.view = view or View(sizing=settings.sizing)
         self.training = dict(training)
         self._calibration = calibration
         self._name = name
@@ -139,12 +150,37 @@ class Detector:
         """
         threshold = self.threshold  # known to be there before the first image is decoded
         maps = stream_maps(
-            self._scorer, self.settings, sources, batch_size=batch_size, on_error=on_error
+            self._scorer,
+            self.settings,
+            self.view,
+            sources,
+            batch_size=batch_size,
+            on_error=on_error,
         )
         return (
-            Prediction(anomaly_map=values, threshold=threshold, source=source_name(source))
-            for source, values in maps
+            Prediction(
+                anomaly_map=seen.values,
+                threshold=threshold,
+                source=source_name(source),
+                inside=seen.inside,
+            )
+            for source, seen in maps
         )
+
+    def look_in(self, folder: PathLike) -> Detector:
+        """Give the images to come a region of interest each.
+
+        Args:
+            folder: with a mask for each image, named after it; see `RegionFolder`.
+
+        Returns:
+            This detector.
+
+        Raises:
+            SettingsError: there is no such folder.
+        """
+        self.view = self.view.with_masks(folder)
+        return self
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """Choose how scores are computed from here on.
@@ -188,7 +224,7 @@ class Detector:
         Raises:
             ImageError: the image cannot be used.
         """
-        canvas = self.settings.sizing.prepare(as_image(source))
+        canvas = self.view.prepare(source)
         with torch.inference_mode():
             levels = self.network.log_likelihoods(
                 torch.from_numpy(canvas.pixels)[None].to(self.device)
@@ -210,6 +246,7 @@ class Detector:
             "encoder": dataclasses.asdict(self.network.encoder.spec),
             "calibration": self.calibration.to_dict() if self.is_calibrated else None,
             "training": self.training,
+            "view": self.view.metadata(),
         }
 
     def save(self, path: str | os.PathLike[str], *, bundle: bool | None = None) -> None:
@@ -227,6 +264,7 @@ class Detector:
         tensors = self.network.state_dict()
         if not bundle:
             tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
+        tensors = with_pictures(tensors, self.view.pictures())
         write_model(Path(path), tensors, {**self.info(), "bundled": bundle})
 
     @classmethod
@@ -235,6 +273,7 @@ class Detector:
         data: GoodData,
         settings: Settings | None = None,
         *,
+        roi: RegionSource | None = None,
         device: str | torch.device | None = None,
         max_seconds: float = math.inf,
         work: str | os.PathLike[str] | None = None,
@@ -250,6 +289,9 @@ class Detector:
             data: a folder of good images, a folder in the MVTec layout (its `train/good`), a
                 manifest CSV, a `Dataset`, or images as for `predict`.
             settings: unset, the defaults.
+            roi: the region of interest, outside which nothing is learnt or scored: a mask, polygons
+                or an array, for all images (see `Region.read`); or a folder with a mask for each
+                (see `RegionFolder`), and then one is needed for later images too (see `look_in`).
             device: where to train; unset, a GPU if there is one.
             max_seconds: to be done in. The images are encoded in any case, which may take longer;
                 then the flows stay at their start, and the whitened features alone are scored.
@@ -266,6 +308,7 @@ class Detector:
         began = time.perf_counter()
         good = good_images(data)
         sources = good.sources
+        view = View.of(settings, sources, roi)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
             settings.backbone,
@@ -279,7 +322,8 @@ class Detector:
             encoder,
             [sources[i] for i in training],
             settings,
-            fingerprint=good.fingerprint,
+            fingerprint=good.fingerprint + view.fingerprint(),
+            view=view,
             seconds=max_seconds - (time.perf_counter() - began),
             to_score=len(held_out) or len(training),
             work=None if work is None else Path(work),
@@ -290,6 +334,7 @@ class Detector:
             network,
             settings,
             [sources[i] for i in held_out or training],
+            view=view,
             held_out=bool(held_out),
             progress=progress,
         )
@@ -301,9 +346,10 @@ class Detector:
             "ended_by": [level.why for level in ended],
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
+            **({"aligned_to": view.reference.name} if view.reference else {}),
             **provenance(),
         }
-        return cls(network, settings=settings, calibration=calibration, training=about)
+        return cls(network, settings=settings, calibration=calibration, training=about, view=view)
 
     def calibrate(
         self,
@@ -343,6 +389,7 @@ class Detector:
             self.network,
             settings,
             good.sources,
+            view=self.view,
             rescale=rescale or not self.is_calibrated,
             seen=good.fingerprint == self.training.get("fingerprint"),
             progress=progress,
@@ -357,6 +404,7 @@ class Detector:
             settings=settings,
             calibration=calibration,
             training=self.training | about,
+            view=self.view,
             name=self._name,
             bundled=self._bundled,
         )
@@ -383,8 +431,10 @@ class Detector:
         """
         path = Path(path)
         metadata, tensors = read_model(path)
+        pictures = take_pictures(tensors)
         try:
             settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
+            view = View.restore(settings, metadata.get("view", {}), pictures)
             said = metadata["calibration"]
             calibration = None if said is None else Calibration.from_dict(said)
             spec = EncoderSpec.from_dict(metadata["encoder"])
@@ -415,6 +465,7 @@ class Detector:
             settings=settings,
             calibration=calibration,
             training=training,
+            view=view,
             name=str(path),
             bundled=bundled,
         )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cflow_ad.data.sizing import Sizing
+from cflow_ad.data.view import View
 from cflow_ad.model.encoder import build_encoder
 from cflow_ad.training.cache import build_cache
 
@@ -26,7 +27,7 @@ def mixed(images):
 
 def build(encoder, sources, **changes):
     arguments = {"budget": 1.0, "seed": 0, "batch_size": 2} | changes
-    return build_cache(encoder, sources, SIZING, **arguments)
+    return build_cache(encoder, sources, View(sizing=SIZING), **arguments)
 
 
 def same(ours, theirs):

@@ -28,6 +28,7 @@ UNCHECKED = False
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
 PRESET_HELP = "Settings to start from: default, accurate or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
+ROI_HELP = "Folder with a mask for each image: look only where it is not zero."
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
 

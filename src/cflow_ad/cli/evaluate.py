@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.cli.common import (
+    DEVICE_HELP,
+    ROI_HELP,
+    UNCHECKED,
+    WEIGHTS_HELP,
+    bars,
+    plain_errors,
+    tell,
+)
 
 
 def evaluate(
@@ -43,6 +51,7 @@ def evaluate(
         ),
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
@@ -58,6 +67,8 @@ def evaluate(
         from cflow_ad.runtime.opening import open_detector
 
         detector = open_detector(model, weights=weights, device=device)
+        if roi is not None:
+            detector.look_in(roi)
         dataset = open_dataset(data)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")

@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.cli.common import (
+    DEVICE_HELP,
+    ROI_HELP,
+    UNCHECKED,
+    WEIGHTS_HELP,
+    bars,
+    plain_errors,
+    tell,
+)
 
 SOME_ANOMALOUS = 1
 SOME_UNREADABLE = 3
@@ -63,6 +71,7 @@ def predict(
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit with 0 though images are anomalous.")
     ] = False,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
@@ -81,6 +90,8 @@ def predict(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
         detector = open_detector(model, weights=weights, device=device)
+        if roi is not None:
+            detector.look_in(roi)
         unreadable: list[str] = []
         anomalous = 0
         predictions = detector.stream(

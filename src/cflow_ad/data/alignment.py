@@ -120,7 +120,7 @@ class Motion:
         height, width = shape
         corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
         moved = self.of_points(corners, shape)
-        beyond = max(-moved.min(), *(moved.max(0) - (width, height)), 0.0)
+        beyond = float(max(-moved.min(), *(moved.max(0) - (width, height)), 0.0))
         return math.ceil(beyond) + 2
 
 
@@ -177,7 +177,9 @@ class Reference:
         if moved < max(LEAST_CORRELATION, still) or seen < LEAST_SEEN:
             return None
         motion = Motion(
-            found.right * image.shape[1] / width, found.down * image.shape[0] / height, found.degrees
+            found.right * image.shape[1] / width,
+            found.down * image.shape[0] / height,
+            found.degrees,
         )
         corners = np.array([[0, 0], [image.shape[1], 0]])
         travelled = motion.of_points(corners, (image.shape[0], image.shape[1])) - corners
@@ -206,7 +208,7 @@ class Reference:
         """From `to_png`'s form.
 
         Raises:
-            ValueError: the bytes are something else.
+            OSError: the bytes are no image.
         """
         with Image.open(io.BytesIO(data)) as image:
             return cls(np.array(image.convert("L")), turns=turns)
@@ -290,9 +292,8 @@ def _refine(moving: Floats, fixed: Floats, start: Motion, *, turns: bool) -> Mot
         if inside.mean() < LEAST_SEEN:
             return start
 
-        def brought(values: Floats, of: Any = coefficients, keep: Any = inside) -> Floats:
-            moved: Floats = _transform(values, values.shape, of, Image.Resampling.BILINEAR)
-            return moved[keep]
+        def brought(values: Any, of: Any = coefficients, keep: Any = inside) -> Any:
+            return _transform(values, values.shape, of, Image.Resampling.BILINEAR)[keep]
 
         cos, sin = coefficients[0], coefficients[3]
         gx, gy = brought(right), brought(down)

@@ -87,7 +87,12 @@ def _convex_hull(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Corners `(x, y)` of the convex hull of a mask's pixels, by Andrew's monotone chain."""
     rows = np.flatnonzero(mask.any(1))
     first, last = mask[rows].argmax(1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(1)
-    ends = sorted({*zip(first.tolist(), rows.tolist(), strict=True), *zip(last.tolist(), rows.tolist(), strict=True)})
+    ends = sorted(
+        {
+            *zip(first.tolist(), rows.tolist(), strict=True),
+            *zip(last.tolist(), rows.tolist(), strict=True),
+        }
+    )
 
     def half(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
         chain: list[tuple[int, int]] = []

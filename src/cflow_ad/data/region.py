@@ -10,7 +10,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -147,7 +146,7 @@ class Region:
         """From `to_png`'s form.
 
         Raises:
-            ValueError: the bytes are something else.
+            OSError: the bytes are no image.
         """
         with Image.open(io.BytesIO(data)) as image:
             mask = np.array(image.convert("1"), dtype=np.bool_)
@@ -229,7 +228,7 @@ class RegionFolder:
 
 def open_region(source: RegionSource, shape: Shape) -> Region | RegionFolder:
     """A folder's masks, or what `Region.read` takes."""
-    if not isinstance(source, np.ndarray) and os.path.isdir(source):
+    if not isinstance(source, np.ndarray) and Path(source).is_dir():
         return RegionFolder(Path(source))
     return Region.read(source, shape)
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.data.images import ImageSource, image_shape
-from cflow_ad.data.sizing import Shape, Sizing, cells_inside
+from cflow_ad.data.loading import work_ahead
+from cflow_ad.data.sizing import Shape
+from cflow_ad.data.view import View
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.running import run_over
@@ -68,7 +70,7 @@ class LevelFeatures:
 def build_cache(
     encoder: Encoder,
     sources: Sequence[ImageSource],
-    sizing: Sizing,
+    view: View,
     *,
     budget: float,
     seed: int,
@@ -83,7 +85,7 @@ def build_cache(
     Args:
         encoder: frozen.
         sources: the images.
-        sizing: how they come into the network.
+        view: how they come into the network.
         budget: GiB of vectors to keep at the most.
         seed: of the choice of vectors beyond the budget.
         held_out: which of the images only judge the training; their vectors come last.
@@ -94,7 +96,8 @@ def build_cache(
         progress: called with the number of images done and the number in all.
 
     Returns:
-        For each level, its vectors. Those of the part of a canvas beyond its image are left out.
+        For each level, its vectors. Those of the part of a canvas beyond its image are left out,
+        and those outside the view's regions.
 
     Raises:
         ImageError: an image cannot be used.
@@ -102,9 +105,9 @@ def build_cache(
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
     order = sorted(
-        range(len(sources)), key=lambda i: (i in held_out, sizing.canvas_shape(shapes[i]))
+        range(len(sources)), key=lambda i: (i in held_out, view.sizing.canvas_shape(shapes[i]))
     )
-    grids = [[_grid(sizing, shapes[i], stride) for i in order] for stride in encoder.spec.strides]
+    grids = _grids(view, [sources[i] for i in order], encoder.spec.strides)
     share = _share(grids, encoder.spec.channels, budget)
     counts = [[_kept(grid, share) for grid in of_level] for of_level in grids]
     store = _Store(
@@ -122,7 +125,7 @@ def build_cache(
         fold_encoder(encoder),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
-        sizing,
+        view,
         device=encoder.mean.device,
         batch_size=batch_size,
     )
@@ -216,29 +219,36 @@ class _Store:
             return 0  # no earlier run, or one that was stopped in the middle of this note
 
 
-def _grid(sizing: Sizing, original: Shape, stride: int) -> Shape:
-    """Rows and columns of the cells whose centre lies in the image, not in its reflection."""
-    height, width = sizing.valid_shape(original)
-    return cells_inside(height, stride), cells_inside(width, stride)
+def _grids(
+    view: View, sources: Sequence[ImageSource], strides: Sequence[int]
+) -> list[list[NDArray[np.bool_]]]:
+    """Of each level and each image the cells to keep: not those of an image's reflection."""
+    workers = torch.get_num_threads()
+    found = work_ahead(
+        sources, lambda source: view.cells_of(source, strides), workers=workers, ahead=2 * workers
+    )
+    return [list(of_level) for of_level in zip(*(cells for _, cells in found), strict=True)]
 
 
-def _share(grids: Sequence[Sequence[Shape]], channels: Sequence[int], budget: float) -> float:
+def _share(
+    grids: Sequence[Sequence[NDArray[np.bool_]]], channels: Sequence[int], budget: float
+) -> float:
     """Which share of each image's vectors fits the budget."""
     needed = sum(
-        rows * columns * 4 * (c + 1)
+        int(grid.sum()) * 4 * (c + 1)
         for of_level, c in zip(grids, channels, strict=True)
-        for rows, columns in of_level
+        for grid in of_level
     )
     return min(1.0, budget * 2**30 / needed)
 
 
-def _kept(grid: Shape, share: float) -> int:
-    return max(1, int(grid[0] * grid[1] * share))
+def _kept(grid: NDArray[np.bool_], share: float) -> int:
+    return max(1, int(int(grid.sum()) * share))
 
 
-def _choose(grid: Shape, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` different cells of a grid in order, shape `(count, 2)`."""
-    rows, columns = grid
-    cells = rows * columns
-    index = np.arange(cells) if count == cells else np.sort(rng.choice(cells, count, replace=False))
-    return np.stack(np.divmod(index, columns), axis=1)
+def _choose(grid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`count` different cells of those to keep, in order, shape `(count, 2)`."""
+    cells = np.argwhere(grid)
+    if count == len(cells):
+        return cells
+    return cells[np.sort(rng.choice(len(cells), count, replace=False))]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cflow_ad.data.images import ImageSource
+from cflow_ad.data.view import View
 from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
@@ -45,6 +46,7 @@ def fit_levels(
     settings: Settings,
     *,
     fingerprint: str,
+    view: View | None = None,
     seconds: float = math.inf,
     to_score: int = 0,
     work: Path | None = None,
@@ -56,7 +58,8 @@ def fit_levels(
         encoder: frozen.
         sources: the images, at least one.
         settings: how.
-        fingerprint: of the images.
+        fingerprint: of the images, and of the regions of interest.
+        view: of the model; unset, all of each image.
         seconds: to be done in. The images are encoded in any case.
         to_score: images that the caller will score in what is left of the seconds.
         work: a folder for what a killed run would lose; taken up from where it was left by a run
@@ -69,13 +72,14 @@ def fit_levels(
         TrainingError: the work folder cannot be used.
     """
     began = time.monotonic()
+    view = view or View(sizing=settings.sizing)
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _open(work)
     features = build_cache(
         encoder,
         sources,
-        settings.sizing,
+        view,
         budget=settings.feature_budget,
         seed=settings.seed,
         held_out=_judges(len(sources), settings),
@@ -96,6 +100,7 @@ def fit_levels(
             sources,
             levels,
             settings,
+            view=view,
             seconds=left,
             checkpoint=None if work is None else work / "passes.safetensors",
             key=key,
