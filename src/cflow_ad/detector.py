@@ -308,7 +308,9 @@ class Detector:
         began = time.perf_counter()
         good = good_images(data)
         sources = good.sources
-        view = View.of(settings, sources, roi)
+        view = View.of(
+            settings.sizing, sources, roi=roi, foreground=settings.foreground, align=settings.align
+        )
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
             settings.backbone,
@@ -434,7 +436,13 @@ class Detector:
         pictures = take_pictures(tensors)
         try:
             settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
-            view = View.restore(settings, metadata.get("view", {}), pictures)
+            view = View.restore(
+                settings.sizing,
+                metadata.get("view", {}),
+                pictures,
+                foreground=settings.foreground,
+                align=settings.align,
+            )
             said = metadata["calibration"]
             calibration = None if said is None else Calibration.from_dict(said)
             spec = EncoderSpec.from_dict(metadata["encoder"])

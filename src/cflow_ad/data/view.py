@@ -22,7 +22,6 @@ from cflow_ad.data.images import ImageSource, PathLike, as_image, image_shape, s
 from cflow_ad.data.region import Region, RegionFolder, RegionSource, open_region
 from cflow_ad.data.sizing import Canvas, Shape, Sizing, cells_inside
 from cflow_ad.errors import DataError, ImageError, SettingsError
-from cflow_ad.settings import Settings
 
 Mask = NDArray[np.bool_]
 
@@ -62,27 +61,35 @@ class View:
 
     @classmethod
     def of(
-        cls, settings: Settings, sources: Sequence[ImageSource], roi: RegionSource | None = None
+        cls,
+        sizing: Sizing,
+        sources: Sequence[ImageSource],
+        *,
+        roi: RegionSource | None = None,
+        foreground: str = "none",
+        align: str = "none",
     ) -> View:
         """The view of a model that is to be fitted.
 
         Args:
-            settings: of the model.
+            sizing: how images come into the network.
             sources: the images it is fitted to, at least one.
             roi: a mask, polygons, or a folder of masks; see `Region.read` and `RegionFolder`.
+            foreground: as the setting has it.
+            align: as the setting has it.
 
         Raises:
             DataError: the region or an image cannot be used.
         """
         region = None if roi is None else open_region(roi, image_shape(sources[0]))
         reference = None
-        if settings.align != "none":
-            reference = Reference.choose(sources, turns=settings.align == "rigid")
+        if align != "none":
+            reference = Reference.choose(sources, turns=align == "rigid")
         return cls(
-            sizing=settings.sizing,
+            sizing=sizing,
             region=region if isinstance(region, Region) else None,
             regions=region if isinstance(region, RegionFolder) else None,
-            foreground=settings.foreground == "auto",
+            foreground=foreground == "auto",
             reference=reference,
         )
 
@@ -185,7 +192,13 @@ class View:
 
     @classmethod
     def restore(
-        cls, settings: Settings, metadata: Mapping[str, Any], pictures: Mapping[str, bytes]
+        cls,
+        sizing: Sizing,
+        metadata: Mapping[str, Any],
+        pictures: Mapping[str, bytes],
+        *,
+        foreground: str = "none",
+        align: str = "none",
     ) -> View:
         """The view of a model that is loaded.
 
@@ -196,17 +209,17 @@ class View:
         regions = metadata.get("regions", "none")
         reference = None
         try:
-            if settings.align != "none":
-                turns = settings.align == "rigid"
+            if align != "none":
+                turns = align == "rigid"
                 reference = Reference.from_png(pictures["reference"], turns=turns)
             region = Region.from_png(pictures["region"]) if regions == "one" else None
         except (OSError, DataError) as error:
             raise ValueError(f"a picture in it is damaged: {error}") from error
         return cls(
-            sizing=settings.sizing,
+            sizing=sizing,
             region=region,
             regions=RegionFolder(None) if regions == "each" else None,
-            foreground=settings.foreground == "auto",
+            foreground=foreground == "auto",
             reference=reference,
         )
 

@@ -172,7 +172,13 @@ class Detector:
                 settings=settings,
                 calibration=Calibration.from_dict(about["calibration"]),
                 about=about,
-                view=View.restore(settings, about.get("view", {}), pictures),
+                view=View.restore(
+                    settings.sizing,
+                    about.get("view", {}),
+                    pictures,
+                    foreground=settings.foreground,
+                    align=settings.align,
+                ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
