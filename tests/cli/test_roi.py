@@ -31,7 +31,8 @@ def test_a_folder_of_masks_is_given_each_time(carpet, tmp_path):
     good, model, masks = carpet / "train" / "good", tmp_path / "m.safetensors", tmp_path / "masks"
     masks.mkdir()
     image = next(iter(sorted(good.iterdir())))
-    side = Image.open(image).size
+    with Image.open(image) as opened:
+        side = opened.size
     for path in good.iterdir():
         Image.new("L", side, 255).save(masks / path.name)
     assert run("train", good, "-o", model, "--roi", masks, *TINY).exit_code == 0
