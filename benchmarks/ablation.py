@@ -34,6 +34,7 @@ from cflow_ad.data.images import image_shape, read_mask
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.loading import load_batches
 from cflow_ad.data.sizing import cells_inside
+from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.evaluation.reference import reference_maps
 from cflow_ad.model.encoder import build_encoder
@@ -255,13 +256,12 @@ class Bench:
             padding=settings.padding,
         )
         sources = [sample.path for sample in self.dataset.train]
-        features = build_cache(
-            encoder, sources, settings.sizing, budget=4.0, seed=0, frame=settings.positions
-        )
+        view = View(sizing=settings.sizing)
+        features = build_cache(encoder, sources, view, budget=4.0, seed=0, frame=settings.positions)
         self._train |= dict(zip(wanted, features, strict=True))
         self._test |= {stride: [] for stride in wanted}
         paths = [sample.path for sample in self.dataset.test]
-        for batch in load_batches(paths, settings.sizing, batch_size=1):
+        for batch in load_batches(paths, view, batch_size=1):
             pyramid = encoder(torch.from_numpy(batch.pixels))
             for stride, of_level in zip(wanted, pyramid, strict=True):
                 self._test[stride].append(of_level[0].clone())

@@ -107,7 +107,7 @@ def _times(
 ) -> dict[str, dict[str, float]]:
     """Median and quickest milliseconds of each way, in rounds that take every way in turn."""
     sources = [sample.path for sample in dataset.require_train()[:1]]
-    pixels = next(load_batches(sources, detector.settings.sizing, batch_size=1)).pixels
+    pixels = next(load_batches(sources, detector.view, batch_size=1)).pixels
     floats = pixels.astype(np.float32)
     tensor = torch.from_numpy(floats)
     height, width = pixels.shape[1:3]

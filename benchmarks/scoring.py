@@ -30,6 +30,7 @@ from freia_loop import FreiaLoop
 from sidebyside import markdown, race, ratio, report
 
 from cflow_ad import Settings
+from cflow_ad.data.view import View
 from cflow_ad.errors import WeightsError
 from cflow_ad.model.encoder import Encoder, build_encoder
 from cflow_ad.model.folding import fold_encoder
@@ -102,14 +103,14 @@ def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, 
     loop = FreiaLoop(encoder)
     anomalib = Anomalib(options.anomalib, backbone, size) if options.anomalib else None
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    sizing = Settings(size=f"{size}x{size}").sizing
+    view = View(sizing=Settings(size=f"{size}x{size}").sizing)
 
     def stream(forward: Callable[[torch.Tensor], list[torch.Tensor]], count: int) -> None:
         results = run_over(
             forward,
             lambda canvas, levels: None,
             [image] * count,
-            sizing,
+            view,
             device=torch.device("cpu"),
         )
         for _ in results:

@@ -16,13 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad._version import __version__
-from cflow_ad.data.images import ImageSource, as_image, source_name
+from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.loading import OnError
+from cflow_ad.data.region import RegionSource
 from cflow_ad.data.sizing import cells_inside
+from cflow_ad.data.view import View
 from cflow_ad.errors import CalibrationError, DataError, ModelFileError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
-from cflow_ad.model.file import provenance, read_model, write_model
+from cflow_ad.model.file import (
+    provenance,
+    read_model,
+    take_pictures,
+    with_pictures,
+    write_model,
+)
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
@@ -52,6 +60,7 @@ class Detector:
         calibration: the threshold and what it promises; None for a model that was imported and
             can predict nothing until it is calibrated.
         training: what is known of the training, plain values.
+        view: where it looks; unset, at all of each image.
         name: what to call it in an error.
         bundled: whether its file is to hold the encoder's weights where `save` is not told.
     """
@@ -63,11 +72,13 @@ class Detector:
         settings: Settings,
         calibration: Calibration | None,
         training: Mapping[str, Any],
+        view: View | None = None,
         name: str = "the model",
         bundled: bool = False,
     ) -> None:
         self.network = network.eval()
         self.settings = settings
+        self.view = view or View(sizing=settings.sizing)
         self.training = dict(training)
         self.screening: ScreenedImages | None = None
         """What the good images of `fit` say of one another; not stored, but for the names of
@@ -148,12 +159,37 @@ class Detector:
         """
         threshold = self.threshold  # known to be there before the first image is decoded
         maps = stream_maps(
-            self._scorer, self.settings, sources, batch_size=batch_size, on_error=on_error
+            self._scorer,
+            self.settings,
+            self.view,
+            sources,
+            batch_size=batch_size,
+            on_error=on_error,
         )
         return (
-            Prediction(anomaly_map=values, threshold=threshold, source=source_name(source))
-            for source, values in maps
+            Prediction(
+                anomaly_map=seen.values,
+                threshold=threshold,
+                source=source_name(source),
+                inside=seen.inside,
+            )
+            for source, seen in maps
         )
+
+    def look_in(self, folder: PathLike) -> Detector:
+        """Give the images to come a region of interest each.
+
+        Args:
+            folder: with a mask for each image, named after it; see `RegionFolder`.
+
+        Returns:
+            This detector.
+
+        Raises:
+            SettingsError: there is no such folder.
+        """
+        self.view = self.view.with_masks(folder)
+        return self
 
     def optimize(
         self, *, precision: Precision = "fp32", compiled: bool = False, tile: str | None = None
@@ -203,7 +239,7 @@ class Detector:
         Raises:
             ImageError: the image cannot be used.
         """
-        canvas = self.settings.sizing.prepare(as_image(source))
+        canvas = self.view.prepare(source)
         with torch.inference_mode():
             levels = self.network.log_likelihoods(
                 torch.from_numpy(canvas.pixels)[None].to(self.device), self._tiling
@@ -225,6 +261,7 @@ class Detector:
             "encoder": dataclasses.asdict(self.network.encoder.spec),
             "calibration": self.calibration.to_dict() if self.is_calibrated else None,
             "training": self.training,
+            "view": self.view.metadata(),
         }
 
     def save(self, path: str | os.PathLike[str], *, bundle: bool | None = None) -> None:
@@ -242,6 +279,7 @@ class Detector:
         tensors = self.network.state_dict()
         if not bundle:
             tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
+        tensors = with_pictures(tensors, self.view.pictures())
         write_model(Path(path), tensors, {**self.info(), "bundled": bundle})
 
     @classmethod
@@ -250,6 +288,7 @@ class Detector:
         data: GoodData,
         settings: Settings | None = None,
         *,
+        roi: RegionSource | None = None,
         device: str | torch.device | None = None,
         exclude: Sequence[str] = (),
         max_seconds: float = math.inf,
@@ -266,6 +305,9 @@ class Detector:
             data: a folder of good images, a folder in the MVTec layout (its `train/good`), a
                 manifest CSV, a `Dataset`, or images as for `predict`.
             settings: unset, the defaults.
+            roi: the region of interest, outside which nothing is learnt or scored: a mask, polygons
+                or an array, for all images (see `Region.read`); or a folder with a mask for each
+                (see `RegionFolder`), and then one is needed for later images too (see `look_in`).
             device: where to train; unset, a GPU if there is one.
             exclude: names of images to leave out: file names, or more of the path where that is
                 not enough.
@@ -284,6 +326,9 @@ class Detector:
         began = time.perf_counter()
         good = good_images(data, exclude)
         sources = good.sources
+        view = View.of(
+            settings.sizing, sources, roi=roi, foreground=settings.foreground, align=settings.align
+        )
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
             settings.backbone,
@@ -297,7 +342,8 @@ class Detector:
             encoder,
             [sources[i] for i in training],
             settings,
-            fingerprint=good.fingerprint,
+            fingerprint=good.fingerprint + view.fingerprint(),
+            view=view,
             seconds=max_seconds - (time.perf_counter() - began),
             held_out=[sources[i] for i in held_out],
             work=None if work is None else Path(work),
@@ -308,6 +354,7 @@ class Detector:
             network,
             settings,
             [sources[i] for i in held_out or training],
+            view=view,
             held_out=bool(held_out),
             progress=progress,
         )
@@ -328,9 +375,12 @@ class Detector:
             "ended_by": [level.why for level in ended],
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
+            **({"aligned_to": view.reference.name} if view.reference else {}),
             **provenance(),
         }
-        detector = cls(network, settings=settings, calibration=calibration, training=about)
+        detector = cls(
+            network, settings=settings, calibration=calibration, training=about, view=view
+        )
         detector.screening = screened
         return detector
 
@@ -372,6 +422,7 @@ class Detector:
             self.network,
             settings,
             good.sources,
+            view=self.view,
             rescale=rescale or not self.is_calibrated,
             seen=seen,
             progress=progress,
@@ -386,6 +437,7 @@ class Detector:
             settings=settings,
             calibration=calibration,
             training=self.training | about,
+            view=self.view,
             name=self._name,
             bundled=self._bundled,
         )
@@ -425,8 +477,16 @@ class Detector:
         """
         path = Path(path)
         metadata, tensors = read_model(path)
+        pictures = take_pictures(tensors)
         try:
             settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
+            view = View.restore(
+                settings.sizing,
+                metadata.get("view", {}),
+                pictures,
+                foreground=settings.foreground,
+                align=settings.align,
+            )
             said = metadata["calibration"]
             calibration = None if said is None else Calibration.from_dict(said)
             spec = EncoderSpec.from_dict(metadata["encoder"])
@@ -463,6 +523,7 @@ class Detector:
             settings=settings,
             calibration=calibration,
             training=training,
+            view=view,
             name=str(path),
             bundled=bundled,
         )

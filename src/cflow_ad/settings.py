@@ -132,6 +132,13 @@ class Settings:
     """The largest part, height x width in pixels, of a large image that is encoded at once, margins
     included. It bounds memory and changes no score by more than 0.001. Unset, it is chosen where an
     image needs it; 0 encodes every image whole."""
+    foreground: Literal["none", "auto"] = "none"
+    """`auto` looks only at the part, where it can be told from a plain background; its hull and a
+    margin of 4 % of the image's longer side belong to it."""
+
+    align: Literal["none", "shift", "rigid"] = "none"
+    """Lay each part where it lies in a reference image, the most central of the good ones, before
+    it is scored: by a `shift`, or also turned (`rigid`)."""
 
     input_layer: Literal["whiten", "standardise", "raw"] = "whiten"
     """The fixed first layer of each flow. `raw` is the paper's."""

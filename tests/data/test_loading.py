@@ -10,6 +10,7 @@ import pytest
 from cflow_ad.data import loading
 from cflow_ad.data.loading import load_batches, work_ahead
 from cflow_ad.data.sizing import Sizing
+from cflow_ad.data.view import View
 
 
 @pytest.mark.parametrize(("room", "most"), [(0, 1), (10, 1), (29, 2), (1000, 9)])
@@ -32,5 +33,5 @@ def test_images_in_work_have_room_and_come_in_order(room, most, monkeypatch):
 def test_batches_of_large_images_are_smaller(monkeypatch):
     monkeypatch.setattr(loading, "ROOM", 2 * 64 * 96)
     images = [np.zeros((60, 90, 3), np.uint8)] * 5 + [np.zeros((20, 20, 3), np.uint8)] * 5
-    batches = list(load_batches(images, Sizing.parse("native"), batch_size=4))
+    batches = list(load_batches(images, View(sizing=Sizing.parse("native")), batch_size=4))
     assert [len(batch.canvases) for batch in batches] == [2, 2, 1, 4, 1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cflow_ad.data.sizing import Sizing
+from cflow_ad.data.view import View
 from cflow_ad.model.encoder import build_encoder
 from cflow_ad.training.cache import build_cache
 
@@ -26,7 +27,7 @@ def mixed(images):
 
 def build(encoder, sources, **changes):
     arguments = {"budget": 1.0, "seed": 0, "batch_size": 2} | changes
-    return build_cache(encoder, sources, SIZING, **arguments)
+    return build_cache(encoder, sources, View(sizing=SIZING), **arguments)
 
 
 def same(ours, theirs):
@@ -65,10 +66,11 @@ def test_beyond_the_budget_every_image_keeps_the_same_share(encoder, images, sha
     assert sum(level.vectors.nbytes + level.positions.nbytes for level in kept) <= share * size
     for level, everything in zip(kept, whole, strict=True):
         each = len(everything) // len(images)
-        assert len(level) == len(images) * max(1, int(each * share))
+        assert abs(len(level) - len(everything) * share) <= 2
         # Every kept vector is one of its own image's, at its own position.
         for number in range(len(images)):
-            mine = slice(number * len(level) // len(images), (number + 1) * len(level) // 12)
+            mine = level.of_image(number)
+            assert abs(mine.stop - mine.start - each * share) < 1
             here = {tuple(p): v for v, p in enumerate(everything.positions[:each])}
             index = [number * each + here[tuple(p)] for p in level.positions[mine]]
             assert np.array_equal(level.vectors[mine], everything.vectors[index])
@@ -79,9 +81,15 @@ def test_beyond_the_budget_each_image_and_seed_draws_its_own_places(encoder, ima
     (first, _), (other, _) = (build(encoder, images, budget=2e-5, seed=seed) for seed in (0, 1))
     assert len(first) == len(other)
     assert not np.array_equal(first.positions, other.positions)
-    of_image = first.positions.reshape(len(images), -1, 2)
-    assert 1 < of_image.shape[1] < 64
-    assert not np.array_equal(of_image[0], of_image[1])
+    of_image = [first.positions[first.of_image(number)] for number in (0, 1)]
+    assert all(1 < len(positions) < 64 for positions in of_image)
+    assert not np.array_equal(*of_image)
+
+
+def test_the_budget_holds_where_it_is_less_than_a_vector_of_each_image(encoder, images):
+    kept = build(encoder, images, budget=1e-6)
+    assert sum(level.vectors.nbytes + level.positions.nbytes for level in kept) <= 1e-6 * 2**30
+    assert all(len(level) for level in kept)
 
 
 @pytest.mark.parametrize("budget", [1.0, 1e-5])

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import functional as transforms
 
 from cflow_ad.data.sizing import Canvas
+from cflow_ad.data.view import View
 from cflow_ad.errors import DivergenceError
 from cflow_ad.model.encoder import build_encoder
 from cflow_ad.model.positions import position_encoding
@@ -52,7 +53,7 @@ def encoder():
 
 
 def start(encoder, images, settings):
-    features = build_cache(encoder, images, settings.sizing, budget=2.0, seed=0)
+    features = build_cache(encoder, images, View(sizing=settings.sizing), budget=2.0, seed=0)
     return [new_level(of_level, settings, number) for number, of_level in enumerate(features)]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cflow_ad import CalibrationWarning, DataError, Detector, open_dataset
 from cflow_ad.data.images import image_shape
+from cflow_ad.data.view import View
 from cflow_ad.model.encoder import build_encoder
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import build_cache
@@ -32,7 +33,14 @@ def with_stranger(images):
 
 
 def encoded(encoder, images, settings):
-    features = build_cache(encoder, images, settings.sizing, budget=1.0, seed=0)
+    features = build_cache(
+        encoder,
+        images,
+        View(sizing=settings.sizing),
+        budget=1.0,
+        seed=0,
+        frame=settings.positions,
+    )
     return Encoded(features, [image_shape(image) for image in images])
 
 
@@ -63,7 +71,14 @@ def test_images_of_many_sizes_are_screened(encoder, images, toy_settings):
 
 
 def test_a_small_budget_screens_what_is_kept(encoder, with_stranger, toy_settings):
-    features = build_cache(encoder, with_stranger, toy_settings.sizing, budget=2e-4, seed=0)
+    features = build_cache(
+        encoder,
+        with_stranger,
+        View(sizing=toy_settings.sizing),
+        budget=2e-4,
+        seed=0,
+        frame=toy_settings.positions,
+    )
     shapes = [image_shape(image) for image in with_stranger]
     assert np.argmax(screen([Encoded(features, shapes)], toy_settings).scores) == 11
 

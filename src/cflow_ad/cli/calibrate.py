@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors
+from cflow_ad.cli.common import (
+    DEVICE_HELP,
+    ROI_HELP,
+    UNCHECKED,
+    WEIGHTS_HELP,
+    bars,
+    plain_errors,
+)
 
 if TYPE_CHECKING:
     from cflow_ad.detector import Detector
@@ -43,6 +50,7 @@ def calibrate(
             "--rescale", help="Fit the scale of each level anew too, as for an imported model."
         ),
     ] = False,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
@@ -56,6 +64,8 @@ def calibrate(
 
         target = output or model
         detector = Detector.load(model, weights=weights, device=device)
+        if roi is not None:
+            detector.look_in(roi)
         check_writable(target)
         with bars() as shown:
             calibrated = detector.calibrate(

@@ -34,6 +34,7 @@ TILE_HELP = (
     "The largest part of a large image encoded at once, HEIGHTxWIDTH or one number; a matter of "
     "memory, not of scores. 0 for none. [default: chosen]"
 )
+ROI_HELP = "Folder with a mask for each image: look only where it is not zero."
 DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
 
 

@@ -10,6 +10,7 @@ import typer
 from cflow_ad.cli.common import (
     DEVICE_HELP,
     LAYOUT_HELP,
+    ROI_HELP,
     TILE_HELP,
     UNCHECKED,
     WEIGHTS_HELP,
@@ -54,6 +55,7 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
@@ -70,6 +72,8 @@ def evaluate(
         from cflow_ad.runtime.opening import open_detector
 
         detector = open_detector(model, weights=weights, device=device, tile=tile)
+        if roi is not None:
+            detector.look_in(roi)
         dataset = open_dataset(data, layout)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")

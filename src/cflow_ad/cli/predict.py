@@ -11,6 +11,7 @@ import typer
 
 from cflow_ad.cli.common import (
     DEVICE_HELP,
+    ROI_HELP,
     TILE_HELP,
     UNCHECKED,
     WEIGHTS_HELP,
@@ -72,6 +73,7 @@ def predict(
         bool, typer.Option("--exit-zero", help="Exit with 0 though images are anomalous.")
     ] = False,
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
@@ -90,6 +92,8 @@ def predict(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
         detector = open_detector(model, weights=weights, device=device, tile=tile)
+        if roi is not None:
+            detector.look_in(roi)
         unreadable: list[str] = []
         anomalous = 0
         predictions = detector.stream(

@@ -58,6 +58,19 @@ def train(
         typer.Option(help="A timm model; see `cflow-ad info backbones`."),
     ] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER|auto",
+            help="Where defects matter: a mask or polygons (.json) for all images, a folder with a "
+            "mask for each, or auto: what stands out from a plain background.",
+            show_default=False,
+        ),
+    ] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(help="Lay each part in its place first: none, shift, rigid. [default: none]"),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="The most steps of a level. [default: 600]")
     ] = None,
@@ -110,6 +123,8 @@ def train(
                 "resize": resize,
                 "backbone": backbone,
                 "weights": weights,
+                "foreground": "auto" if roi == "auto" else None,
+                "align": align,
                 "steps": steps,
                 "false_alarm_rate": false_alarm_rate,
                 "seed": seed,
@@ -136,6 +151,7 @@ def train(
                 detector = Detector.fit(
                     dataset,
                     settings,
+                    roi=None if roi == "auto" else roi,
                     device=device,
                     exclude=names,
                     max_seconds=math.inf if max_time is None else max_time,
@@ -152,6 +168,8 @@ def train(
             f"{output}: learnt from {training['n_images']} images in {training['seconds']:.1f} s; "
             f"threshold {detector.threshold:.3f}"
         )
+        if "aligned_to" in training:
+            typer.echo(f"parts are aligned to {training['aligned_to']}")
         if detector.calibration.is_as_asked:
             typer.echo(detector.calibration.note)
         tell_notes(dataset)

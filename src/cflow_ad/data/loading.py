@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.images import ImageSource, as_image, image_shape
+from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.sizing import Canvas, Shape, Sizing
+from cflow_ad.data.view import View
 from cflow_ad.errors import ImageError, SettingsError
 
 _AHEAD = 8  # images prepared beyond the batch that is waited for
@@ -41,7 +42,7 @@ class Batch:
 
 def load_batches(
     sources: Iterable[ImageSource],
-    sizing: Sizing,
+    view: View,
     *,
     batch_size: int,
     on_error: OnError | None = None,
@@ -50,7 +51,7 @@ def load_batches(
 
     Args:
         sources: paths, Pillow images or arrays; consumed no further ahead than needed.
-        sizing: how they come into the network.
+        view: how they come into the network.
         batch_size: the most images in a batch, at least 1; a change of canvas shape ends a batch
             early.
         on_error: called with an image that cannot be used, which is then left out; unset, the
@@ -65,10 +66,10 @@ def load_batches(
     waiting: list[tuple[ImageSource, Canvas]] = []
     prepared = work_ahead(
         sources,
-        lambda source: sizing.prepare(as_image(source)),
+        view.prepare,
         workers=min(4, os.cpu_count() or 1),
         ahead=_AHEAD + batch_size,
-        size=lambda source: canvas_pixels(source, sizing),
+        size=lambda source: canvas_pixels(source, view.sizing),
         on_error=on_error,
     )
     for item in prepared:

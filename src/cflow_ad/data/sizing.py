@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cflow_ad.errors import ImageError, SettingsError
+
+if TYPE_CHECKING:
+    from cflow_ad.data.alignment import Motion
 
 Mode: TypeAlias = Literal["fit", "pad", "stretch", "native", "longest"]
 Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
@@ -40,6 +43,12 @@ class Canvas:
 
     original: Shape
     """Height and width of the image as it came."""
+
+    inside: NDArray[np.bool_] | None = None
+    """Where in the image defects matter, of shape `original`; None is everywhere."""
+
+    motion: Motion | None = None
+    """How the image was moved before it came onto the canvas; `inside` is moved with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,9 @@ class _Pixels:
             self.with_mask.add(sample.label)
         else:
             return
-        self.of.setdefault(sample.label, PixelMetrics()).update(prediction.anomaly_map, mask)
+        self.of.setdefault(sample.label, PixelMetrics()).update(
+            prediction.anomaly_map, mask, prediction.inside
+        )
 
     def result(self, labels: Iterable[str]) -> PixelResult | None:
         """The metrics of these defect types together, against the good images."""

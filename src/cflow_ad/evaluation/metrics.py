@@ -127,13 +127,17 @@ class PixelMetrics:
         self._histogram = ScoreHistogram()
         self._n_regions = 0
 
-    def update(self, anomaly_map: ArrayLike, mask: ArrayLike) -> None:
+    def update(
+        self, anomaly_map: ArrayLike, mask: ArrayLike, inside: ArrayLike | None = None
+    ) -> None:
         """Count the pixels of one image.
 
         Args:
             anomaly_map: a score for each pixel (H, W), counted in single precision.
             mask: the pixels that are defective (H, W), none for a good image. Pixels that touch,
                 if only at a corner, belong to one region.
+            inside: the pixels that count (H, W); unset, all. Others are left out, and a region that
+                lies partly outside is the part that lies inside.
 
         Raises:
             ValueError: the shapes are not the same (H, W), or a score is NaN or infinite.
@@ -147,8 +151,13 @@ class PixelMetrics:
             )
         if not np.isfinite(scores).all():
             raise ValueError("the anomaly map holds NaN or infinity")
+        if inside is None:
+            counted = np.ones(scores.shape, np.bool_)
+        else:
+            counted = np.asarray(inside, dtype=np.bool_)
+            is_defect = is_defect & counted
         overlap, n_regions = _region_shares(is_defect)
-        self._histogram.add(scores.ravel(), is_defect.ravel(), overlap)
+        self._histogram.add(scores[counted], is_defect[counted], overlap)
         self._n_regions += n_regions
 
     def merge(self, other: PixelMetrics) -> PixelMetrics:

@@ -83,7 +83,8 @@ def heatmap(anomaly_map: NDArray[Any], scale: tuple[float, float]) -> Pixels:
 
 
 def overlay(image: NDArray[Any], prediction: Prediction) -> Pixels:
-    """The image with what was found in it outlined in red; as it came where nothing was found.
+    """The image with what was found in it outlined in red; as it came where nothing was found,
+    but for what lies outside the region of interest, which is dimmed.
 
     Args:
         image: RGB, shape `(H, W, 3)`, 0 to 255.
@@ -95,6 +96,10 @@ def overlay(image: NDArray[Any], prediction: Prediction) -> Pixels:
     Raises:
         ValueError: the prediction belongs to an image of another size.
     """
+    if prediction.inside is not None and prediction.inside.shape == image.shape[:2]:
+        dimmed = to_uint8(image).copy()
+        dimmed[~prediction.inside] //= 2
+        image = dimmed
     return outline(image, prediction.mask)
 
 

@@ -19,6 +19,7 @@ from cflow_ad.data.images import image_shape, read_mask
 from cflow_ad.data.layouts import Sample
 from cflow_ad.data.sizing import Shape
 from cflow_ad.detector import Detector
+from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.metrics import PixelMetrics, PixelResult, ScoreMetrics, image_metrics
 
 LogLikelihoods = Sequence[NDArray[np.float32]]
@@ -49,7 +50,13 @@ def reference_result(
 
     Raises:
         DataError: a mask cannot be used.
+        SettingsError: the model does not look at whole images.
     """
+    if not detector.view.is_whole:
+        raise SettingsError(
+            "the reference scores are of whole images: they cannot be had of a model with a region "
+            "of interest, a foreground or an alignment"
+        )
     sizing = detector.settings.sizing
     likelihoods = []
     for done, sample in enumerate(samples, start=1):

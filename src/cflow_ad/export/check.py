@@ -13,7 +13,8 @@ from cflow_ad.data.carpet import photograph, weave
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.loading import load_batches
-from cflow_ad.data.sizing import Shape, Sizing
+from cflow_ad.data.sizing import Shape
+from cflow_ad.data.view import View
 from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, evaluate
@@ -45,9 +46,9 @@ class Material:
     labelled: Dataset | None = None
     """With test images of which some are defective."""
 
-    def calibration_pixels(self, sizing: Sizing) -> Iterator[NDArray[np.float32]]:
+    def calibration_pixels(self, view: View) -> Iterator[NDArray[np.float32]]:
         """Canvases one at a time, shape `(1, H, W, 3)`."""
-        for batch in load_batches(self.calibrating, sizing, batch_size=1):
+        for batch in load_batches(self.calibrating, view, batch_size=1):
             yield batch.pixels.astype(np.float32, copy=False)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import dataclasses
 import importlib
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import torch
 from cflow_ad._version import __version__
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.sizing import Shape, Sizing
+from cflow_ad.data.view import View
 from cflow_ad.detector import Detector
 from cflow_ad.errors import ExportError, SettingsError, missing_library
 from cflow_ad.export.check import Change, Report, compare, gather, recalibrated
@@ -21,7 +24,7 @@ from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import OPSET, to_onnx, trace
 from cflow_ad.model.file import check_writable
-from cflow_ad.runtime.detector import SCHEMA
+from cflow_ad.runtime.detector import PICTURES, SCHEMA
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.training.calibration import Calibration
 
@@ -88,24 +91,25 @@ def export_model(
     canvas = _canvas(size, detector.settings.sizing)
     material = gather(detector, data, canvas)
     ours = _on_cpu(detector)
+    ours.view = _compared_in(detector.view, data)
     with tempfile.TemporaryDirectory(dir=_folder(path), prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
         graph = _graph(ours, canvas)
-        about = _about(ours, format, precision, canvas, graph[1])
+        about = _about(detector, format, precision, canvas, graph[1])
         model = _translate(ours, graph, canvas, format)
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
 
-            model = quantise(model, format, material.calibration_pixels(ours.settings.sizing))
+            model = quantise(model, format, material.calibration_pixels(ours.view))
         write_file(model, new, about, format=format, precision=precision)
         calibration = ours.calibration
         if precision != "fp32" and material.held_out:
-            calibration = recalibrated(RuntimeDetector.load(new), material, ours, progress)
+            calibration = recalibrated(_runtime(new, ours), material, ours, progress)
             about["calibration"] = calibration.to_dict()
             write_file(model, new, about, format=format, precision=precision)
         change = compare(
             ours,
-            RuntimeDetector.load(new),
+            _runtime(new, ours),
             material,
             with_auroc=precision != "fp32",
             generated=data is None,
@@ -184,6 +188,7 @@ def _on_cpu(detector: Detector) -> Detector:
         settings=detector.settings,
         calibration=detector.calibration,
         training=detector.training,
+        view=detector.view,
     )
 
 
@@ -194,6 +199,19 @@ def _graph(detector: Detector, canvas: Shape | None) -> tuple[ExportGraph, Shape
         detector.network, box, smoothing=settings.smoothing, only=canvas is not None
     )
     return graph, box
+
+
+def _compared_in(view: View, data: Dataset | None) -> View:
+    """Where the two models look while they are compared: generated images have no part that lies
+    where a region or a reference says, and what regions other images have is not known.
+    """
+    return View(sizing=view.sizing) if data is None else dataclasses.replace(view, regions=None)
+
+
+def _runtime(path: Path, ours: Detector) -> RuntimeDetector:
+    exported = RuntimeDetector.load(path)
+    exported.view = ours.view
+    return exported
 
 
 def _translate(
@@ -211,6 +229,9 @@ def _about(
     return {
         "schema": SCHEMA,
         **detector.info(),
+        PICTURES: {
+            name: base64.b64encode(data).decode() for name, data in detector.view.pictures().items()
+        },
         "export": {
             "format": format,
             "precision": precision,

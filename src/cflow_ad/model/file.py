@@ -26,6 +26,7 @@ SCHEMA = 1
 """Raised by one whenever older versions of this package can no longer read what is written."""
 
 _KEY = "cflow_ad"
+_PICTURE = "picture."  # before the names of tensors that hold the bytes of a PNG
 
 
 def provenance() -> dict[str, str]:
@@ -80,6 +81,22 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise ModelFileError(f"{path}: the model cannot be written there ({error})") from error
+
+
+def with_pictures(
+    tensors: Mapping[str, Tensor], pictures: Mapping[str, bytes]
+) -> dict[str, Tensor]:
+    """Put PNG files, by name, among a model's tensors, as their bytes."""
+    return dict(tensors) | {
+        _PICTURE + name: torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        for name, data in pictures.items()
+    }
+
+
+def take_pictures(tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    """Take them out again."""
+    names = [name for name in tensors if name.startswith(_PICTURE)]
+    return {name.removeprefix(_PICTURE): tensors.pop(name).numpy().tobytes() for name in names}
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

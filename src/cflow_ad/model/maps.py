@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.loading import OnError
 from cflow_ad.data.sizing import Canvas
+from cflow_ad.data.view import Seen, View, settle
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import Scorer
 from cflow_ad.model.scoring import canvas_map
@@ -20,35 +19,38 @@ from cflow_ad.settings import Settings
 def stream_maps(
     scorer: Scorer,
     settings: Settings,
+    view: View,
     sources: Iterable[ImageSource],
     *,
     batch_size: int = 8,
     on_error: OnError | None = None,
-) -> Iterator[tuple[ImageSource, NDArray[np.float32]]]:
+) -> Iterator[tuple[ImageSource, Seen]]:
     """The one way from images to anomaly maps, for calibration and prediction alike.
 
     Args:
         scorer: of the model.
         settings: those of the model.
+        view: that of the model.
         sources: images, as for `Detector.predict`.
         batch_size: as for `Detector.stream`.
         on_error: as for `Detector.stream`.
 
     Returns:
-        Each image with its map, in the images' order.
+        Each image with its map and where it holds, in the images' order.
 
     Raises:
         ImageError: an image cannot be used and `on_error` is unset.
     """
 
-    def finish(canvas: Canvas, levels: list[Tensor]) -> NDArray[np.float32]:
-        return canvas_map([level.numpy() for level in levels], canvas, settings)
+    def finish(canvas: Canvas, levels: list[Tensor]) -> Seen:
+        values = canvas_map([level.numpy() for level in levels], canvas, settings)
+        return settle(canvas, values)
 
     return run_over(
         scorer,
         finish,
         sources,
-        settings.sizing,
+        view,
         device=scorer.encoder.mean.device,
         batch_size=batch_size,
         on_error=on_error,

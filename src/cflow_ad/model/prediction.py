@@ -51,6 +51,9 @@ class Prediction:
     source: str = ""
     """The image's path, or empty for an image from memory."""
 
+    inside: NDArray[np.bool_] | None = None
+    """Shape `(H, W)`: where the model looked; the map is 0 elsewhere. None is everywhere."""
+
     @cached_property
     def score(self) -> float:
         """The image's score: the highest value of its anomaly map."""

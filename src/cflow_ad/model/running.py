@@ -8,9 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cflow_ad.data.images import ImageSource, as_image
+from cflow_ad.data.images import ImageSource
 from cflow_ad.data.loading import OnError, canvas_pixels, load_batches, work_ahead
-from cflow_ad.data.sizing import Canvas, Sizing
+from cflow_ad.data.sizing import Canvas
+from cflow_ad.data.view import View
 
 Result = TypeVar("Result")
 
@@ -19,7 +20,7 @@ def run_over(
     network: Callable[[Tensor], list[Tensor]],
     finish: Callable[[Canvas, list[Tensor]], Result],
     sources: Iterable[ImageSource],
-    sizing: Sizing,
+    view: View,
     *,
     device: torch.device,
     batch_size: int = 8,
@@ -39,7 +40,7 @@ def run_over(
         finish: makes the result of an image from its canvas and its levels, `(h, w, ...)` each,
             on the CPU.
         sources: as for `load_batches`.
-        sizing: how they come into the network.
+        view: how they come into the network.
         device: where the network is.
         batch_size: the most images at once on a GPU.
         on_error: as for `load_batches`.
@@ -48,11 +49,11 @@ def run_over(
         ImageError: an image cannot be used and `on_error` is unset.
     """
     if device.type != "cpu":
-        yield from _in_batches(network, finish, sources, sizing, device, batch_size, on_error)
+        yield from _in_batches(network, finish, sources, view, device, batch_size, on_error)
         return
 
     def work(source: ImageSource) -> Result:
-        canvas = sizing.prepare(as_image(source))
+        canvas = view.prepare(source)
         with torch.no_grad():
             levels = network(torch.from_numpy(canvas.pixels)[None])
         return finish(canvas, [level[0] for level in levels])
@@ -63,7 +64,7 @@ def run_over(
         work,
         workers=workers,
         ahead=2 * workers,
-        size=lambda source: canvas_pixels(source, sizing),
+        size=lambda source: canvas_pixels(source, view.sizing),
         on_error=on_error,
         start=lambda: torch.set_num_threads(1),  # of this thread alone
     )
@@ -73,12 +74,12 @@ def _in_batches(
     network: Callable[[Tensor], list[Tensor]],
     finish: Callable[[Canvas, list[Tensor]], Result],
     sources: Iterable[ImageSource],
-    sizing: Sizing,
+    view: View,
     device: torch.device,
     batch_size: int,
     on_error: OnError | None,
 ) -> Iterator[tuple[ImageSource, Result]]:
-    for batch in load_batches(sources, sizing, batch_size=batch_size, on_error=on_error):
+    for batch in load_batches(sources, view, batch_size=batch_size, on_error=on_error):
         pixels = torch.from_numpy(batch.pixels)
         with torch.no_grad():
             if device.type == "cuda":

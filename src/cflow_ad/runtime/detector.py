@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -11,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from cflow_ad._version import __version__
-from cflow_ad.data.images import ImageSource, source_name
+from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.loading import Batch, OnError, load_batches
 from cflow_ad.data.sizing import Shape
+from cflow_ad.data.view import View, settle
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
 from cflow_ad.model.prediction import Prediction
 from cflow_ad.model.scoring import canvas_map
 from cflow_ad.runtime.backends import Backend, normality_names, open_backend
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration
+
+PICTURES = "pictures"
+"""Where the metadata has what a view needs: names, and PNG files in base 64."""
 
 SCHEMA = 1
 """Raised by one whenever older versions of this package can no longer read what is exported."""
@@ -33,6 +38,7 @@ class Detector:
         settings: of the model; of them only the input's size and the scoring are used.
         calibration: the threshold and what it promises.
         about: everything the file says of itself.
+        view: where it looks; unset, at all of each image.
     """
 
     def __init__(
@@ -42,9 +48,11 @@ class Detector:
         settings: Settings,
         calibration: Calibration,
         about: dict[str, Any],
+        view: View | None = None,
     ) -> None:
         self.backend = backend
         self.settings = settings
+        self.view = view or View(sizing=settings.sizing)
         self.calibration = calibration
         self._about = about
         size = about["export"]["size"]
@@ -89,9 +97,7 @@ class Detector:
         """
         if self.backend.on_cpu:
             batch_size = min(batch_size, 1)
-        batches = load_batches(
-            sources, self.settings.sizing, batch_size=batch_size, on_error=on_error
-        )
+        batches = load_batches(sources, self.view, batch_size=batch_size, on_error=on_error)
         for batch in batches:
             try:
                 self._check(batch)
@@ -103,9 +109,19 @@ class Detector:
             else:
                 yield from self._predictions(batch)
 
+    def look_in(self, folder: PathLike) -> Detector:
+        """Give the images to come a region of interest each, as the trained detector's `look_in`.
+
+        Raises:
+            SettingsError: there is no such folder.
+        """
+        self.view = self.view.with_masks(folder)
+        return self
+
     def info(self) -> dict[str, Any]:
         """Everything the file says of itself, as plain values."""
-        return {**self._about, "version": __version__}
+        said = {key: value for key, value in self._about.items() if key != PICTURES}
+        return {**said, "version": __version__}
 
     @classmethod
     def load(
@@ -147,11 +163,22 @@ class Detector:
         """
         about = parse_metadata(backend.metadata, name)
         try:
+            settings = Settings.from_dict(about["settings"])
+            pictures = {
+                name: base64.b64decode(text) for name, text in about.get(PICTURES, {}).items()
+            }
             return cls(
                 backend,
-                settings=Settings.from_dict(about["settings"]),
+                settings=settings,
                 calibration=Calibration.from_dict(about["calibration"]),
                 about=about,
+                view=View.restore(
+                    settings.sizing,
+                    about.get("view", {}),
+                    pictures,
+                    foreground=settings.foreground,
+                    align=settings.align,
+                ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
@@ -174,8 +201,12 @@ class Detector:
         levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
         for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
             values = canvas_map([level[number] for level in levels], canvas, self.settings)
+            seen = settle(canvas, values)
             yield Prediction(
-                anomaly_map=values, threshold=self.threshold, source=source_name(source)
+                anomaly_map=seen.values,
+                threshold=self.threshold,
+                source=source_name(source),
+                inside=seen.inside,
             )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cflow_ad.errors import SettingsError
 from cflow_ad.runtime.backends import SUFFIXES, read_text
-from cflow_ad.runtime.detector import Detector, parse_metadata
+from cflow_ad.runtime.detector import PICTURES, Detector, parse_metadata
 
 if TYPE_CHECKING:
     from cflow_ad import detector
@@ -57,7 +57,9 @@ def describe(path: Path) -> dict[str, Any]:
         ModelFileError: the file is missing, damaged, foreign or newer.
     """
     if is_exported(path):
-        return parse_metadata(read_text(path), str(path))
+        about = parse_metadata(read_text(path), str(path))
+        about.pop(PICTURES, None)  # not to be read by people
+        return about
     from cflow_ad.model.file import read_metadata
 
     return read_metadata(path)

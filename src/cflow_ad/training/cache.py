@@ -1,7 +1,7 @@
 """The feature cache: every training image goes through the encoder once.
 
 Vectors are kept level by level, in memory or in files, within a stated budget. Beyond it every
-image keeps the same share of its vectors, drawn at random, so that none is left out.
+image keeps the same share of its vectors, drawn at random.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.data.images import ImageSource, image_shape
-from cflow_ad.data.sizing import Shape, Sizing, cells_inside
+from cflow_ad.data.loading import work_ahead
+from cflow_ad.data.sizing import Shape
+from cflow_ad.data.view import View
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.positions import Frame, axis_places
@@ -48,11 +50,16 @@ class LevelFeatures:
         self.vectors = vectors
         self.positions = positions
         self.held_out = held_out
-        self.of_image: dict[int, slice] = {}
-        """Where the vectors of each image are, by the image's number among the sources."""
+        self.bounds: NDArray[np.int64] = np.empty((0, 2), np.int64)
+        """Where the vectors of each image begin and end, by its number among the sources."""
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def of_image(self, number: int) -> slice:
+        """Where the vectors of an image are; beyond the budget it may have none."""
+        begin, end = self.bounds[number]
+        return slice(int(begin), int(end))
 
     @property
     def to_train_on(self) -> int:
@@ -73,7 +80,7 @@ class LevelFeatures:
 def build_cache(
     encoder: Encoder,
     sources: Sequence[ImageSource],
-    sizing: Sizing,
+    view: View,
     *,
     budget: float,
     seed: int,
@@ -90,7 +97,7 @@ def build_cache(
     Args:
         encoder: frozen.
         sources: the images.
-        sizing: how they come into the network.
+        view: how they come into the network.
         budget: GiB of vectors to keep at the most.
         seed: of the choice of vectors beyond the budget.
         frame: how positions are counted.
@@ -103,7 +110,8 @@ def build_cache(
         progress: called with the number of images done and the number in all.
 
     Returns:
-        For each level, its vectors. Those of the part of a canvas beyond its image are left out.
+        For each level, its vectors. Those of the part of a canvas beyond its image are left out,
+        and those outside the view's regions.
 
     Raises:
         ImageError: an image cannot be used.
@@ -111,14 +119,14 @@ def build_cache(
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
     order = sorted(
-        range(len(sources)), key=lambda i: (i in held_out, sizing.canvas_shape(shapes[i]))
+        range(len(sources)), key=lambda i: (i in held_out, view.sizing.canvas_shape(shapes[i]))
     )
-    grids = [[_grid(sizing, shapes[i], stride) for i in order] for stride in encoder.spec.strides]
+    grids = _grids(view, [sources[i] for i in order], encoder.spec.strides)
     share = _share(grids, encoder.spec.channels, budget)
-    counts = [[_kept(grid, share) for grid in of_level] for of_level in grids]
+    counts = [_kept(of_level, share) for of_level in grids]
     store = _Store(
         encoder.spec.strides,
-        [sum(of_level) for of_level in counts],
+        [int(of_level.sum()) for of_level in counts],
         encoder.spec.channels,
         folder,
         f"{key} {share!r} {len(sources)}",
@@ -131,7 +139,7 @@ def build_cache(
         Tiling(fold_encoder(encoder), tile),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
-        sizing,
+        view,
         device=encoder.mean.device,
         batch_size=batch_size,
     )
@@ -154,10 +162,8 @@ def build_cache(
     trained_on = len(sources) - len(held_out)
     for of_level, begins in zip(store.levels, starts, strict=True):
         of_level.held_out = int(begins[-1] - begins[trained_on])
-        of_level.of_image = {
-            number: slice(int(begin), int(end))
-            for number, begin, end in zip(order, begins[:-1], begins[1:], strict=True)
-        }
+        of_level.bounds = np.empty((len(sources), 2), np.int64)
+        of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
     return store.levels
 
 
@@ -231,10 +237,15 @@ class _Store:
             return 0  # no earlier run, or one that was stopped in the middle of this note
 
 
-def _grid(sizing: Sizing, original: Shape, stride: int) -> Shape:
-    """Rows and columns of the cells whose centre lies in the image, not in its reflection."""
-    height, width = sizing.valid_shape(original)
-    return cells_inside(height, stride), cells_inside(width, stride)
+def _grids(
+    view: View, sources: Sequence[ImageSource], strides: Sequence[int]
+) -> list[list[NDArray[np.bool_]]]:
+    """Of each level and each image the cells to keep: not those of an image's reflection."""
+    workers = torch.get_num_threads()
+    found = work_ahead(
+        sources, lambda source: view.cells_of(source, strides), workers=workers, ahead=2 * workers
+    )
+    return [list(of_level) for of_level in zip(*(cells for _, cells in found), strict=True)]
 
 
 def _places(where: NDArray[np.int64], grid: Shape, frame: Frame) -> NDArray[np.int64]:
@@ -243,23 +254,32 @@ def _places(where: NDArray[np.int64], grid: Shape, frame: Frame) -> NDArray[np.i
     return np.stack([rows[where[:, 0]], columns[where[:, 1]]], axis=1)
 
 
-def _share(grids: Sequence[Sequence[Shape]], channels: Sequence[int], budget: float) -> float:
+def _share(
+    grids: Sequence[Sequence[NDArray[np.bool_]]], channels: Sequence[int], budget: float
+) -> float:
     """Which share of each image's vectors fits the budget."""
     needed = sum(
-        rows * columns * 4 * (c + 1)
+        int(grid.sum()) * 4 * (c + 1)
         for of_level, c in zip(grids, channels, strict=True)
-        for rows, columns in of_level
+        for grid in of_level
     )
     return min(1.0, budget * 2**30 / needed)
 
 
-def _kept(grid: Shape, share: float) -> int:
-    return max(1, int(grid[0] * grid[1] * share))
+def _kept(grids: Sequence[NDArray[np.bool_]], share: float) -> NDArray[np.int64]:
+    """How many vectors of each image are kept: its share, rounded so that the whole never is more,
+    also where the share of an image is less than one vector.
+    """
+    cells = np.array([np.count_nonzero(grid) for grid in grids])
+    counts = np.diff(np.floor(np.cumsum(cells * share)), prepend=0).astype(np.int64)
+    if not counts.any():
+        counts[0] = 1
+    return counts
 
 
-def _choose(grid: Shape, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` different cells of a grid in order, shape `(count, 2)`."""
-    rows, columns = grid
-    cells = rows * columns
-    index = np.arange(cells) if count == cells else np.sort(rng.choice(cells, count, replace=False))
-    return np.stack(np.divmod(index, columns), axis=1)
+def _choose(grid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`count` different cells of those to keep, in order, shape `(count, 2)`."""
+    cells = np.argwhere(grid)
+    if count == len(cells):
+        return cells
+    return cells[np.sort(rng.choice(len(cells), count, replace=False))]

@@ -18,6 +18,7 @@ import torch
 
 from cflow_ad.data.augmentation import Variant, variants
 from cflow_ad.data.images import ImageSource, image_shape
+from cflow_ad.data.view import View
 from cflow_ad.errors import TrainingError
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
@@ -50,6 +51,7 @@ def fit_levels(
     settings: Settings,
     *,
     fingerprint: str,
+    view: View | None = None,
     seconds: float = math.inf,
     held_out: Sequence[ImageSource] = (),
     work: Path | None = None,
@@ -61,7 +63,8 @@ def fit_levels(
         encoder: frozen.
         sources: the images, at least one.
         settings: how.
-        fingerprint: of the images.
+        fingerprint: of the images, and of the regions of interest.
+        view: of the model; unset, all of each image.
         seconds: to be done in. The images are encoded in any case.
         held_out: images that are only screened; the caller will score them in what is left of
             the seconds, or all the others if there are none.
@@ -75,6 +78,7 @@ def fit_levels(
         TrainingError: the work folder cannot be used.
     """
     began = time.monotonic()
+    view = view or View(sizing=settings.sizing)
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _open(work)
@@ -83,7 +87,7 @@ def fit_levels(
     features = build_cache(
         encoder,
         [*sources, *_variants(sources, settings)],
-        settings.sizing,
+        view,
         budget=settings.feature_budget,
         seed=settings.seed,
         frame=settings.positions,
@@ -98,7 +102,7 @@ def fit_levels(
     levels = [
         new_level(of_level, settings, number).to(device) for number, of_level in enumerate(features)
     ]
-    screening = _screen(encoder, sources, features, held_out, settings, progress)
+    screening = _screen(encoder, sources, features, held_out, view, settings, progress)
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
     to_score = len(held_out) or len(sources)
@@ -110,6 +114,7 @@ def fit_levels(
             sources,
             levels,
             settings,
+            view=view,
             seconds=left,
             checkpoint=None if work is None else work / "passes.safetensors",
             key=key,
@@ -128,6 +133,7 @@ def _screen(
     sources: Sequence[ImageSource],
     features: Sequence[LevelFeatures],
     held_out: Sequence[ImageSource],
+    view: View,
     settings: Settings,
     progress: ProgressCallback,
 ) -> Screening:
@@ -136,9 +142,11 @@ def _screen(
         others = build_cache(
             encoder,
             held_out,
-            settings.sizing,
+            view,
             budget=settings.feature_budget * len(held_out) / len(sources),
             seed=settings.seed,
+            frame=settings.positions,
+            tile=settings.tile_shape,
             progress=lambda done, total: progress(Progress("screen", done, total)),
         )
         parts.append(Encoded(others, [image_shape(source) for source in held_out]))

@@ -7,6 +7,7 @@ in turn are mixed and consumed a batch at a time, one optimiser step each.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from PIL import Image
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.loading import Batch, load_batches
-from cflow_ad.data.sizing import Canvas, cells_inside
+from cflow_ad.data.sizing import Canvas
+from cflow_ad.data.view import View, cells_of
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
 from cflow_ad.model.positions import axis_places
@@ -35,6 +37,7 @@ def train_by_passes(
     levels: Sequence[Level],
     settings: Settings,
     *,
+    view: View | None = None,
     seconds: float = math.inf,
     checkpoint: Path | None = None,
     key: str = "",
@@ -47,6 +50,7 @@ def train_by_passes(
         sources: the images, at least one.
         levels: their flows at their start.
         settings: how.
+        view: of the model; unset, all of each image.
         seconds: after which to stop.
         checkpoint: a file to save to now and then, and to take up from where it was written with
             the same `key`.
@@ -65,6 +69,7 @@ def train_by_passes(
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code, which tells more.
     """
     began = time.monotonic()
+    view = view or View(sizing=settings.sizing)
     parameters = {
         f"{number}.{name}": parameter
         for number, level in enumerate(levels)
@@ -82,7 +87,7 @@ def train_by_passes(
         order = np.random.default_rng([settings.seed, number]).permutation(len(sources))
         remaining = order[state.done - number * in_a_pass : in_a_pass]
         batches = load_batches(
-            [sources[i] for i in remaining], settings.sizing, batch_size=settings.images_per_batch
+            [sources[i] for i in remaining], view, batch_size=settings.images_per_batch
         )
         for batch in batches:
             rng = np.random.default_rng([settings.seed, number, state.done % in_a_pass])
@@ -145,7 +150,7 @@ def rotated(canvas: Canvas, degrees: float) -> Canvas:
         )
 
     channels = [np.asarray(turn(Image.fromarray(canvas.pixels[..., c]))) for c in range(3)]
-    return Canvas(np.stack(channels, axis=2), canvas.valid, canvas.original)
+    return dataclasses.replace(canvas, pixels=np.stack(channels, axis=2))
 
 
 def _train_on(
@@ -185,10 +190,9 @@ def _train_on(
 
 
 def _positions(batch: Batch, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, row and column of every vector that lies in its image, each shape `(n,)`."""
+    """Image, row and column of every vector where defects matter, each shape `(n,)`."""
     grids = [
-        np.indices([cells_inside(side, stride) for side in canvas.valid]).reshape(2, -1)
-        for canvas in batch.canvases
+        np.argwhere(cells_of(canvas.inside, canvas.valid, stride)).T for canvas in batch.canvases
     ]
     image = np.repeat(np.arange(len(grids)), [grid.shape[1] for grid in grids])
     row, column = np.concatenate(grids, axis=1)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 from cflow_ad.data.images import ImageSource
+from cflow_ad.data.view import View
 from cflow_ad.errors import CalibrationWarning
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork, Level
@@ -23,6 +24,7 @@ def set_threshold(
     settings: Settings,
     sources: Sequence[ImageSource],
     *,
+    view: View | None = None,
     held_out: bool,
     progress: ProgressCallback,
 ) -> Calibration:
@@ -32,16 +34,19 @@ def set_threshold(
         network: whose levels have their scale.
         settings: those of the model.
         sources: the images, at least one.
+        view: of the model; unset, all of each image.
         held_out: whether the network was fitted without them.
         progress: told how far the work has come.
 
     Raises:
         ImageError: an image cannot be used.
     """
+    view = view or View(sizing=settings.sizing)
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
-    for _, values in stream_maps(Scorer(network, tile=settings.tile_shape), settings, sources):
-        scores.append(float(values.max()))
+    scorer = Scorer(network, tile=settings.tile_shape)
+    for _, seen in stream_maps(scorer, settings, view, sources):
+        scores.append(float(seen.values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
     calibration = conformal_calibration(scores, settings.false_alarm_rate, held_out=held_out)
     if not calibration.is_as_asked:
@@ -54,6 +59,7 @@ def recalibrate(
     settings: Settings,
     sources: Sequence[ImageSource],
     *,
+    view: View | None = None,
     rescale: bool,
     seen: bool,
     progress: ProgressCallback,
@@ -64,6 +70,7 @@ def recalibrate(
         network: left as it is.
         settings: those of the model.
         sources: the images, at least one.
+        view: of the model; unset, all of each image.
         rescale: fit the scales to a part of the images, and set the threshold on the others.
         seen: the images are those that the network was fitted to, less the ones that
             `split_good` held out then.
@@ -76,6 +83,7 @@ def recalibrate(
         DivergenceError: a likelihood is NaN or infinite.
         ImageError: an image cannot be used.
     """
+    view = view or View(sizing=settings.sizing)
     n = len(sources)
     fraction = settings.calibration_fraction
     if rescale and not seen:
@@ -85,11 +93,14 @@ def recalibrate(
     if not rescale and not seen:
         fitted, held_out = [], list(range(n))
     if rescale:
-        network = _rescaled(network, [sources[i] for i in fitted], settings, progress=progress)
+        network = _rescaled(
+            network, [sources[i] for i in fitted], settings, view, progress=progress
+        )
     calibration = set_threshold(
         network,
         settings,
         [sources[i] for i in held_out or fitted],
+        view=view,
         held_out=bool(held_out),
         progress=progress,
     )
@@ -100,6 +111,7 @@ def _rescaled(
     network: CflowNetwork,
     sources: Sequence[ImageSource],
     settings: Settings,
+    view: View,
     *,
     progress: ProgressCallback,
 ) -> CflowNetwork:
@@ -108,7 +120,7 @@ def _rescaled(
     features = build_cache(
         encoder,
         sources,
-        settings.sizing,
+        view,
         budget=settings.feature_budget,
         seed=settings.seed,
         frame=settings.positions,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.sizing import Shape, Sizing
+from cflow_ad.model.positions import FRAME, Frame
 from cflow_ad.model.scoring import anomaly_map
 from cflow_ad.model.whitening import Moments, layer_of
 from cflow_ad.settings import Settings
@@ -162,7 +163,15 @@ def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 
         sizing = settings.sizing
         valid = sizing.valid_shape(part.shapes[index])
         grids = [
-            _grid(part.features[level], index, of_level[number], sizing, part.shapes[index], stride)
+            _grid(
+                part.features[level],
+                index,
+                of_level[number],
+                sizing,
+                part.shapes[index],
+                stride,
+                settings.positions,
+            )
             for level, (of_level, stride) in enumerate(
                 zip(normalities, settings.strides, strict=True)
             )
@@ -216,13 +225,13 @@ def _normalities(
     def vectors(number: int) -> torch.Tensor:
         part, index = images[number]
         features = part.features[level]
-        return torch.from_numpy(np.array(features.vectors[features.of_image[index]]))
+        return torch.from_numpy(np.array(features.vectors[features.of_image(index)]))
 
     def members(of: int) -> Iterator[torch.Tensor]:
         return (vectors(int(number)) for number in np.flatnonzero(fold == of))
 
-    first = vectors(0)
-    channels, origin = first.shape[1], first.double().mean(0)
+    some = torch.from_numpy(np.array(images[0][0].features[level].vectors[:1024]))
+    channels, origin = some.shape[1], some.double().mean(0)
     folds = range(int(fold.max()) + 1)
     sums = [Moments.of(members(of), channels, origin) for of in folds]
     likelihoods: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(images)
@@ -247,10 +256,14 @@ def _grid(
     sizing: Sizing,
     shape: Shape,
     stride: int,
+    frame: Frame,
 ) -> NDArray[np.float32]:
     """An image's values on its grid; vectors beyond the feature budget count as normal."""
     height, width = sizing.canvas_shape(shape)
     grid = np.ones((height // stride, width // stride), np.float32)
-    rows, columns = features.positions[features.of_image[index]].T
-    grid[rows, columns] = values
+    places = features.positions[features.of_image(index)].astype(np.intp)
+    if frame == "relative":
+        places = places * grid.shape // FRAME
+    # On a grid finer than the places, the least normal of a place's vectors speaks for it.
+    np.minimum.at(grid, (places[:, 0], places[:, 1]), values)
     return grid
