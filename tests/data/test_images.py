@@ -219,6 +219,15 @@ def test_jpeg_orientation(tmp_path, value):
     assert plain.sum() == expected.sum()
 
 
+def test_the_shape_heeds_the_orientation_in_late_xmp(tmp_path):
+    path = save(tmp_path / "a.png", SMOOTH[:32])
+    data, said = path.read_bytes(), b'<x:xmpmeta tiff:Orientation="6"/>'
+    for flag, text in ((b"\0", said), (b"\1", zlib.compress(said))):
+        xmp = chunk(b"iTXt", b"XML:com.adobe.xmp\0" + flag + b"\0\0\0" + text)
+        path.write_bytes(data[:-12] + xmp + data[-12:])
+        assert image_shape(path) == read_image(path).shape[:2] == (64, 32)
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_png_says_its_orientation_before_its_pixels_or_after(tmp_path, late):
     path = save(tmp_path / "a.png", SMOOTH[:32], exif=with_orientation(6))
@@ -234,6 +243,10 @@ def test_a_png_says_its_orientation_before_its_pixels_or_after(tmp_path, late):
 
 def test_a_shape_is_read_without_the_pixels(tmp_path, monkeypatch):
     paths = [save(tmp_path / f"a.{suffix}", SMOOTH[:32]) for suffix in ("png", "jpg", "bmp")]
+    data = paths[0].read_bytes()  # with what tools write after the pixels
+    dated = data[:-12] + chunk(b"tEXt", b"date:create\0now")
+    tagged = dated + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<tiff:Model/>") + data[-12:]
+    paths[0].write_bytes(tagged)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
     assert [image_shape(path) for path in paths] == [(32, 64)] * 3
 

@@ -45,7 +45,11 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], ImageFile.ImageF
 _FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
 
 _ORIENTATION_TAG = 0x0112
-_EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # of a PNG; the texts may hold XMP, or EXIF
+# Chunks of a PNG that may say its orientation: EXIF, and text that is EXIF, or XMP that is
+# compressed or speaks of it.
+_EXIF_CHUNK = re.compile(
+    rb"eXIf|(tEXt|zTXt|iTXt)(Raw profile type|XML:com\.adobe\.xmp(\x00\x01|.*Orientation))", re.DOTALL
+)
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -244,12 +248,13 @@ def _load_late_exif(image: PngImagePlugin.PngImageFile, file: IO[bytes]) -> None
     pixels_seen = False
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if pixels_seen and kind in _EXIF_CHUNKS:
+        text = file.read(length) if pixels_seen and kind != b"IDAT" else b""
+        if pixels_seen and _EXIF_CHUNK.match(kind + text):
             file.seek(place)
             image.load()
             return
         pixels_seen |= kind == b"IDAT"
-        file.seek(length + 4, os.SEEK_CUR)
+        file.seek(length - len(text) + 4, os.SEEK_CUR)
     file.seek(place)
 
 
