@@ -26,7 +26,7 @@ from sidebyside import markdown, report
 
 from cflow_ad.data.carpet import write_carpet
 
-BUDGET = 0.01  # GiB of features
+BUDGET = 0.004  # GiB of features
 DIFFERENT = 100  # images; beyond that they repeat
 
 

@@ -48,7 +48,8 @@ _ORIENTATION_TAG = 0x0112
 # Chunks of a PNG that may say its orientation: EXIF, and text that is EXIF, or XMP that is
 # compressed or speaks of it.
 _EXIF_CHUNK = re.compile(
-    rb"eXIf|(tEXt|zTXt|iTXt)(Raw profile type|XML:com\.adobe\.xmp(\x00\x01|.*Orientation))", re.DOTALL
+    rb"eXIf|(tEXt|zTXt|iTXt)(Raw profile type|XML:com\.adobe\.xmp(\x00\x01|.*Orientation))",
+    re.DOTALL,
 )
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
