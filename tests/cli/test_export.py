@@ -62,6 +62,12 @@ def test_predict_says_the_same_with_either(golden, exported, stripes):
     assert len(said[0]) == 5
 
 
+@pytest.mark.parametrize("option", [["--compile"], ["--precision", "bf16"]])
+def test_its_precision_is_its_own(exported, stripes, option):
+    image = next((stripes / "test").rglob("*.png"))
+    assert "has a precision of its own" in refused("predict", exported, image, *option)
+
+
 def test_evaluate_and_info_take_it_too(exported, stripes, tmp_path):
     result = run("evaluate", exported, stripes, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -40,6 +40,19 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+# Precision
+
+
+def test_another_precision_is_near_and_an_unknown_one_refused(model, pictures, tmp_path):
+    tables = [tmp_path / "fp32.csv", tmp_path / "bf16.csv"]
+    for table, options in zip(tables, ([], ["--precision", "bf16"]), strict=True):
+        run("predict", model, *pictures[:4], "--table", table, *options)
+    exact, near = ([float(row["score"]) for row in rows_of(table)] for table in tables)
+    assert exact != near
+    np.testing.assert_allclose(near, exact, atol=0.2, rtol=0.2)
+    assert "give fp32 or bf16" in refused("predict", model, pictures[0], "--precision", "int3")
+
+
 # Exit status
 
 

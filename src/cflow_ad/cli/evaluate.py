@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
+    COMPILE_HELP,
     DEVICE_HELP,
     LAYOUT_HELP,
+    PRECISION_HELP,
     ROI_HELP,
     TILE_HELP,
     UNCHECKED,
@@ -55,6 +57,8 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
     roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
@@ -71,7 +75,14 @@ def evaluate(
         from cflow_ad.evaluation.results import check_results, write_results
         from cflow_ad.runtime.opening import open_detector
 
-        detector = open_detector(model, weights=weights, device=device, tile=tile)
+        detector = open_detector(
+            model,
+            weights=weights,
+            device=device,
+            tile=tile,
+            precision=precision,
+            compiled=compiled,
+        )
         if roi is not None:
             detector.look_in(roi)
         dataset = open_dataset(data, layout)

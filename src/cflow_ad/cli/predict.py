@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
+    COMPILE_HELP,
     DEVICE_HELP,
+    PRECISION_HELP,
     ROI_HELP,
     TILE_HELP,
     UNCHECKED,
@@ -73,6 +75,8 @@ def predict(
         bool, typer.Option("--exit-zero", help="Exit with 0 though images are anomalous.")
     ] = False,
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
     roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
@@ -91,7 +95,14 @@ def predict(
         wanted = Wanted(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
-        detector = open_detector(model, weights=weights, device=device, tile=tile)
+        detector = open_detector(
+            model,
+            weights=weights,
+            device=device,
+            tile=tile,
+            precision=precision,
+            compiled=compiled,
+        )
         if roi is not None:
             detector.look_in(roi)
         unreadable: list[str] = []
