@@ -79,7 +79,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "learning rate 1e-3": {"learning_rate": 1e-3},
     "neighbourhood 3": {"neighbourhood": 3},
     "stretched": {"resize": "stretch"},
-    "Lite0": {"backbone": "tf_efficientnet_lite0"},
+    "Lite1": {"backbone": "tf_efficientnet_lite1"},
 }
 """Rows that are settings of the product."""
 
