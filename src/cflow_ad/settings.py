@@ -54,6 +54,7 @@ _AT_MOST = {
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "fast": {"size": "192x192", "blocks": 2, "steps": 200},
     "default": {},
     "accurate": {"blocks": 8, "subnet_width": 0, "permutation": "soft"},
     "paper": {
@@ -77,7 +78,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "calibration_fraction": 0.0,
     },
 }
-"""Settings that belong together, as changes of the defaults. `accurate` has the paper's flow, which
+"""Settings that belong together, as changes of the defaults. `fast` takes half the time to train
+and to score, and outlines defects less well. `accurate` has the paper's flow, which
 scores a little better and takes several times as long to train and to run. `paper` is CFLOW-AD as
 its authors train it on most classes of MVTec AD; they take 256x256 for some, see
 `evaluation.published`."""

@@ -257,7 +257,7 @@ def test_a_preset_is_where_the_settings_start_from(carpet, tmp_path):
 
 def test_a_wrong_preset_is_named(carpet, tmp_path):
     said = refused("train", carpet, "-o", tmp_path / "m.safetensors", "--preset", "papre")
-    assert "preset 'papre': there is none; give default or accurate or paper" in said
+    assert "preset 'papre': there is none; give fast or default or accurate or paper" in said
 
 
 # Good images that stand out

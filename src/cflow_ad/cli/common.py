@@ -27,7 +27,7 @@ UNCHECKED = False
 """For a path's `readable`: what reads the file says more of what is wrong than typer would."""
 
 SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
-PRESET_HELP = "Settings to start from: default, accurate or paper."
+PRESET_HELP = "Settings to start from: fast, default, accurate or paper."
 WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
 LAYOUT_HELP = "How the data set lies on disk; see the guide. [default: recognised]"
 TILE_HELP = (
