@@ -78,8 +78,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "calibration_fraction": 0.0,
     },
 }
-"""Settings that belong together, as changes of the defaults. `fast` takes half the time to train
-and to score, and outlines defects less well. `accurate` has the paper's flow, which
+"""Settings that belong together, as changes of the defaults. `fast` sees less, in less
+time. `accurate` has the paper's flow, which
 scores a little better and takes several times as long to train and to run. `paper` is CFLOW-AD as
 its authors train it on most classes of MVTec AD; they take 256x256 for some, see
 `evaluation.published`."""
