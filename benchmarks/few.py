@@ -33,6 +33,7 @@ from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import image_shape, read_mask
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.sizing import Canvas
+from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.model.encoder import build_encoder
 from cflow_ad.model.folding import fold_encoder
@@ -54,7 +55,7 @@ class Bench:
                 fold_encoder(encoder),
                 lambda canvas, levels: (_bare(canvas), [level.clone() for level in levels]),
                 [sample.path for sample in dataset.test],
-                settings.sizing,
+                View(sizing=settings.sizing),
                 device=torch.device("cpu"),
             )
         )

@@ -104,7 +104,7 @@ def test_every_class_and_seed_is_measured_and_written(whole):
     assert [begun[:2] for begun in seen.begun] == jobs
     assert [(row.name, row.seed) for row in seen.ended] == jobs
     assert numbers(summary).keys() == set(jobs)
-    assert seen.stages == {"encode", "train", "calibrate", "evaluate"}
+    assert seen.stages == {"encode", "screen", "train", "calibrate", "evaluate"}
     assert not summary.failures
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
         "benchmark.json",
