@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
+import numpy as np
 
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
 from cflow_ad.training.progress import Progress
@@ -68,8 +69,9 @@ def main() -> None:
     cells = []
     for name in runs[0]:
         column = [run[name] for run in runs]
-        spread = f" ± {statistics.stdev(column):.2f}" if len(column) > 1 else ""
-        cells.append(f"{name} {statistics.fmean(column):.2f}{spread}")
+        spread = f" ± {np.std(column, ddof=1):.2f}" if len(column) > 1 else ""
+        if not np.isnan(column).all():  # without masks there are no pixels to count
+            cells.append(f"{name} {np.mean(column):.2f}{spread}")
     print(
         f"{arguments.data.name} {' '.join(arguments.settings) or '(defaults)'}: {'; '.join(cells)}"
     )
