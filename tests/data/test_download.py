@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import tarfile
 
 import pytest
 
@@ -12,6 +13,10 @@ from cflow_ad.data import download as module
 from cflow_ad.data.download import MVTEC_AD, download
 from tests.data.archives import FILES, contents, describe, entry, pack
 from tests.data.server import Server
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(tarfile, "data_filter"), reason="Python 3.11.4 is the first to unpack safely"
+)
 
 CONTENT = pack(kind="")  # some hundred kilobytes
 

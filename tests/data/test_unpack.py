@@ -12,6 +12,10 @@ from cflow_ad import DataError
 from cflow_ad.data.unpack import unpack
 from tests.data.archives import FILES, contents, entry, pack
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(tarfile, "data_filter"), reason="Python 3.11.4 is the first to unpack safely"
+)
+
 
 @pytest.fixture
 def archive(tmp_path):
