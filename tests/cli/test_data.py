@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 from typer.testing import CliRunner
 
@@ -80,6 +82,7 @@ def test_the_licence_is_shown_and_nothing_is_fetched_without_agreement(served, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4")
 @pytest.mark.parametrize(("options", "answer"), [([], "y\n"), (["--yes"], None)])
 def test_with_agreement_it_is_fetched(served, tmp_path, options, answer):
     command = ["data", "download", "mvtec", str(tmp_path / "mvtec"), *options]
@@ -91,6 +94,7 @@ def test_with_agreement_it_is_fetched(served, tmp_path, options, answer):
     assert [path.name for path in tmp_path.iterdir()] == ["mvtec"]
 
 
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4")
 def test_the_archive_may_be_kept_given_and_fetched_from_elsewhere(served, tmp_path):
     command = ("data", "download", "mvtec")
     file = tmp_path / "a" / "data.tar.xz"
