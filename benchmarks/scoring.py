@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two minutes at the most")
     options = parser.parse_args()
     if options.quick:
-        options.backbones, options.sizes = ["tf_efficientnet_lite1"], [64]
+        options.backbones, options.sizes = ["tf_efficientnet_lite0"], [64]
         options.batches, options.rounds = [1, 2], 2
     results = []
     for backbone in options.backbones:
