@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cflow_ad._version import __version__
@@ -19,6 +18,7 @@ from cflow_ad.errors import DataError
 from cflow_ad.evaluation import _wording as wording
 from cflow_ad.evaluation._charts import Line, curve_chart, interval_chart, score_chart
 from cflow_ad.evaluation._examples import choose, show
+from cflow_ad.evaluation._pages import render
 from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
 from cflow_ad.evaluation.overlay import jet_table, map_scale
 from cflow_ad.model.prediction import Prediction
@@ -60,16 +60,7 @@ def write_report(
     Raises:
         DataError: the file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("cflow_ad", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        _content(evaluation, predict, examples)
-    )
+    page = render("report.html.j2", _content(evaluation, predict, examples))
     try:
         _replace(path, page)
     except OSError as error:

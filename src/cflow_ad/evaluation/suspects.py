@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cflow_ad._version import __version__
 from cflow_ad.data.images import as_image
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation._examples import Picture, as_uri
+from cflow_ad.evaluation._pages import render
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.overlay import heatmap, map_scale, shrink_image, shrink_map
 from cflow_ad.training.screening import ScreenedImages, Suspect
@@ -41,25 +41,21 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
     Raises:
         DataError: a file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("cflow_ad", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     limit = screened.screening.limit
     shown = [_shown(suspect, screened) for suspect in screened.screening.suspects]
-    page = environment.get_template("suspects.html.j2").render(
-        verdict=screened.verdict,
-        limit=number(limit) if math.isfinite(limit) else "",
-        median=number(float(np.median(screened.screening.scores))),
-        flagged=[each for each in shown if each.stands_out],
-        others=[each for each in shown if not each.stands_out],
-        n_flagged=len(screened.flagged),
-        n_held_out=screened.flagged_held_out,
-        list_name=list_beside(path).name,
-        version=__version__,
+    page = render(
+        "suspects.html.j2",
+        {
+            "verdict": screened.verdict,
+            "limit": number(limit) if math.isfinite(limit) else "",
+            "median": number(float(np.median(screened.screening.scores))),
+            "flagged": [each for each in shown if each.stands_out],
+            "others": [each for each in shown if not each.stands_out],
+            "n_flagged": len(screened.flagged),
+            "n_held_out": screened.flagged_held_out,
+            "list_name": list_beside(path).name,
+            "version": __version__,
+        },
     )
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")

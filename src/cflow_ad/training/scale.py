@@ -18,8 +18,10 @@ from cflow_ad.model.positions import FRAME
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
 
+TAIL_SCORE = 3.0
+"""What the tail quantile scores where all levels agree."""
+
 _SAMPLE = 2**18  # vectors that a level's scale is fitted on
-_TAIL_SCORE = 3.0  # what the tail quantile scores where all levels agree
 _LOW = 0.05  # the quantile by which the spread of a part is compared with the image's
 _MOST = 4.0  # times that a part's spread may differ from the image's
 _FEW = 8.0  # vectors at which a part's own scale has half of its weight
@@ -63,7 +65,7 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
         raise DivergenceError("the likelihood of good vectors is not finite; lower learning_rate")
     marks = torch.tensor([0.5, settings.tail_quantile, _LOW], dtype=torch.float64)
     median, tail, low = likelihoods.quantile(marks)
-    reference, spread = median, (median - tail) / _TAIL_SCORE
+    reference, spread = median, (median - tail) / TAIL_SCORE
     if (n := scale_parts(settings, number)) is not None:
         rows, columns = torch.from_numpy(features.positions[index].astype(np.int64)).unbind(1)
         weight, medians, lows = _of_parts(

@@ -24,6 +24,7 @@ from cflow_ad.model.scoring import anomaly_map
 from cflow_ad.model.whitening import Moments, layer_of
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
+from cflow_ad.training.scale import TAIL_SCORE
 
 FEWEST = 8
 """Images below which none can be said to stand out from the others."""
@@ -32,7 +33,6 @@ _FOLDS = 5
 _DEVIATIONS = 3.5  # of the logarithms of the scores, above which an image stands out
 _NOTHING = 0.1  # added to a score first: below it scores differ, but images do not
 _LEAST_DEVIATION = 0.05  # 5 % of a score: images that hardly differ are not told apart
-_TAIL_SCORE = 3.0  # what the tail quantile scores; as in `flows.fit_scale`
 _MOST_KEPT = 48  # maps, for a report
 
 
@@ -242,7 +242,7 @@ def _normalities(
         for number in np.flatnonzero(fold == of):
             likelihoods[number] = -0.5 * layer(vectors(int(number))).square().mean(1).numpy()
     median, tail = np.quantile(np.concatenate(likelihoods), [0.5, settings.tail_quantile])
-    spread = max((median - tail) / _TAIL_SCORE, 1e-3)
+    spread = max((median - tail) / TAIL_SCORE, 1e-3)
     return [
         np.exp(np.minimum((values - median) / spread, 0)).astype(np.float32)
         for values in likelihoods
