@@ -10,13 +10,14 @@ The mean realised rate must lie within its binomial interval of what the thresho
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from cflow_ad import tune_process
+
+tune_process()  # as the command line does, before torch is imported
 
 from cflow_ad import CalibrationWarning, Detector, Settings, open_dataset
 from cflow_ad.evaluation.metrics import binomial_interval

@@ -32,7 +32,9 @@ DIFFERENT = 100  # images; beyond that they repeat
 
 def measure(folder: Path, size: int, strides: str, budget: float) -> dict[str, float]:
     """Train and predict in this process."""
-    from cflow_ad import CalibrationWarning, Detector, Settings
+    from cflow_ad import CalibrationWarning, Detector, Settings, tune_process
+
+    tune_process()  # as the command line does
     from cflow_ad.training.progress import Progress
 
     paths = sorted((folder / "train" / "good").iterdir())
@@ -78,7 +80,6 @@ def in_a_process(folder: Path, size: int, strides: str, budget: float) -> dict[s
         stdout=subprocess.PIPE,
         check=True,
         text=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
     )
     found: dict[str, float] = json.loads(done.stdout)
     return found

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -24,7 +23,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from cflow_ad import tune_process
+
+tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
 from numpy.typing import NDArray

@@ -23,7 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from cflow_ad import tune_process
+
+tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
 import torch

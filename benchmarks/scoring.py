@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from cflow_ad import tune_process
+
+tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
 import torch
 from freia_loop import FreiaLoop
-from sidebyside import markdown, race, ratio, report
+from sidebyside import markdown, race, ratio, report, tuned
 
 from cflow_ad import Settings
 from cflow_ad.data.view import View
@@ -71,6 +72,7 @@ class Anomalib:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env=tuned(),
         )
 
     def __call__(self, batch: int) -> None:

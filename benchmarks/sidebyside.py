@@ -41,6 +41,14 @@ def ratio(times: Times, name: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))
 
 
+def tuned() -> dict[str, str]:
+    """The environment of another program that is measured: what `tune_process` does for this one
+    is done for it, so that they differ in nothing but themselves.
+    """
+    kept = {"MALLOC_TRIM_THRESHOLD_": str(256 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20)}
+    return {**os.environ, **kept, "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def machine() -> dict[str, Any]:
     """What a figure depends on, and how busy the machine is."""
     found = {}

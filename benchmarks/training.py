@@ -13,7 +13,6 @@ measured each time; the quality in a row is that at its end.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from cflow_ad import tune_process
+
+tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
 import safetensors.torch
 import torch
 from freia_loop import FreiaLoop, anomaly_maps
-from sidebyside import markdown, report
+from sidebyside import markdown, report, tuned
 
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
 from cflow_ad.data.carpet import write_carpet
@@ -122,7 +123,13 @@ def anomalib(
         script = Path(__file__).with_name("anomalib_side.py")
         command = [python, str(script), "train", settings.backbone, str(size)]
         command += [str(dataset.root), str(weights), str(folder), str(epochs)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=tuned(),
+        )
         for epoch in range(1, epochs + 1):
             kept = np.load(folder / f"{epoch}.npz")
             of = dict(zip(kept["names"].tolist(), kept["maps"], strict=True))

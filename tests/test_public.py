@@ -14,6 +14,7 @@ import cflow_ad
 SOURCE = Path(cflow_ad.__file__).parent
 ORDER = [
     "errors",
+    "process",
     "data",
     "settings",
     "model",
@@ -53,6 +54,7 @@ def test_the_public_names_are_these():
         "__version__",
         "evaluate",
         "open_dataset",
+        "tune_process",
     ]
     assert all(hasattr(cflow_ad, name) for name in cflow_ad.__all__)
     assert dir(cflow_ad) == sorted(cflow_ad.__all__)

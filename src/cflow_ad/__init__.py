@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cflow_ad.detector import Detector
     from cflow_ad.evaluation.evaluate import Evaluation, evaluate
     from cflow_ad.model.prediction import Prediction, Region
+    from cflow_ad.process import tune_process
     from cflow_ad.settings import Settings
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "open_dataset",
+    "tune_process",
 ]
 
 _HOME = {
@@ -78,6 +80,7 @@ _HOME = {
     "Settings": "settings",
     "evaluate": "evaluation.evaluate",
     "open_dataset": "data.layouts",
+    "tune_process": "process",
 }
 
 

@@ -6,7 +6,6 @@ Nothing here imports torch, or anything that takes long, before a command runs.
 from __future__ import annotations
 
 import io
-import os
 import sys
 
 import typer
@@ -24,6 +23,7 @@ from cflow_ad.cli import (
     predict,
     train,
 )
+from cflow_ad.process import tune_process
 
 app = typer.Typer(
     name="cflow-ad",
@@ -63,9 +63,7 @@ def _common(
 
 def main() -> None:
     """Run the command line, and exit with its status."""
-    # torch's threads spin while they wait for one another. On a busy machine that makes everything
-    # several times slower; on a quiet one it gains nothing. Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    tune_process()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     sys.exit(app())

@@ -22,7 +22,6 @@ from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import at_places, axis_places
 from cflow_ad.model.tiles import Tiling
-from cflow_ad.model.whitening import InputLayer
 
 Precision = Literal["fp32", "bf16"]
 
@@ -101,23 +100,33 @@ class Scorer:
 
 
 @dataclass(frozen=True, slots=True)
-class _FoldedBlock:
-    """One coupling block, its factors multiplied out."""
+class _Affine:
+    """`x * scale + offset`, of shape `(n, 1)` each."""
 
-    first: Tensor
-    """Of the subnet's first layer, the part of `x1`: `(n1, hidden)`."""
-    of_row: Tensor
-    """The part of the position's row, with the bias, `(P / 2, hidden)` and `(hidden,)`."""
-    of_column: Tensor
-    bias: Tensor
-    second: Tensor
-    """`(hidden, 2 * n2)`."""
-    second_bias: Tensor
-    rotation: Tensor | None
-    """`(C, C)`, the global scale in it; None where channels are only reordered, or at the end."""
     scale: Tensor
     offset: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _FoldedBlock:
+    """One coupling block, its factors multiplied out, for vectors that are columns."""
+
+    first: Tensor
+    """Of the subnet's first layer, the part of `x1`: `(hidden, n1)`."""
+    of_row: Tensor
+    """The part of the position's row, `(hidden, P / 2)`, and of its column."""
+    of_column: Tensor
+    bias: Tensor
+    """`(hidden,)`"""
+    second: Tensor
+    """`(2 * n2, hidden)`, and its bias `(2 * n2, 1)`."""
+    second_bias: Tensor
+    before: _Affine | None
+    """What `x2` has still to go through, `(n2, 1)`; None if nothing."""
+    rotation: tuple[Tensor, Tensor] | None
+    """`(C, C)` and an offset `(C, 1)`, where channels are mixed afterwards."""
     order: Tensor | None
+    """Where they are only reordered."""
     clamp: float
 
 
@@ -134,10 +143,10 @@ class FoldedLevel:
         self._flow = level.flow
         self._dtype = dtype
         self._reference, self._spread = level.reference.clone(), level.spread.clone()
-        self._mean, self._input = _input_of(level.input_layer)
+        self._mean, self._input = level.input_layer.mean, level.input_layer.matrix
         blocks = [cast(CouplingBlock, block) for block in level.flow.blocks]
-        self._blocks = [_fold(block, dtype, last=block is blocks[-1]) for block in blocks]
-        constant = sum(float(block.scale.log().sum()) for block in self._blocks)
+        self._blocks, self._last = _fold(blocks, dtype)
+        constant = sum(float(block.global_scale().log().sum()) for block in blocks)
         self._constant = constant - 0.5 * self._channels * math.log(2 * math.pi)
         self._tables: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
 
@@ -167,9 +176,9 @@ class FoldedLevel:
             part = z[:, start : start + block]
             first = at[0] + start
             tables = [
-                (of_row[first : first + part.shape[1], None] + of_column[at[1] : at[1] + width])
-                .flatten(0, 1)
-                .to(self._dtype)
+                self._table(
+                    of_row[:, first : first + part.shape[1]], of_column[:, at[1] : at[1] + width]
+                )
                 for of_row, of_column in codes
             ]
             parts.append(
@@ -180,88 +189,103 @@ class FoldedLevel:
     def _normality(
         self, z: Tensor, tables: Sequence[Tensor], rows: Tensor, columns: Tensor
     ) -> Tensor:
-        count, height, width, channels = z.shape
-        x = z.reshape(count, height * width, channels).float() - self._mean
-        x = x @ self._input if self._input.ndim == 2 else x * self._input
-        log_det = x.new_full(x.shape[:2], self._constant)
+        # Vectors are columns from here on: halves of the channels are then whole pieces of memory,
+        # and a reordering moves rows.
+        x = (z.reshape(-1, self._channels).float() - self._mean).T
+        x = self._input @ x if self._input.ndim == 2 else (x * self._input[:, None]).contiguous()
+        log_det = x.new_full(x.shape[1:], self._constant)
         for block, table in zip(self._blocks, tables, strict=True):
-            n2 = block.second.shape[1] // 2
-            n1 = channels - n2
-            hidden = torch.baddbmm(
-                table.expand(count, -1, -1),
-                x[..., :n1].to(self._dtype),
-                block.first.expand(count, -1, -1),
-            ).relu_()
-            a = (hidden @ block.second).float() + block.second_bias
-            log_scale = a[..., :n2].tanh_().mul_(block.clamp)
-            log_det += log_scale.sum(-1)
-            x[..., n1:].mul_(log_scale.exp_()).add_(a[..., n2:])
+            n2 = len(block.second) // 2
+            x1, x2 = x[:-n2], x[-n2:]
+            # Not expanded: a table of one image is taken as it is.
+            table = table if len(z) == 1 else table.repeat(1, len(z))
+            hidden = torch.addmm(table, block.first, x1.to(self._dtype)).relu_()
+            a = (block.second @ hidden).float().add_(block.second_bias)
+            log_scale = a[:n2].tanh_().mul_(block.clamp)
+            log_det += log_scale.sum(0)
+            if block.before is not None:
+                x2.mul_(block.before.scale).add_(block.before.offset)
+            x2.mul_(log_scale.exp_()).add_(a[n2:])
             if block.rotation is not None:
-                x = x @ block.rotation + block.offset
-            else:
-                x = x * block.scale + block.offset
-                if block.order is not None:
-                    x = x[..., block.order]
-        likelihood = (log_det - 0.5 * x.square().sum(-1)) / channels
+                x = torch.addmm(block.rotation[1], block.rotation[0], x)
+            elif block.order is not None:
+                x = x[block.order]
+        x = x.mul_(self._last.scale).add_(self._last.offset)
+        likelihood = (log_det - 0.5 * x.square_().sum(0)) / self._channels
         reference, spread = (at_places(of, rows, columns) for of in (self._reference, self._spread))
-        normality = (likelihood.view(count, height, width) - reference) / spread
+        normality = (likelihood.view(z.shape[:3]) - reference) / spread
         return normality.exp_().clamp_(max=1.0)
 
     def _tables_of(self, height: int, width: int) -> list[Tensor]:
-        """For each block the position's share of the hidden layer, `(h * w, hidden)`."""
+        """For each block the position's share of the hidden layer, `(hidden, h * w)`."""
         # Threads may make the same tables twice; one of them is kept.
         tables = self._tables.get((height, width))
         if tables is None:
-            tables = [
-                (of_row[:, None] + of_column).flatten(0, 1).to(self._dtype)
-                for of_row, of_column in self._codes(height, width)
-            ]
+            tables = [self._table(*codes) for codes in self._codes(height, width)]
             self._tables[height, width] = tables
             while len(self._tables) > 1 and sum(map(_bytes, self._tables.values())) > _KEPT:
                 self._tables.popitem(last=False)
         return tables
 
+    def _table(self, of_row: Tensor, of_column: Tensor) -> Tensor:
+        return (of_row[:, :, None] + of_column[:, None]).flatten(1).to(self._dtype)
+
     def _codes(self, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
-        """For each block the shares of the rows `(height, hidden)`, and of the columns."""
+        """For each block the shares of the rows `(hidden, height)`, and of the columns."""
         rows, columns = (
-            self._flow.axis_code(int(places[-1]) + 1).to(self._mean)[places]
+            self._flow.axis_code(int(places[-1]) + 1).to(self._mean)[places].T
             for places in (axis_places(side, self._flow.frame) for side in (height, width))
         )
         return [
-            (rows @ block.of_row + block.bias, columns @ block.of_column) for block in self._blocks
+            (block.of_row @ rows + block.bias[:, None], block.of_column @ columns)
+            for block in self._blocks
         ]
 
 
-def _input_of(layer: InputLayer) -> tuple[Tensor, Tensor]:
-    """Mean and matrix, the matrix to be multiplied from the right."""
-    return layer.mean, layer.matrix if layer.matrix.ndim == 1 else layer.matrix.T.contiguous()
+def _fold(
+    blocks: Sequence[CouplingBlock], dtype: torch.dtype
+) -> tuple[list[_FoldedBlock], _Affine]:
+    """Blocks that put off their global scale and offset, and what is put off to the end.
 
-
-def _fold(block: CouplingBlock, dtype: torch.dtype, *, last: bool) -> _FoldedBlock:
-    weight = block.first.weight.detach()
-    of_column, of_row = weight[:, block.n1 :].chunk(2, dim=1)
-    scale = block.global_scale().detach()
-    offset, rotation, order = block.offset.detach(), None, None
-    if not last:
-        if block.permutation.is_floating_point():
-            # y = W (x g + o), with vectors as rows.
-            rotation = (block.permutation * scale).T.contiguous()
-            offset = block.permutation @ offset
-        else:
+    A block leaves its channels as they are, and hands on what should be done to them: to the first
+    layer of the next, whose weights and bias take it up, and to its second half of the channels.
+    """
+    like = blocks[0].offset
+    pending = _Affine(torch.ones_like(like)[:, None], torch.zeros_like(like)[:, None])
+    folded = []
+    for number, block in enumerate(blocks):
+        n1, last = block.n1, number == len(blocks) - 1
+        weight = block.first.weight.detach()
+        of_column, of_row = weight[:, n1:].chunk(2, dim=1)
+        of_x1, before = weight[:, :n1], _Affine(pending.scale[n1:], pending.offset[n1:])
+        scale, offset = block.global_scale().detach()[:, None], block.offset.detach()[:, None]
+        # The second half has been brought up to date by then.
+        done = _Affine(pending.scale.clone(), pending.offset.clone())
+        done.scale[n1:], done.offset[n1:] = 1, 0
+        after = _Affine(scale * done.scale, scale * done.offset + offset)
+        rotation, order = None, None
+        if not last and block.permutation.is_floating_point():
+            rotation = (block.permutation * after.scale.T, block.permutation @ after.offset)
+            after = _Affine(torch.ones_like(scale), torch.zeros_like(scale))
+        elif not last:
             order = block.permutation
-    return _FoldedBlock(
-        first=weight[:, : block.n1].T.contiguous().to(dtype),
-        of_row=of_row.T.contiguous(),
-        of_column=of_column.T.contiguous(),
-        bias=cast(Tensor, block.first.bias).detach(),
-        second=(0.1 * block.second.weight.detach()).T.contiguous().to(dtype),
-        second_bias=0.1 * cast(Tensor, block.second.bias).detach(),
-        rotation=rotation,
-        scale=scale,
-        offset=offset,
-        order=order,
-        clamp=block.clamp,
-    )
+            after = _Affine(after.scale[order], after.offset[order])
+        folded.append(
+            _FoldedBlock(
+                first=(of_x1 * pending.scale[:n1].T).to(dtype),
+                of_row=of_row.clone(),
+                of_column=of_column.clone(),
+                bias=cast(Tensor, block.first.bias).detach() + (of_x1 @ pending.offset[:n1])[:, 0],
+                second=(0.1 * block.second.weight.detach()).to(dtype),
+                second_bias=0.1 * cast(Tensor, block.second.bias).detach()[:, None],
+                before=before if folded and folded[-1].rotation is None else None,
+                rotation=rotation,
+                order=order,
+                clamp=block.clamp,
+            )
+        )
+        pending = after
+    return folded, pending
 
 
 def _bytes(tables: list[Tensor]) -> int:
