@@ -201,7 +201,8 @@ class FoldedLevel:
             table = table if len(z) == 1 else table.repeat(1, len(z))
             hidden = torch.addmm(table, block.first, x1.to(self._dtype)).relu_()
             a = (block.second @ hidden).float().add_(block.second_bias)
-            log_scale = a[:n2].tanh_().mul_(block.clamp)
+            # clamp * tanh, of which `second` holds twice the argument: a sigmoid is far quicker.
+            log_scale = a[:n2].sigmoid_().mul_(2 * block.clamp).sub_(block.clamp)
             log_det += log_scale.sum(0)
             if block.before is not None:
                 x2.mul_(block.before.scale).add_(block.before.offset)
@@ -209,7 +210,7 @@ class FoldedLevel:
             if block.rotation is not None:
                 x = torch.addmm(block.rotation[1], block.rotation[0], x)
             elif block.order is not None:
-                x = x[block.order]
+                x = x.index_select(0, block.order)
         x = x.mul_(self._last.scale).add_(self._last.offset)
         likelihood = (log_det - 0.5 * x.square_().sum(0)) / self._channels
         reference, spread = (at_places(of, rows, columns) for of in (self._reference, self._spread))
@@ -270,14 +271,16 @@ def _fold(
         elif not last:
             order = block.permutation
             after = _Affine(after.scale[order], after.offset[order])
+        second = 0.1 * torch.cat((block.second.weight, block.second.bias[:, None]), dim=1).detach()
+        second[: block.n2] *= 2
         folded.append(
             _FoldedBlock(
                 first=(of_x1 * pending.scale[:n1].T).to(dtype),
                 of_row=of_row.clone(),
                 of_column=of_column.clone(),
                 bias=cast(Tensor, block.first.bias).detach() + (of_x1 @ pending.offset[:n1])[:, 0],
-                second=(0.1 * block.second.weight.detach()).to(dtype),
-                second_bias=0.1 * cast(Tensor, block.second.bias).detach()[:, None],
+                second=second[:, :-1].to(dtype),
+                second_bias=second[:, -1:],
                 before=before if folded and folded[-1].rotation is None else None,
                 rotation=rotation,
                 order=order,

@@ -149,7 +149,7 @@ def build_cache(
                 rng = np.random.default_rng([seed, order[number], level])
                 where = _choose(grids[level][number], counts[level][number], rng)
                 begin, end = starts[level][number : number + 2]
-                vectors = features[where[:, 0], where[:, 1]].numpy()
+                vectors = features[where[:, 0], where[:, 1]].float().numpy()
                 store.levels[level].vectors[begin:end] = vectors
                 store.levels[level].positions[begin:end] = _places(
                     where, (features.shape[0], features.shape[1]), frame
