@@ -143,7 +143,7 @@ class FoldedLevel:
         self._flow = level.flow
         self._dtype = dtype
         self._reference, self._spread = level.reference.clone(), level.spread.clone()
-        self._mean, self._input = level.input_layer.mean, level.input_layer.matrix
+        self._mean, self._input = _copy(level.input_layer.mean), _copy(level.input_layer.matrix)
         blocks = [cast(CouplingBlock, block) for block in level.flow.blocks]
         self._blocks, self._last = _fold(blocks, dtype)
         constant = sum(float(block.global_scale().log().sum()) for block in blocks)
@@ -253,10 +253,10 @@ def _fold(
     """
     like = blocks[0].offset
     pending = _Affine(torch.ones_like(like)[:, None], torch.zeros_like(like)[:, None])
-    folded = []
+    folded: list[_FoldedBlock] = []
     for number, block in enumerate(blocks):
         n1, last = block.n1, number == len(blocks) - 1
-        weight = block.first.weight.detach()
+        weight, permutation = _copy(block.first.weight), _copy(block.permutation)
         of_column, of_row = weight[:, n1:].chunk(2, dim=1)
         of_x1, before = weight[:, :n1], _Affine(pending.scale[n1:], pending.offset[n1:])
         scale, offset = block.global_scale().detach()[:, None], block.offset.detach()[:, None]
@@ -265,22 +265,22 @@ def _fold(
         done.scale[n1:], done.offset[n1:] = 1, 0
         after = _Affine(scale * done.scale, scale * done.offset + offset)
         rotation, order = None, None
-        if not last and block.permutation.is_floating_point():
-            rotation = (block.permutation * after.scale.T, block.permutation @ after.offset)
+        if not last and permutation.is_floating_point():
+            rotation = (permutation * after.scale.T, permutation @ after.offset)
             after = _Affine(torch.ones_like(scale), torch.zeros_like(scale))
         elif not last:
-            order = block.permutation
+            order = permutation
             after = _Affine(after.scale[order], after.offset[order])
         second = 0.1 * torch.cat((block.second.weight, block.second.bias[:, None]), dim=1).detach()
         second[: block.n2] *= 2
         folded.append(
             _FoldedBlock(
                 first=(of_x1 * pending.scale[:n1].T).to(dtype),
-                of_row=of_row.clone(),
-                of_column=of_column.clone(),
+                of_row=_copy(of_row),
+                of_column=_copy(of_column),
                 bias=cast(Tensor, block.first.bias).detach() + (of_x1 @ pending.offset[:n1])[:, 0],
-                second=second[:, :-1].to(dtype),
-                second_bias=second[:, -1:],
+                second=_copy(second[:, :-1].to(dtype)),
+                second_bias=_copy(second[:, -1:]),
                 before=before if folded and folded[-1].rotation is None else None,
                 rotation=rotation,
                 order=order,
@@ -289,6 +289,13 @@ def _fold(
         )
         pending = after
     return folded, pending
+
+
+def _copy(values: Tensor) -> Tensor:
+    """In memory laid out anew: how it lies decides how products round, and a model that was loaded
+    should score bit for bit as the one that was saved.
+    """
+    return values.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _bytes(tables: list[Tensor]) -> int:
