@@ -273,6 +273,27 @@ def test_optimised_scores_are_near_and_can_be_taken_back(toy_detector, images, t
     assert [detector.optimize().predict(image).score for image in images] == exact
 
 
+def test_a_model_scores_in_the_precision_it_was_trained_in(images, toy_settings, tmp_path):
+    settings = dataclasses.replace(toy_settings, precision="bf16")
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(images, settings, device="cpu")
+    with pytest.warns(CalibrationWarning):
+        exact = Detector.fit(images, toy_settings, device="cpu")
+    scores = [detector.predict(image).score for image in images]
+    # A threshold set in the other precision would be off by more.
+    assert max(scores) == pytest.approx(detector.threshold, rel=1e-3)
+    assert scores == pytest.approx([exact.predict(image).score for image in images], abs=0.3)
+    detector.save(tmp_path / "m.safetensors")
+    again = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    assert [again.optimize().predict(image).score for image in images] == scores
+    with pytest.warns(CalibrationWarning):
+        other = again.calibrate(images, precision="fp32")
+    anew = [other.predict(image).score for image in images]
+    assert other.settings.precision == "fp32"
+    assert anew != scores
+    assert max(anew) == pytest.approx(other.threshold, rel=1e-3)
+
+
 def test_a_detector_is_done_in_its_time(images, toy_settings):
     settings = dataclasses.replace(toy_settings, steps=10**6)
     began = time.monotonic()

@@ -105,6 +105,11 @@ def test_a_canvas_is_whole_cells_of_the_largest_stride(strides, multiple):
     assert Settings(strides=strides).sizing.multiple == multiple
 
 
+def test_the_papers_schedule_is_in_single_precision():
+    with pytest.raises(SettingsError, match="precision is 'bf16': it must be fp32 with schedule"):
+        Settings.preset("paper", precision="bf16")
+
+
 def test_the_paper_preset_is_the_papers():
     paper = Settings.preset("paper")
     assert (paper.backbone, paper.padding) == ("wide_resnet50_2.tv_in1k", "reflect")

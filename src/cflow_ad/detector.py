@@ -31,10 +31,11 @@ from cflow_ad.model.file import (
     with_pictures,
     write_model,
 )
+from cflow_ad.model.folding import Precision
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
-from cflow_ad.model.scorer import Precision, Scorer
+from cflow_ad.model.scorer import Scorer
 from cflow_ad.model.tiles import Tiling
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration, split_good
@@ -89,7 +90,9 @@ class Detector:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(self.network, tile=self.settings.tile_shape)
+        return Scorer(
+            self.network, precision=self.settings.precision, tile=self.settings.tile_shape
+        )
 
     @cached_property
     def _tiling(self) -> Tiling:
@@ -192,13 +195,18 @@ class Detector:
         return self
 
     def optimize(
-        self, *, precision: Precision = "fp32", compiled: bool = False, tile: str | None = None
+        self,
+        *,
+        precision: Precision | None = None,
+        compiled: bool = False,
+        tile: str | None = None,
     ) -> Detector:
         """Choose how scores are computed from here on.
 
         Args:
-            precision: `fp32`, the scores of training; or `bf16`, faster on processors with such
-                instructions (AVX-512 BF16, AMX, GPUs), whose scores differ by up to a tenth.
+            precision: `fp32`; or `bf16`, faster on processors with such instructions (AVX-512 BF16,
+                AMX, GPUs). Unset, `Settings.precision`, in which the threshold was set; in the
+                other one scores differ from it by up to a tenth.
             compiled: make code for this machine with `torch.compile`, which needs a C++ compiler,
                 and about a minute here for the model's own input size and later for any other.
                 It pays for long runs.
@@ -212,7 +220,11 @@ class Detector:
         """
         if tile is not None:
             self.settings = dataclasses.replace(self.settings, tile=tile)
-        scorer = Scorer(self.network, precision=precision, tile=self.settings.tile_shape)
+        scorer = Scorer(
+            self.network,
+            precision=precision or self.settings.precision,
+            tile=self.settings.tile_shape,
+        )
         if compiled:
             sizing = self.settings.sizing
             try:
@@ -390,6 +402,7 @@ class Detector:
         *,
         false_alarm_rate: float | None = None,
         smoothing: float | None = None,
+        precision: Precision | None = None,
         rescale: bool = False,
         progress: ProgressCallback = silent,
     ) -> Detector:
@@ -404,6 +417,7 @@ class Detector:
             data: as for `fit`.
             false_alarm_rate: unset, as it was.
             smoothing: unset, as it was.
+            precision: unset, as it was.
             rescale: fit the levels' scales anew as well.
             progress: told how far the work has come.
 
@@ -412,9 +426,13 @@ class Detector:
 
         Raises:
             DataError: there are no images, or one cannot be used.
-            SettingsError: the rate or the smoothing has a value it cannot have.
+            SettingsError: something given has a value it cannot have.
         """
-        changes = {"false_alarm_rate": false_alarm_rate, "smoothing": smoothing}
+        changes = {
+            "false_alarm_rate": false_alarm_rate,
+            "smoothing": smoothing,
+            "precision": precision,
+        }
         given = {name: value for name, value in changes.items() if value is not None}
         settings = Settings.from_dict(self.settings.to_dict() | given)
         good, seen = self._recognise(data)

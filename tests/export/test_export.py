@@ -18,6 +18,7 @@ from cflow_ad import (
     ExportError,
     ImageError,
     Settings,
+    SettingsError,
 )
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.export import export as module
@@ -139,6 +140,15 @@ def test_a_lower_precision_beyond_its_bound_is_refused_unless_told(
     report = export_model(toy_detector, tmp_path / "m.onnx", force=True, **options)
     assert report.change.auroc[0][0] == "image"
     assert report.change.mean > 1e-9
+
+
+def test_a_model_that_scores_in_bf16_says_how_to_bring_it_to_fp32(toy_detector, tmp_path):
+    settings = dataclasses.replace(toy_detector.settings, precision="bf16")
+    detector = Detector(
+        toy_detector.network, settings=settings, calibration=toy_detector.calibration, training={}
+    )
+    with pytest.raises(SettingsError, match="calibrate MODEL GOOD --precision fp32"):
+        export_model(detector, tmp_path / "m.onnx")
 
 
 def test_half_the_bits_are_half_the_file(toy_detector, tmp_path):

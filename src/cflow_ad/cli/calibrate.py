@@ -44,6 +44,9 @@ def calibrate(
         float | None,
         typer.Option(help="Of the anomaly map, in pixels of the input. [default: as it is]"),
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="To score in from now on: fp32 or bf16. [default: as it is]")
+    ] = None,
     rescale: Annotated[
         bool,
         typer.Option(
@@ -72,6 +75,7 @@ def calibrate(
                 good,
                 false_alarm_rate=false_alarm_rate,
                 smoothing=smoothing,
+                precision=precision,  # type: ignore[arg-type]
                 rescale=rescale,
                 progress=shown.show_training,
             )

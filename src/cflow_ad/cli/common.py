@@ -36,8 +36,9 @@ TILE_HELP = (
 )
 ROI_HELP = "Folder with a mask for each image: look only where it is not zero."
 PRECISION_HELP = (
-    "fp32, or bf16: faster where the processor has such instructions (AVX-512 BF16, AMX, GPUs), "
-    "scores differ by up to a tenth. [default: fp32]"
+    "fp32, or bf16: faster where the processor has such instructions (AVX-512 BF16, AMX, GPUs). "
+    "Scores differ by up to a tenth from those the threshold was set on in the other one. "
+    "[default: that of training]"
 )
 COMPILE_HELP = (
     "Make code for this machine first, in about a minute (needs a C++ compiler); pays for "

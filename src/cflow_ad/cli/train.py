@@ -71,6 +71,13 @@ def train(
         str | None,
         typer.Option(help="Lay each part in its place first: none, shift, rigid. [default: none]"),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="To encode and to score in: fp32, or bf16, faster where the processor has such "
+            "instructions (AVX-512 BF16, AMX, GPUs). [default: fp32]"
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="The most steps of a level. [default: 600]")
     ] = None,
@@ -125,6 +132,7 @@ def train(
                 "weights": weights,
                 "foreground": "auto" if roi == "auto" else None,
                 "align": align,
+                "precision": precision,
                 "steps": steps,
                 "false_alarm_rate": false_alarm_rate,
                 "seed": seed,

@@ -88,6 +88,11 @@ def export_model(
         DependencyError: a library that the format needs is not installed.
     """
     _check(path, format, precision, data)
+    if detector.settings.precision != "fp32":
+        raise SettingsError(
+            "the model scores in bf16, its graph would in fp32, by a threshold that was not set "
+            "for it; set one first: cflow-ad calibrate MODEL GOOD --precision fp32 -o NEW"
+        )
     canvas = _canvas(size, detector.settings.sizing)
     material = gather(detector, data, canvas)
     ours = _on_cpu(detector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import nn
@@ -10,6 +11,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.strips import in_strips
+
+Precision = Literal["fp32", "bf16"]
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What tensors of a precision are made of."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def fold_encoder(encoder: Encoder, dtype: torch.dtype = torch.float32) -> Encoder:

@@ -11,19 +11,17 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from cflow_ad.data.sizing import Shape
 from cflow_ad.model.flow import CouplingBlock
-from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.folding import Precision, dtype_of, fold_encoder
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import at_places, axis_places
 from cflow_ad.model.tiles import Tiling
-
-Precision = Literal["fp32", "bf16"]
 
 _KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
 _AT_ONCE = 16384  # cells whose position tables are kept whole; more go in blocks of rows
@@ -45,7 +43,7 @@ class Scorer:
     def __init__(
         self, network: CflowNetwork, *, precision: Precision = "fp32", tile: Shape | None = None
     ) -> None:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = dtype_of(precision)
         self.encoder = fold_encoder(network.encoder, dtype)
         self._tiling = Tiling(self.encoder, tile)
         self._levels = [FoldedLevel(cast(Level, level), dtype) for level in network.levels]

@@ -54,7 +54,7 @@ def open_detector(
             )
         return Detector.load(path, device=device)
     from cflow_ad.detector import Detector as Trained
-    from cflow_ad.model.scorer import Precision
+    from cflow_ad.model.folding import Precision
 
     trained = Trained.load(path, weights=weights, device=device)
     if tile is None and precision is None and not compiled:
@@ -62,7 +62,7 @@ def open_detector(
     if precision not in (None, *get_args(Precision)):
         raise SettingsError(f"precision is {precision!r}: give {' or '.join(get_args(Precision))}")
     return trained.optimize(
-        precision=cast(Precision, precision or "fp32"), compiled=compiled, tile=tile
+        precision=cast("Precision | None", precision), compiled=compiled, tile=tile
     )
 
 

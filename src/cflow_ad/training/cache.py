@@ -22,7 +22,7 @@ from cflow_ad.data.loading import work_ahead
 from cflow_ad.data.sizing import Shape
 from cflow_ad.data.view import View
 from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.folding import Precision, dtype_of, fold_encoder
 from cflow_ad.model.positions import Frame, axis_places
 from cflow_ad.model.running import run_over
 from cflow_ad.model.tiles import Tiling
@@ -86,6 +86,7 @@ def build_cache(
     seed: int,
     frame: Frame = "absolute",
     tile: Shape | None = None,
+    precision: Precision = "fp32",
     held_out: Collection[int] = (),
     batch_size: int = 8,
     folder: Path | None = None,
@@ -102,6 +103,7 @@ def build_cache(
         seed: of the choice of vectors beyond the budget.
         frame: how positions are counted.
         tile: see `Tiling`.
+        precision: that the encoder computes in; the vectors are kept in single precision.
         held_out: which of the images only judge the training; their vectors come last.
         batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and takes up where an earlier call with the same
@@ -136,7 +138,7 @@ def build_cache(
     done = store.done
     progress(done, len(order))
     encoded = run_over(
-        Tiling(fold_encoder(encoder), tile),
+        Tiling(fold_encoder(encoder, dtype_of(precision)), tile),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
         view,

@@ -92,6 +92,7 @@ def fit_levels(
         seed=settings.seed,
         frame=settings.positions,
         tile=settings.tile_shape,
+        precision=settings.precision,
         # The variants of an image stay on its side.
         held_out={n * copy + judge for copy in range(copies + 1) for judge in judges},
         folder=work,
@@ -147,6 +148,7 @@ def _screen(
             seed=settings.seed,
             frame=settings.positions,
             tile=settings.tile_shape,
+            precision=settings.precision,
             progress=lambda done, total: progress(Progress("screen", done, total)),
         )
         parts.append(Encoded(others, [image_shape(source) for source in held_out]))

@@ -44,7 +44,7 @@ def set_threshold(
     view = view or View(sizing=settings.sizing)
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
-    scorer = Scorer(network, tile=settings.tile_shape)
+    scorer = Scorer(network, precision=settings.precision, tile=settings.tile_shape)
     for _, seen in stream_maps(scorer, settings, view, sources):
         scores.append(float(seen.values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
@@ -125,6 +125,7 @@ def _rescaled(
         seed=settings.seed,
         frame=settings.positions,
         tile=settings.tile_shape,
+        precision=settings.precision,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
     levels = []
