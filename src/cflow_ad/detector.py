@@ -180,12 +180,14 @@ class Detector:
         """Give the images to come a region of interest each.
 
         Args:
-            folder: with a mask for each image, named after it; see `RegionFolder`.
+            folder: with a mask for each image, named after it (see `RegionFolder`); or a manifest
+                with the column `roi`.
 
         Returns:
             This detector.
 
         Raises:
+            DataError: the manifest cannot be read, or has no regions.
             SettingsError: there is no such folder.
         """
         self.view = self.view.with_masks(folder)
@@ -308,6 +310,7 @@ class Detector:
             roi: the region of interest, outside which nothing is learnt or scored: a mask, polygons
                 or an array, for all images (see `Region.read`); or a folder with a mask for each
                 (see `RegionFolder`), and then one is needed for later images too (see `look_in`).
+                Unset where a manifest gives the images regions of their own.
             device: where to train; unset, a GPU if there is one.
             exclude: names of images to leave out: file names, or more of the path where that is
                 not enough.
@@ -319,6 +322,7 @@ class Detector:
 
         Raises:
             DataError: there are no images, or one cannot be used.
+            SettingsError: `roi` is given, and the images have regions of their own.
             WeightsError: the backbone's weights are not to be had.
             TrainingError: training cannot go on.
         """
@@ -327,7 +331,12 @@ class Detector:
         good = good_images(data, exclude)
         sources = good.sources
         view = View.of(
-            settings.sizing, sources, roi=roi, foreground=settings.foreground, align=settings.align
+            settings.sizing,
+            sources,
+            roi=roi,
+            own=good.regions,
+            foreground=settings.foreground,
+            align=settings.align,
         )
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
@@ -412,17 +421,19 @@ class Detector:
 
         Raises:
             DataError: there are no images, or one cannot be used.
-            SettingsError: the rate or the smoothing has a value it cannot have.
+            SettingsError: the rate or the smoothing has a value it cannot have, or the images have
+                two regions of interest.
         """
         changes = {"false_alarm_rate": false_alarm_rate, "smoothing": smoothing}
         given = {name: value for name, value in changes.items() if value is not None}
         settings = Settings.from_dict(self.settings.to_dict() | given)
         good, seen = self._recognise(data)
+        view = self.view.with_own(good.regions)
         network, calibration = recalibrate(
             self.network,
             settings,
             good.sources,
-            view=self.view,
+            view=view,
             rescale=rescale or not self.is_calibrated,
             seen=seen,
             progress=progress,
@@ -437,7 +448,7 @@ class Detector:
             settings=settings,
             calibration=calibration,
             training=self.training | about,
-            view=self.view,
+            view=view,
             name=self._name,
             bundled=self._bundled,
         )

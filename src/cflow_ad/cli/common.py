@@ -34,7 +34,10 @@ TILE_HELP = (
     "The largest part of a large image encoded at once, HEIGHTxWIDTH or one number; a matter of "
     "memory, not of scores. 0 for none. [default: chosen]"
 )
-ROI_HELP = "Folder with a mask for each image: look only where it is not zero."
+ROI_HELP = (
+    "Folder with a mask for each image, or manifest CSV with a column roi: look only where a mask "
+    "is not zero."
+)
 PRECISION_HELP = (
     "fp32, or bf16: faster where the processor has such instructions (AVX-512 BF16, AMX, GPUs), "
     "scores differ by up to a tenth. [default: fp32]"

@@ -77,7 +77,7 @@ def predict(
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
     precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
     compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:

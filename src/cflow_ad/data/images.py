@@ -181,12 +181,30 @@ def read_mask(
         values = np.asarray(_convert(image, "RGBA", name))[..., :3]
     defect = values if above is None else values > above
     mask: NDArray[np.bool_] = np.ascontiguousarray(upright(np.any(defect, axis=2), image))
-    if mask.shape != tuple(shape):
-        raise MaskError(
-            f"{path}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but "
-            f"its image is {shape[0]} x {shape[1]}; give a mask of the image's own size"
-        )
+    _require_shape(path, mask.shape, shape)
     return mask
+
+
+def check_mask(path: PathLike, shape: tuple[int, int]) -> None:
+    """See that a mask file is as large as its image, from its header alone.
+
+    Args:
+        path: The mask file.
+        shape: As for `read_mask`.
+
+    Raises:
+        ImageError: The file cannot be read, as far as its header shows it.
+        MaskError: The mask has another size than its image.
+    """
+    _require_shape(path, image_shape(path), shape)
+
+
+def _require_shape(path: PathLike, found: tuple[int, ...], shape: tuple[int, int]) -> None:
+    if found != tuple(shape):
+        raise MaskError(
+            f"{path}: the mask is {found[0]} x {found[1]} pixels (height x width) but its image is "
+            f"{shape[0]} x {shape[1]}; give a mask of the image's own size"
+        )
 
 
 # Folders

@@ -113,6 +113,7 @@ class Detector:
         """Give the images to come a region of interest each, as the trained detector's `look_in`.
 
         Raises:
+            DataError: a manifest cannot be read, or has no regions.
             SettingsError: there is no such folder.
         """
         self.view = self.view.with_masks(folder)

@@ -31,6 +31,9 @@ class Sample:
     mask: Path | MaskSource | None = None
     """The ground-truth mask, where there is one; `read_mask` reads it. Good images have none."""
 
+    roi: Path | None = None
+    """A mask that is not zero where to look; unset, at all of the image. See `data.regions`."""
+
     @property
     def is_good(self) -> bool:
         """Whether the image is without defects."""

@@ -54,7 +54,8 @@ def open_dataset(path: PathLike, layout: Layout | None = None) -> Dataset:
     In the MVTec layout only ``train/good`` is learnt from: other folders in ``train`` are left
     alone. A mask is an image of any suffix, and an image need not have one. In a manifest, paths
     are relative to the file; a label that is empty or ``good`` means good; a split that is empty
-    means ``train`` for good images and ``test`` for the others.
+    means ``train`` for good images and ``test`` for the others; a ``roi`` that is empty means all
+    of the image.
 
     Args:
         path: A folder, a ``.csv`` file, or ``elpv-mono`` or ``elpv-poly``.
