@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 from cflow_ad.data.images import (
     IMAGE_SUFFIXES,
     as_image,
+    check_mask,
     image_shape,
     list_images,
     read_image,
@@ -520,6 +521,21 @@ def test_a_mask_is_turned_as_its_image_is(tmp_path):
     image = save(tmp_path / "a.png", GREY, exif=with_orientation(6))
     mask = save(tmp_path / "m.png", GREY // 128 * 255, exif=with_orientation(6))
     np.testing.assert_array_equal(read_mask(mask, (W, H)), read_image(image)[..., 0] > 127)
+
+
+@pytest.mark.parametrize("shape", [(H, W), (W, H), (H + 1, W)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_header_says_of_a_masks_size_what_its_pixels_say(tmp_path, shape, orientation):
+    path = save(tmp_path / "m.png", GREY, exif=with_orientation(orientation))
+    said = []
+    for look in (read_mask, check_mask):
+        try:
+            look(path, shape)
+            said.append("")
+        except MaskError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+    assert (said[0] == "") == (shape == ((H, W) if orientation == 1 else (W, H)))
 
 
 def test_unusable_masks(tmp_path):

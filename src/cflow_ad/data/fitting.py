@@ -10,21 +10,23 @@ from cflow_ad.errors import ImageError
 
 
 def check_fit(samples: Iterable[Sample]) -> None:
-    """See that each region of interest is as large as its image.
+    """See that masks and regions of interest are as large as their images.
 
     Args:
         samples: of a data set. An image that cannot be read is passed over: whoever scores it says
             what is wrong with it, or goes on without it.
 
     Raises:
-        ImageError: a region cannot be read, as far as its header shows it.
+        DataError: a mask or a region cannot be read, as far as its header shows it.
         MaskError: one has another size than its image.
     """
     for sample in samples:
-        if sample.roi is None:
+        parts = [part for part in (sample.roi, sample.mask) if part is not None]
+        if not parts:
             continue
         try:
             shape = image_shape(sample.path)
         except ImageError:
             continue
-        check_mask(sample.roi, shape)
+        for part in parts:
+            check_mask(part, shape)

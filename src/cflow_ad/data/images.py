@@ -53,6 +53,9 @@ class MaskSource(Protocol):
     def read(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Read it, as `read_mask` does."""
 
+    def check(self, shape: tuple[int, int]) -> None:
+        """See that it fits its image, as `check_mask` does."""
+
 
 # Images
 
@@ -185,18 +188,21 @@ def read_mask(
     return mask
 
 
-def check_mask(path: PathLike, shape: tuple[int, int]) -> None:
-    """See that a mask file is as large as its image, from its header alone.
+def check_mask(source: PathLike | MaskSource, shape: tuple[int, int]) -> None:
+    """See that a mask is as large as its image, from its file's header alone.
 
     Args:
-        path: The mask file.
+        source: As for `read_mask`.
         shape: As for `read_mask`.
 
     Raises:
         ImageError: The file cannot be read, as far as its header shows it.
         MaskError: The mask has another size than its image.
     """
-    _require_shape(path, image_shape(path), shape)
+    if isinstance(source, str | os.PathLike):
+        _require_shape(source, image_shape(source), shape)
+    else:
+        source.check(shape)
 
 
 def _require_shape(path: PathLike, found: tuple[int, ...], shape: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.images import read_mask
+from cflow_ad.data.images import check_mask, read_mask
 from cflow_ad.errors import DataError, MaskError
 
 
@@ -30,6 +30,11 @@ class MaskFiles:
             union |= read_mask(file, shape, self.above)
         return union
 
+    def check(self, shape: tuple[int, int]) -> None:
+        """As `check_mask`."""
+        for file in self.files:
+            check_mask(file, shape)
+
 
 @dataclass(frozen=True, slots=True)
 class MaskSlice:
@@ -45,6 +50,14 @@ class MaskSlice:
 
     def read(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """As `read_mask`; only this frame is read from the disk."""
+        defect: NDArray[np.bool_] = np.asarray(self._frames(shape)[self.index]) != 0
+        return defect
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """As `check_mask`."""
+        self._frames(shape)
+
+    def _frames(self, shape: tuple[int, int]) -> NDArray[Any]:
         frames = open_array(self.file)
         if frames.shape[1:] != tuple(shape):
             raise MaskError(
@@ -52,8 +65,7 @@ class MaskSlice:
                 f"(height x width) but the frame is {shape[0]} x {shape[1]}; give masks of the "
                 "frames' own size"
             )
-        defect: NDArray[np.bool_] = np.asarray(frames[self.index]) != 0
-        return defect
+        return frames
 
 
 def open_array(file: Path) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cflow_ad._version import __version__
+from cflow_ad.data.fitting import check_fit
 from cflow_ad.data.layouts import Dataset, open_dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import (
@@ -222,7 +223,7 @@ class Benchmark:
 
     def _measure(self, job: Job, device: str | None, watcher: Watcher) -> dict[str, Any]:
         dataset = open_dataset(job.data)
-        dataset.require_test()
+        check_fit(dataset.require_test())  # before the training
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CalibrationWarning)  # the table says what is promised
             detector = Detector.fit(
