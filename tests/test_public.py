@@ -14,6 +14,7 @@ import cflow_ad
 SOURCE = Path(cflow_ad.__file__).parent
 ORDER = [
     "errors",
+    "files",
     "data",
     "settings",
     "model",
