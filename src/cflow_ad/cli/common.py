@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,7 +17,9 @@ from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError, missi
 if TYPE_CHECKING:
     import rich.progress
 
+    from cflow_ad import runtime
     from cflow_ad.data.layouts import Dataset
+    from cflow_ad.detector import Detector
     from cflow_ad.settings import Settings
     from cflow_ad.training.progress import Progress
 
@@ -109,6 +112,30 @@ def tell_notes(dataset: Dataset) -> None:
     """Say what is particular about how a data set was read."""
     for note in dataset.notes:
         tell(f"{dataset.name}: {note}")
+
+
+def open_model(
+    path: Path,
+    *,
+    weights: str | None,
+    device: str | None,
+    tile: str | None,
+    precision: str | None,
+    compiled: bool,
+    roi: str | None,
+) -> Detector | runtime.Detector:
+    """The detector of a model file of whatever format, as the options want it."""
+    from cflow_ad.runtime.opening import open_detector
+
+    detector = open_detector(
+        path,
+        weights=weights,
+        device=device,
+        tile=tile,
+        precision=precision,
+        compiled=compiled,
+    )
+    return detector if roi is None else detector.look_in(roi)
 
 
 def make_settings(

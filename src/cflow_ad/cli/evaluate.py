@@ -17,6 +17,7 @@ from cflow_ad.cli.common import (
     UNCHECKED,
     WEIGHTS_HELP,
     bars,
+    open_model,
     plain_errors,
     tell,
     tell_notes,
@@ -73,18 +74,16 @@ def evaluate(
         from cflow_ad.data.layouts import open_dataset
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
-        from cflow_ad.runtime.opening import open_detector
 
-        detector = open_detector(
+        detector = open_model(
             model,
             weights=weights,
             device=device,
             tile=tile,
             precision=precision,
             compiled=compiled,
+            roi=roi,
         )
-        if roi is not None:
-            detector.look_in(roi)
         dataset = open_dataset(data, layout)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")
