@@ -330,14 +330,7 @@ class Detector:
         began = time.perf_counter()
         good = good_images(data, exclude)
         sources = good.sources
-        view = View.of(
-            settings.sizing,
-            sources,
-            roi=roi,
-            own=good.regions,
-            foreground=settings.foreground,
-            align=settings.align,
-        )
+        view = View.of(settings, sources, roi=roi, own=good.regions)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
             settings.backbone,
@@ -491,13 +484,7 @@ class Detector:
         pictures = take_pictures(tensors)
         try:
             settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
-            view = View.restore(
-                settings.sizing,
-                metadata.get("view", {}),
-                pictures,
-                foreground=settings.foreground,
-                align=settings.align,
-            )
+            view = View.restore(settings, metadata.get("view", {}), pictures)
             said = metadata["calibration"]
             calibration = None if said is None else Calibration.from_dict(said)
             spec = EncoderSpec.from_dict(metadata["encoder"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad import DataError, ImageError, MaskError, SettingsError
+from cflow_ad import DataError, ImageError, MaskError, Settings, SettingsError
 from cflow_ad.data.region import Region
 from cflow_ad.data.regions import RegionFiles, RegionFolder, open_region, open_regions
 from cflow_ad.data.sizing import Sizing
@@ -176,8 +176,9 @@ def test_regions_have_another_fingerprint_where_a_mask_changes(tmp_path):
 
 def test_a_view_with_a_region_and_one_of_each_image_keeps_both(tmp_path):
     region = Region(np.ones((8, 8), np.bool_))
-    view = View(sizing=Sizing(32, 32), region=region, regions=RegionFolder(tmp_path))
-    again = View.restore(view.sizing, view.metadata(), view.pictures())
+    settings = Settings(size="32x32")
+    view = View(sizing=settings.sizing, region=region, regions=RegionFolder(tmp_path))
+    again = View.restore(settings, view.metadata(), view.pictures())
     assert np.array_equal(again.region.mask, region.mask)
     with pytest.raises(SettingsError, match="--roi FOLDER"):
         again.prepare(np.zeros((8, 8), np.uint8))

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,22 @@ class Seen(NamedTuple):
     """Shape `(H, W)`; None where all of the image was looked at."""
 
 
+class ViewSettings(Protocol):
+    """What a view needs of a model's settings."""
+
+    @property
+    def sizing(self) -> Sizing:
+        """How images come into the network."""
+
+    @property
+    def foreground(self) -> str:
+        """``auto`` to look only at what stands out from a plain background, else ``none``."""
+
+    @property
+    def align(self) -> str:
+        """``none``, ``shift`` or ``rigid``."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """Where a model looks. With only a sizing, everywhere.
@@ -69,24 +85,20 @@ class View:
     @classmethod
     def of(
         cls,
-        sizing: Sizing,
+        settings: ViewSettings,
         sources: Sequence[ImageSource],
         *,
         roi: RegionSource | None = None,
         own: RegionFiles | None = None,
-        foreground: str = "none",
-        align: str = "none",
     ) -> View:
         """The view of a model that is to be fitted.
 
         Args:
-            sizing: how images come into the network.
+            settings: of the model.
             sources: the images it is fitted to, at least one.
             roi: a mask, polygons, a folder of masks or a manifest; see `Region.read` and
                 `open_regions`.
             own: the regions that the images' data set has of its own; then `roi` must be unset.
-            foreground: as the setting has it.
-            align: as the setting has it.
 
         Raises:
             DataError: the region or an image cannot be used.
@@ -96,13 +108,13 @@ class View:
             raise _two_regions(own)
         region = own if roi is None else open_region(roi, image_shape(sources[0]))
         reference = None
-        if align != "none":
-            reference = Reference.choose(sources, turns=align == "rigid")
+        if settings.align != "none":
+            reference = Reference.choose(sources, turns=settings.align == "rigid")
         return cls(
-            sizing=sizing,
+            sizing=settings.sizing,
             region=region if isinstance(region, Region) else None,
             regions=None if isinstance(region, Region) else region,
-            foreground=foreground == "auto",
+            foreground=settings.foreground == "auto",
             reference=reference,
         )
 
@@ -224,14 +236,16 @@ class View:
     @classmethod
     def restore(
         cls,
-        sizing: Sizing,
+        settings: ViewSettings,
         metadata: Mapping[str, Any],
         pictures: Mapping[str, bytes],
-        *,
-        foreground: str = "none",
-        align: str = "none",
     ) -> View:
         """The view of a model that is loaded.
+
+        Args:
+            settings: of the model.
+            metadata: from `View.metadata`; empty for a model older than it.
+            pictures: from `View.pictures`.
 
         Raises:
             KeyError: a picture is missing.
@@ -240,17 +254,17 @@ class View:
         regions = metadata.get("regions", "none")
         reference = None
         try:
-            if align != "none":
-                turns = align == "rigid"
+            if settings.align != "none":
+                turns = settings.align == "rigid"
                 reference = Reference.from_png(pictures["reference"], turns=turns)
             region = Region.from_png(pictures["region"]) if regions in ("one", "both") else None
         except (OSError, DataError) as error:
             raise ValueError(f"a picture in it is damaged: {error}") from error
         return cls(
-            sizing=sizing,
+            sizing=settings.sizing,
             region=region,
             regions=RegionFolder(None) if regions in ("each", "both") else None,
-            foreground=foreground == "auto",
+            foreground=settings.foreground == "auto",
             reference=reference,
         )
 

@@ -173,13 +173,7 @@ class Detector:
                 settings=settings,
                 calibration=Calibration.from_dict(about["calibration"]),
                 about=about,
-                view=View.restore(
-                    settings.sizing,
-                    about.get("view", {}),
-                    pictures,
-                    foreground=settings.foreground,
-                    align=settings.align,
-                ),
+                view=View.restore(settings, about.get("view", {}), pictures),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
