@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from cflow_ad import DataError, ImageError, MaskError, Sample, evaluate, open_dataset
-from cflow_ad.data.images import read_mask
-from cflow_ad.data.masks import MaskFiles, MaskSlice
+from cflow_ad.data.masks import MaskFiles, MaskSlice, read_mask
 from cflow_ad.evaluation.metrics import binomial_interval
 from tests.evaluation.oracle import exact_pixel_metrics
 

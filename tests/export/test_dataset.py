@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset, Sample, open_dataset
-from cflow_ad.data.masks import MaskFiles
+from cflow_ad.data.masks import MaskFiles, read_mask
 from cflow_ad.errors import DataError, SettingsError
 from cflow_ad.export.dataset import column_runs, export_dataset
 from tests.cli.commands import run

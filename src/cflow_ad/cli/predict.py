@@ -90,7 +90,7 @@ def predict(
     """
     with plain_errors():
         from cflow_ad.cli.writing import Wanted, Writer
-        from cflow_ad.data.images import find_images
+        from cflow_ad.data.listing import find_images
 
         paths = find_images(images, recursive=recursive)
         wanted = Wanted(

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cflow_ad.data.images import ImageSource, read_mask, source_name
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.loading import work_ahead
 from cflow_ad.data.look import MEASURES, Look, look_at, nearly_alike, outlying
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.regions import read_region
 from cflow_ad.errors import DataError
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cflow_ad.data.images import check_mask, image_shape
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Sample
+from cflow_ad.data.masks import check_mask
 from cflow_ad.errors import ImageError
 
 

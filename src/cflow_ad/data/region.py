@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from cflow_ad.data.images import PathLike, image_shape, read_mask
+from cflow_ad.data.images import PathLike, image_shape
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import DataError, ImageError
 

@@ -14,8 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cflow_ad.data.images import IMAGE_SUFFIXES, ImageSource, PathLike, read_mask, source_name
+from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.layouts import Dataset, open_dataset
+from cflow_ad.data.listing import IMAGE_SUFFIXES
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.region import Mask, Region, RegionSource
 from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import DataError, ImageError, SettingsError

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from cflow_ad.data.fitting import check_fit
-from cflow_ad.data.images import ImageSource, read_mask
+from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.regions import regions_of
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.evaluation.metrics import (

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Sample
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import Shape
 from cflow_ad.detector import Detector
 from cflow_ad.errors import SettingsError

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cflow_ad.data.images import read_image, read_mask
+from cflow_ad.data.images import read_image
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, looking_at
 from cflow_ad.evaluation.figures import Panel, draw_panels

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cflow_ad.data.folders import claim
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.layouts.manifest import COLUMNS
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import SettingsError
 from cflow_ad.model.labelling import label_runs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from cflow_ad.data.images import MaskSource
+from cflow_ad.data.masks import MaskSource
 from cflow_ad.errors import DataError
 
 Layout: TypeAlias = str
