@@ -19,6 +19,7 @@ ORDER = [
     "settings",
     "model",
     "training",
+    "stored",
     "detector",
     "imports",
     "runtime",

@@ -21,32 +21,23 @@ from cflow_ad.data.loading import OnError
 from cflow_ad.data.region import RegionSource
 from cflow_ad.data.sizing import cells_inside
 from cflow_ad.data.view import View
-from cflow_ad.errors import CalibrationError, DataError, ModelFileError, SettingsError, first_line
+from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
-from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
-from cflow_ad.model.file import (
-    provenance,
-    read_model,
-    take_pictures,
-    with_pictures,
-    write_model,
-)
+from cflow_ad.model.encoder import build_encoder
+from cflow_ad.model.file import provenance
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
 from cflow_ad.model.scorer import Precision, Scorer
 from cflow_ad.model.tiles import Tiling
 from cflow_ad.settings import Settings
+from cflow_ad.stored import restore, store
 from cflow_ad.training.calibration import Calibration, split_good
 from cflow_ad.training.fit import fit_levels
-from cflow_ad.training.flows import empty_level
 from cflow_ad.training.progress import ProgressCallback, silent
 from cflow_ad.training.recalibration import recalibrate, set_threshold
 from cflow_ad.training.screening import ScreenedImages
 from cflow_ad.training.sources import GoodData, GoodImages, good_images
-
-_BEFORE = {"subnet_width": 0, "positions": "absolute", "local_scale": 0.0}
-"""Settings that older files do not have, and what they were."""
 
 
 class Detector:
@@ -278,11 +269,7 @@ class Detector:
             ModelFileError: the file cannot be written.
         """
         bundle = self._bundled if bundle is None else bundle
-        tensors = self.network.state_dict()
-        if not bundle:
-            tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
-        tensors = with_pictures(tensors, self.view.pictures())
-        write_model(Path(path), tensors, {**self.info(), "bundled": bundle})
+        store(Path(path), self.network, self.view, self.info(), bundle=bundle)
 
     @classmethod
     def fit(
@@ -479,49 +466,13 @@ class Detector:
             ModelFileError: the file is missing, damaged, foreign or newer.
             WeightsError: the backbone's weights are not to be had, or are not those of training.
         """
-        path = Path(path)
-        metadata, tensors = read_model(path)
-        pictures = take_pictures(tensors)
-        try:
-            settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
-            view = View.restore(settings, metadata.get("view", {}), pictures)
-            said = metadata["calibration"]
-            calibration = None if said is None else Calibration.from_dict(said)
-            spec = EncoderSpec.from_dict(metadata["encoder"])
-            training, bundled = dict(metadata["training"]), bool(metadata["bundled"])
-            encoder = (
-                empty_encoder(spec)
-                if bundled
-                else rebuild_encoder(
-                    spec, weights=weights or settings.weights, seed=settings.seed, model=path
-                )
-            )
-            network = CflowNetwork(
-                encoder,
-                [
-                    empty_level(channels, settings, number)
-                    for number, channels in enumerate(spec.channels)
-                ],
-            )
-            missing, foreign = network.load_state_dict(tensors, strict=False, assign=True)
-            if (
-                foreign
-                or (bundled and missing)
-                or any(not k.startswith("encoder.") for k in missing)
-            ):
-                raise KeyError((missing + foreign)[0])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ModelFileError(
-                f"{path}: damaged: what it holds does not fit together ({error}); "
-                "copy it again from where it was made"
-            ) from error
-        network = network.to(pick_device(device))
+        stored = restore(Path(path), weights=weights, device=device)
         return cls(
-            network,
-            settings=settings,
-            calibration=calibration,
-            training=training,
-            view=view,
+            stored.network,
+            settings=stored.settings,
+            calibration=stored.calibration,
+            training=stored.training,
+            view=stored.view,
             name=str(path),
-            bundled=bundled,
+            bundled=stored.bundled,
         )
