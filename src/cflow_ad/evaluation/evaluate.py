@@ -30,7 +30,7 @@ from cflow_ad.evaluation.metrics import (
     binomial_interval,
     image_metrics,
 )
-from cflow_ad.evaluation.reference import ReferenceResult, reference_result
+from cflow_ad.evaluation.reference import ReferenceResult, reference_result, require_whole
 from cflow_ad.model.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -232,8 +232,8 @@ def evaluate(
 
     Raises:
         DataError: there are no test images, or one or its mask cannot be used.
-        SettingsError: `reference` is asked of an exported model, or an image has two regions of
-            interest.
+        SettingsError: `reference` is asked of an exported model, or of one that does not look at
+            whole images; or an image has two regions of interest.
     """
     detector = looking_at(detector, dataset)
     if reference and not hasattr(detector, "log_likelihoods"):
@@ -241,6 +241,8 @@ def evaluate(
             "the reference scores need the trained model (.safetensors): an exported one gives no "
             "likelihoods"
         )
+    if reference:
+        require_whole(detector.view)
     trained = cast("Detector", detector)
     samples = {str(sample.path): sample for sample in dataset.require_test()}
     check_fit(samples.values())
