@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cflow_ad import DataError, ImageError, MaskError, Settings, SettingsError
+from cflow_ad.data.augmentation import variants
 from cflow_ad.data.region import Region
 from cflow_ad.data.regions import RegionFiles, RegionFolder, open_region, open_regions
 from cflow_ad.data.sizing import Sizing
@@ -147,6 +148,8 @@ def test_a_manifest_says_where_to_look_in_each_image(tmp_path):
         regions.inside(tmp_path / "roi.png", (8, 8))
     with pytest.raises(ImageError, match="from memory"):
         regions.inside(mask, (8, 8))
+    (variant,) = variants([tmp_path / "a.png"], 1, rotation=9, shift=0.1, brightness=0, seed=0)
+    assert np.array_equal(regions.inside(variant, (8, 8)), mask > 0)
     with pytest.raises(MaskError, match=r"roi\.png.* 8 x 8 .* 9 x 8"):
         regions.inside(tmp_path / "a.png", (9, 8))
     manifest.write_text("path,label,roi\na.png,,\n", encoding="utf-8")

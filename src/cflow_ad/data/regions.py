@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from cflow_ad.data.augmentation import Variant
 from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.layouts import Dataset, open_dataset
 from cflow_ad.data.listing import IMAGE_SUFFIXES
@@ -34,7 +35,7 @@ class RegionFolder:
     folder: Path | None
     """None where a model is known to need masks and none were given yet."""
 
-    _used: dict[Path, str] = field(default_factory=dict)
+    _used: dict[Path, Path] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def inside(self, source: ImageSource, shape: Shape) -> Mask:
@@ -58,13 +59,14 @@ class RegionFolder:
                 "with the masks of these, with --roi FOLDER, or list them in a manifest's column "
                 "roi"
             )
-        path = self._find(_path_of(source))
+        image = _path_of(source)
+        path = self._find(image)
         with self._lock:
-            other = self._used.setdefault(path, source_name(source))
-        if other != source_name(source):
+            other = self._used.setdefault(path, image)
+        if other != image:
             raise ImageError(
-                f"{path}: this mask fits both {other} and {source_name(source)}; put each into a "
-                "sub-folder named after its image's folder"
+                f"{path}: this mask fits both {other} and {image}; put each into a sub-folder "
+                "named after its image's folder"
             )
         return read_region(path, shape)
 
@@ -201,6 +203,9 @@ def place(image: Path) -> Path:
 
 
 def _path_of(source: ImageSource) -> Path:
+    """An image's path; a variant is looked at where the image is that it is of."""
+    if isinstance(source, Variant):
+        return _path_of(source.source)
     name = source_name(source)
     if not name:
         raise ImageError("an image from memory has no region of interest of its own; give its path")
