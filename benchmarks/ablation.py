@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 
 from cflow_ad import Settings, open_dataset
 from cflow_ad.data.carpet import write_carpet
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.loading import load_batches
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import cells_inside
 from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics

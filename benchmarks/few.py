@@ -31,8 +31,9 @@ import torch
 
 from cflow_ad import CalibrationWarning, Detector, Settings, open_dataset
 from cflow_ad.data.carpet import write_carpet
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import Canvas
 from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics

@@ -34,8 +34,9 @@ from sidebyside import markdown, report, tuned
 
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
 from cflow_ad.data.carpet import write_carpet
-from cflow_ad.data.images import image_shape, read_image, read_mask
+from cflow_ad.data.images import image_shape, read_image
 from cflow_ad.data.layouts import Dataset
+from cflow_ad.data.masks import read_mask
 from cflow_ad.evaluation.metrics import PixelMetrics
 from cflow_ad.model.encoder import build_encoder
 

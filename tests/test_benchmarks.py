@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
     ("script", "shown"),
     [
         ("ablation", "| no position | `position_channels=0` |"),
+        ("alignment", "| rigid, foreground |"),
         ("contamination", "| of those flagged |"),
         ("few", "| 4 + variants |"),
         ("growth", "predict s grows with the power"),

@@ -15,10 +15,12 @@ SOURCE = Path(cflow_ad.__file__).parent
 ORDER = [
     "errors",
     "process",
+    "files",
     "data",
     "settings",
     "model",
     "training",
+    "stored",
     "detector",
     "imports",
     "runtime",

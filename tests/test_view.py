@@ -10,7 +10,7 @@ from PIL import Image
 
 from cflow_ad import CalibrationWarning, Detector, SettingsError
 from cflow_ad.data.alignment import Motion
-from cflow_ad.data.layouts import Dataset, Sample
+from cflow_ad.data.layouts import Dataset, Sample, open_dataset
 from cflow_ad.evaluation.evaluate import evaluate
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.export.export import export_model
@@ -121,3 +121,25 @@ def test_evaluation_leaves_the_outside_out(half_detector, images, left_half, tmp
     result = evaluate(half_detector, Dataset(tmp_path, "x", (), test, "manifest")).pixel
     assert result.n_pixels == 2 * left_half.sum()
     assert result.n_defect_pixels == 80
+
+
+def test_the_papers_scores_of_a_part_are_refused_before_the_work(half_detector, carpet_folder):
+    with pytest.raises(SettingsError, match="whole images"):
+        evaluate(half_detector, open_dataset(carpet_folder), reference=True, progress=pytest.fail)
+
+
+def test_a_detector_is_left_as_it_is_though_a_data_set_says_where_to_look(
+    toy_detector, carpet_folder, left_half, tmp_path
+):
+    dataset = open_dataset(carpet_folder)
+    Image.fromarray(left_half).save(tmp_path / "left.png")
+    test = tuple(dataclasses.replace(s, roi=tmp_path / "left.png") for s in dataset.test)
+    result = evaluate(toy_detector, dataclasses.replace(dataset, test=test))
+    assert result.pixel.n_pixels == len(test) * left_half.sum()
+    assert toy_detector.view.is_whole
+    whole = evaluate(toy_detector, dataset)
+    assert whole.pixel.n_pixels == 2 * result.pixel.n_pixels
+    assert all(
+        part.score <= all_of_it.score
+        for part, all_of_it in zip(result.images, whole.images, strict=True)
+    )

@@ -21,16 +21,10 @@ from cflow_ad.data.loading import OnError
 from cflow_ad.data.region import RegionSource
 from cflow_ad.data.sizing import cells_inside
 from cflow_ad.data.view import View
-from cflow_ad.errors import CalibrationError, DataError, ModelFileError, SettingsError, first_line
+from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
-from cflow_ad.model.encoder import EncoderSpec, build_encoder, empty_encoder, rebuild_encoder
-from cflow_ad.model.file import (
-    provenance,
-    read_model,
-    take_pictures,
-    with_pictures,
-    write_model,
-)
+from cflow_ad.model.encoder import build_encoder
+from cflow_ad.model.file import provenance
 from cflow_ad.model.folding import Precision
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
@@ -38,16 +32,13 @@ from cflow_ad.model.prediction import Prediction
 from cflow_ad.model.scorer import Scorer
 from cflow_ad.model.tiles import Tiling
 from cflow_ad.settings import Settings
+from cflow_ad.stored import restore, store
 from cflow_ad.training.calibration import Calibration, split_good
 from cflow_ad.training.fit import fit_levels
-from cflow_ad.training.flows import empty_level
 from cflow_ad.training.progress import ProgressCallback, silent
 from cflow_ad.training.recalibration import recalibrate, set_threshold
 from cflow_ad.training.screening import ScreenedImages
 from cflow_ad.training.sources import GoodData, GoodImages, good_images
-
-_BEFORE = {"subnet_width": 0, "positions": "absolute", "local_scale": 0.0}
-"""Settings that older files do not have, and what they were."""
 
 
 class Detector:
@@ -183,12 +174,14 @@ class Detector:
         """Give the images to come a region of interest each.
 
         Args:
-            folder: with a mask for each image, named after it; see `RegionFolder`.
+            folder: with a mask for each image, named after it (see `RegionFolder`); or a manifest
+                with the column `roi`.
 
         Returns:
             This detector.
 
         Raises:
+            DataError: the manifest cannot be read, or has no regions.
             SettingsError: there is no such folder.
         """
         self.view = self.view.with_masks(folder)
@@ -288,11 +281,7 @@ class Detector:
             ModelFileError: the file cannot be written.
         """
         bundle = self._bundled if bundle is None else bundle
-        tensors = self.network.state_dict()
-        if not bundle:
-            tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
-        tensors = with_pictures(tensors, self.view.pictures())
-        write_model(Path(path), tensors, {**self.info(), "bundled": bundle})
+        store(Path(path), self.network, self.view, self.info(), bundle=bundle)
 
     @classmethod
     def fit(
@@ -320,6 +309,7 @@ class Detector:
             roi: the region of interest, outside which nothing is learnt or scored: a mask, polygons
                 or an array, for all images (see `Region.read`); or a folder with a mask for each
                 (see `RegionFolder`), and then one is needed for later images too (see `look_in`).
+                Unset where a manifest gives the images regions of their own.
             device: where to train; unset, a GPU if there is one.
             exclude: names of images to leave out: file names, or more of the path where that is
                 not enough.
@@ -331,6 +321,7 @@ class Detector:
 
         Raises:
             DataError: there are no images, or one cannot be used.
+            SettingsError: `roi` is given, and the images have regions of their own.
             WeightsError: the backbone's weights are not to be had.
             TrainingError: training cannot go on.
         """
@@ -338,9 +329,7 @@ class Detector:
         began = time.perf_counter()
         good = good_images(data, exclude)
         sources = good.sources
-        view = View.of(
-            settings.sizing, sources, roi=roi, foreground=settings.foreground, align=settings.align
-        )
+        view = View.of(settings, sources, roi=roi, own=good.regions)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = build_encoder(
             settings.backbone,
@@ -426,7 +415,8 @@ class Detector:
 
         Raises:
             DataError: there are no images, or one cannot be used.
-            SettingsError: something given has a value it cannot have.
+            SettingsError: something given has a value it cannot have, or the images have two
+                regions of interest.
         """
         changes = {
             "false_alarm_rate": false_alarm_rate,
@@ -436,11 +426,12 @@ class Detector:
         given = {name: value for name, value in changes.items() if value is not None}
         settings = Settings.from_dict(self.settings.to_dict() | given)
         good, seen = self._recognise(data)
+        view = self.view.with_own(good.regions)
         network, calibration = recalibrate(
             self.network,
             settings,
             good.sources,
-            view=self.view,
+            view=view,
             rescale=rescale or not self.is_calibrated,
             seen=seen,
             progress=progress,
@@ -455,7 +446,7 @@ class Detector:
             settings=settings,
             calibration=calibration,
             training=self.training | about,
-            view=self.view,
+            view=view,
             name=self._name,
             bundled=self._bundled,
         )
@@ -493,55 +484,13 @@ class Detector:
             ModelFileError: the file is missing, damaged, foreign or newer.
             WeightsError: the backbone's weights are not to be had, or are not those of training.
         """
-        path = Path(path)
-        metadata, tensors = read_model(path)
-        pictures = take_pictures(tensors)
-        try:
-            settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
-            view = View.restore(
-                settings.sizing,
-                metadata.get("view", {}),
-                pictures,
-                foreground=settings.foreground,
-                align=settings.align,
-            )
-            said = metadata["calibration"]
-            calibration = None if said is None else Calibration.from_dict(said)
-            spec = EncoderSpec.from_dict(metadata["encoder"])
-            training, bundled = dict(metadata["training"]), bool(metadata["bundled"])
-            encoder = (
-                empty_encoder(spec)
-                if bundled
-                else rebuild_encoder(
-                    spec, weights=weights or settings.weights, seed=settings.seed, model=path
-                )
-            )
-            network = CflowNetwork(
-                encoder,
-                [
-                    empty_level(channels, settings, number)
-                    for number, channels in enumerate(spec.channels)
-                ],
-            )
-            missing, foreign = network.load_state_dict(tensors, strict=False, assign=True)
-            if (
-                foreign
-                or (bundled and missing)
-                or any(not k.startswith("encoder.") for k in missing)
-            ):
-                raise KeyError((missing + foreign)[0])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ModelFileError(
-                f"{path}: damaged: what it holds does not fit together ({error}); "
-                "copy it again from where it was made"
-            ) from error
-        network = network.to(pick_device(device))
+        stored = restore(Path(path), weights=weights, device=device)
         return cls(
-            network,
-            settings=settings,
-            calibration=calibration,
-            training=training,
-            view=view,
+            stored.network,
+            settings=stored.settings,
+            calibration=stored.calibration,
+            training=stored.training,
+            view=stored.view,
             name=str(path),
-            bundled=bundled,
+            bundled=stored.bundled,
         )

@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from cflow_ad import Detector
-from cflow_ad.data.images import list_images
+from cflow_ad.data.listing import list_images
 from tests.cli.commands import refused, run
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cflow_ad import Detector
-from cflow_ad.data.images import list_images
+from cflow_ad.data.listing import list_images
 from tests.cli.commands import refused, run
 from tests.golden.images import MODEL, golden_images, good_images
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from cflow_ad import Detector
-from cflow_ad.data.images import image_shape, list_images
+from cflow_ad.data.images import image_shape
+from cflow_ad.data.listing import list_images
 from tests.cli.commands import refused, run, start
 
 
@@ -75,7 +76,17 @@ def test_an_unreadable_image_is_listed_and_the_others_are_done(model, pictures, 
     assert len(skipped) == 2
     assert str(broken) in skipped[0]
     assert str(missing) in skipped[1]
-    assert run("predict", model, broken, "--exit-zero").exit_code == 3
+
+
+def test_where_no_image_can_be_read_nothing_is_done(model, tmp_path):
+    broken, missing = tmp_path / "broken.png", tmp_path / "missing.png"
+    broken.write_bytes(b"no image")
+    assert str(broken) in refused("predict", model, broken, "--exit-zero")
+    result = run("predict", model, broken, missing)
+    assert result.exit_code == 2
+    *skipped, last = result.stderr.splitlines()
+    assert all(str(p) in line for p, line in zip((broken, missing), skipped, strict=True))
+    assert last.startswith("error: none of the 2 images")
 
 
 # Which images

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from cflow_ad import Detector
+from cflow_ad.data.layouts import open_dataset
 from tests.cli.commands import TINY, refused, run
 
 
@@ -52,3 +57,95 @@ def test_wrong_regions_are_said_in_one_line(carpet, tmp_path):
     (tmp_path / "x.json").write_text("{", encoding="utf-8")
     assert "no polygons" in refused("train", good, "-o", model, "--roi", tmp_path / "x.json")
     assert "align is 'x'" in refused("train", good, "-o", model, "--align", "x")
+
+
+@pytest.fixture
+def manifest(carpet, tmp_path):
+    """The carpet, to be looked at in its left half; but one training and one test image in all."""
+    with Image.open(carpet / "train" / "good" / "000.png") as opened:
+        mask = np.zeros(opened.size[::-1], np.uint8)
+    mask[:, : mask.shape[1] // 2] = 255
+    (tmp_path / "roi").mkdir()
+    Image.fromarray(mask).save(tmp_path / "roi" / "left.png")
+    whole = {carpet / "train" / "good" / "000.png", carpet / "test" / "good" / "000.png"}
+    dataset = open_dataset(carpet)
+    with (tmp_path / "list.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "mask", "split", "roi"])
+        for split, samples in (("train", dataset.train), ("test", dataset.test)):
+            for s in samples:
+                roi = "" if s.path in whole else "roi/left.png"
+                rows.writerow([s.path, s.label, s.mask or "", split, roi])
+    return tmp_path / "list.csv"
+
+
+def test_a_manifest_says_where_to_look_and_nothing_else_is_scored(manifest, carpet, tmp_path):
+    model = tmp_path / "m.safetensors"
+    assert run("train", manifest, "-o", model, *TINY).exit_code == 0
+    assert json.loads(run("info", model, "--json").stdout)["view"] == {"regions": "each"}
+    good = carpet / "test" / "good"
+    assert "--roi FOLDER" in refused("predict", model, good)
+    out = tmp_path / "out"
+    run("predict", model, good, "--roi", manifest, "-o", out, "--maps", "npy")
+    for file in sorted(out.rglob("*.npy")):
+        right = np.load(file)[:, 32:]
+        assert right.any() == (file.stem == "000")
+    other = carpet / "train" / "good" / "000.png"
+    strange = tmp_path / "strange.png"
+    strange.write_bytes(other.read_bytes())
+    result = run("predict", model, other, strange, "--roi", manifest, "--exit-zero")
+    assert result.exit_code == 3
+    assert f"{strange}: list does not list it" in result.stderr
+
+    assert run("evaluate", model, manifest, "-o", tmp_path / "e").exit_code == 0
+    pixel = json.loads((tmp_path / "e" / "metrics.json").read_text())["pixel"]
+    assert pixel["n_pixels"] == 64 * 64 + 13 * 64 * 32
+    calibrated = tmp_path / "c.safetensors"
+    assert run("calibrate", model, manifest, "-o", calibrated).exit_code == 0
+    assert Detector.load(calibrated).threshold == Detector.load(model).threshold
+
+
+def test_a_manifest_does_what_a_folder_of_masks_does(manifest, carpet, tmp_path):
+    rows = [line.split(",") for line in manifest.read_text().splitlines()]
+    masks = tmp_path / "masks"
+    for path, label, _, split, roi in rows[1:]:
+        target = masks / split / label / Path(path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        white = Image.new("L", (64, 64), 255)
+        (Image.open(tmp_path / roi) if roi else white).save(target)
+    found = []
+    for data, options in ((manifest, []), (carpet, ["--roi", masks])):
+        model, out = tmp_path / f"{len(found)}.safetensors", tmp_path / f"{len(found)}"
+        assert run("train", data, "-o", model, *options, *TINY).exit_code == 0
+        assert run("evaluate", model, data, "-o", out, *options).exit_code == 0
+        told = json.loads((out / "metrics.json").read_text())
+        found.append([told[key] for key in ("threshold", "image", "pixel", "confusion")])
+    assert found[0] == found[1]
+
+
+def test_regions_of_a_manifest_that_cannot_be_used_are_said_in_one_line(
+    manifest, model, carpet, tmp_path
+):
+    out = tmp_path / "m.safetensors"
+    commands = (
+        ("train", manifest, "-o", out, *TINY),
+        ("evaluate", model, manifest, "-o", tmp_path / "e"),
+        ("calibrate", model, manifest, "-o", out),
+    )
+    (tmp_path / "masks").mkdir()
+    for command in commands:
+        assert "leave out --roi" in refused(*command, "--roi", tmp_path / "masks")
+    assert "leave out --roi" in refused(*commands[0], "--roi", tmp_path / "roi" / "left.png")
+    left = tmp_path / "roi" / "left.png"
+    for spoil, said in (
+        (lambda: Image.new("L", (64, 64)).save(left), "empty"),
+        (lambda: Image.new("L", (64, 32), 255).save(left), "32 x 64"),
+        (lambda: left.write_text("no image"), "not a PNG"),
+        (left.unlink, "no such file"),
+    ):
+        spoil()
+        for command in commands:
+            line = refused(*command)
+            assert said in line
+            assert str(left) in line
+    assert not out.exists()

@@ -66,6 +66,29 @@ def test_what_stops_training_or_evaluating_is_an_error(parts):
     ]
 
 
+def test_regions_of_interest_that_cannot_be_used_are_errors(parts):
+    for name, image in (
+        ("fits", Image.new("L", (SIDE, SIDE), 255)),
+        ("empty", Image.new("L", (SIDE, SIDE))),
+        ("tall", Image.new("L", (SIDE, SIDE + 1), 255)),
+    ):
+        image.save(parts / f"{name}.png")
+    (parts / "text.png").write_text("no image")
+    names = ["fits", "empty", "tall", "text", "missing"]
+    rows = [f"train/good/{n}.png,,{name}.png" for n, name in enumerate(names)]
+    (parts / "list.csv").write_text("\n".join(["path,label,roi", *rows, "train/good/9.png,,"]))
+    check = check_dataset(open_dataset(parts / "list.csv"))
+    assert check.regions == 5
+    assert [(f.kind, f.path.name) for f in check.errors] == [
+        ("unusable region", f"{n}.png") for n in range(1, 5)
+    ]
+    for name, finding in zip(names[1:], check.errors, strict=True):
+        assert str(parts / f"{name}.png") in finding.reason
+    result = run("data", "check", parts / "list.csv")
+    assert result.exit_code == 1
+    assert "5 of 6 images have one of their own" in result.stdout
+
+
 def test_strange_masks(parts):
     Image.new("L", (SIDE, SIDE)).save(parts / "ground_truth" / "dent" / "0_mask.png")
     Image.new("L", (SIDE, SIDE), 1).save(parts / "ground_truth" / "dent" / "1_mask.png")

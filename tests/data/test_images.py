@@ -12,15 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
-from cflow_ad.data.images import (
-    IMAGE_SUFFIXES,
-    as_image,
-    image_shape,
-    list_images,
-    read_image,
-    read_mask,
-)
-from cflow_ad.errors import DataError, ImageError, MaskError
+from cflow_ad.data.images import as_image, image_shape, read_image
+from cflow_ad.data.masks import read_mask
+from cflow_ad.errors import ImageError
+from tests.data.pictures import save, with_orientation
 
 H, W = 5, 7
 RNG = np.random.default_rng(0)
@@ -28,19 +23,6 @@ RGB = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (H, W), dtype=np.uint8)
 GREY16 = RNG.integers(0, 65536, (H, W), dtype=np.uint16)
 SMOOTH = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
-
-
-def save(path, image, **options):
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    image.save(path, **options)
-    return path
-
-
-def with_orientation(value):
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
 
 
 def chunk(kind, data):
@@ -481,109 +463,3 @@ def test_a_pillow_image_whose_file_is_cut_short(tmp_path):
     path = write(tmp_path / "a.png", encoded(NOISE, format="PNG")[:-5000])
     with Image.open(path) as image, pytest.raises(ImageError, match=r"a\.png.*cut short"):
         as_image(image)
-
-
-# Masks
-
-
-@pytest.mark.parametrize("white", [1, 255])
-def test_a_mask_is_what_is_not_zero(tmp_path, white):
-    expected = GREY > 127
-    for i, dtype in enumerate((np.uint8, np.uint16, np.int32, np.float32)):
-        path = save(tmp_path / f"{i}.tif", expected.astype(dtype) * dtype(white))
-        mask = read_mask(path, (H, W))
-        assert mask.dtype == bool
-        np.testing.assert_array_equal(mask, expected)
-    np.testing.assert_array_equal(
-        read_mask(save(tmp_path / "a.png", Image.fromarray(expected)), (H, W)), expected
-    )
-
-
-def test_any_channel_counts_and_alpha_does_not(tmp_path):
-    rgba = np.zeros((2, 2, 4), np.uint8)
-    rgba[0, 1, 2] = 9  # blue, and wholly transparent
-    rgba[1, 0, 3] = 255  # black, and opaque
-    mask = read_mask(save(tmp_path / "a.png", rgba), (2, 2))
-    np.testing.assert_array_equal(mask, [[False, True], [False, False]])
-    grey = Image.fromarray(rgba).convert("LA")
-    np.testing.assert_array_equal(read_mask(save(tmp_path / "b.png", grey), (2, 2)), mask)
-
-
-def test_a_palette_mask_goes_by_its_colours(tmp_path):
-    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
-    image.putpalette([255, 255, 255, 0, 0, 0, 0, 9, 0])
-    mask = read_mask(save(tmp_path / "a.png", image), (1, 3))
-    np.testing.assert_array_equal(mask, [[True, False, True]])
-
-
-def test_a_mask_is_turned_as_its_image_is(tmp_path):
-    image = save(tmp_path / "a.png", GREY, exif=with_orientation(6))
-    mask = save(tmp_path / "m.png", GREY // 128 * 255, exif=with_orientation(6))
-    np.testing.assert_array_equal(read_mask(mask, (W, H)), read_image(image)[..., 0] > 127)
-
-
-def test_unusable_masks(tmp_path):
-    path = save(tmp_path / "a.png", GREY)
-    with pytest.raises(MaskError, match=r"a\.png: the mask is 5 x 7 .* its image is 7 x 5"):
-        read_mask(path, (W, H))
-    with pytest.raises(MaskError, match="cannot be a JPEG"):
-        read_mask(save(tmp_path / "a.jpg", GREY), (H, W))
-    with pytest.raises(MaskError, match="NaN"):
-        read_mask(save(tmp_path / "a.tif", np.full((H, W), np.nan, np.float32)), (H, W))
-
-
-# Folders
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def test_images_are_listed_in_natural_order(tmp_path):
-    touch(tmp_path, "10.png", "2.PNG", "1.jpeg", "b2.tif", "B1.webp", "a.txt", ".3.png", "._2.png")
-    (tmp_path / "folder.png").mkdir()
-    names = [path.name for path in list_images(tmp_path)]
-    assert names == ["1.jpeg", "2.PNG", "10.png", "B1.webp", "b2.tif"]
-    assert all(path.parent == tmp_path for path in list_images(str(tmp_path)))
-
-
-def test_recursive_listing(tmp_path):
-    touch(tmp_path, "c10/1.png", "c2/d/1.png", "c2/2.png", "1.png", ".hidden/1.png")
-    (tmp_path / "c2" / "up").symlink_to(tmp_path)
-    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path, True)]
-    assert found == ["1.png", "c2/2.png", "c2/d/1.png", "c10/1.png"]
-    assert [path.name for path in list_images(tmp_path)] == ["1.png"]
-
-
-@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
-def test_every_suffix_is_found(tmp_path, suffix):
-    touch(tmp_path, f"a{suffix}", f"b{suffix.upper()}")
-    assert len(list_images(tmp_path)) == 2
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ([], "it is empty"),
-        (["a.txt", "b.txt", "c.TXT", "README"], r"3 \.txt files, 1 suffixless file"),
-        (["a.1", "a.2", "a.3", "a.4", "a.5"], "and 2 more"),
-        (["x/1.png", "notes.txt"], "in its sub-folders, such as x"),
-        (["x/1.txt"], "only sub-folders"),
-        ([".a.png"], "it is empty"),
-    ],
-)
-def test_no_images(tmp_path, names, message):
-    touch(tmp_path, *names)
-    with pytest.raises(DataError, match=message) as caught:
-        list_images(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: no images there (looked for .bmp .jpeg")
-
-
-def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
-        list_images(tmp_path / "x")
-    touch(tmp_path, "a.png")
-    with pytest.raises(DataError, match="is a file"):
-        list_images(tmp_path / "a.png")

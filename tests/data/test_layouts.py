@@ -226,10 +226,16 @@ def test_a_manifest_from_a_spreadsheet_and_absolute_paths(write):
         open_dataset(write("path,label\na.png,\n")).require_test()
 
 
+def test_a_manifest_says_where_to_look(write):
+    data = open_dataset(write("path,label,roi\na.png,,sub/../r.png\nb.png,,\nd.png,dent,r.png\n"))
+    assert [sample.roi for sample in data.train] == [data.root / "r.png", None]
+    assert data.test == (Sample(data.root / "d.png", "dent", roi=data.root / "r.png"),)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("", ["no column 'path'", "path, label, mask, split"]),
+        ("", ["no column 'path'", "path, label, mask, split, roi"]),
         ("path,label\n", ["no images are listed"]),
         ("path\na.png\n", ["no column 'label'"]),
         ("path,label,masks\n", ["unknown column 'masks'", "path, label, mask, split"]),

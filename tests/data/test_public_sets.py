@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad.data.images import read_mask
 from cflow_ad.data.layouts import LAYOUTS, open_dataset
 from cflow_ad.data.layouts.family import split
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError, DependencyError, MaskError, SettingsError
 from tests.cli.commands import refused as refused_command
 from tests.cli.commands import run

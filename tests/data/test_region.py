@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad import DataError, ImageError, SettingsError
-from cflow_ad.data.region import Region, RegionFolder, open_region
+from cflow_ad import DataError, ImageError, MaskError, Settings, SettingsError
+from cflow_ad.data.augmentation import variants
+from cflow_ad.data.region import Region
+from cflow_ad.data.regions import RegionFiles, RegionFolder, open_region, open_regions
 from cflow_ad.data.sizing import Sizing
 from cflow_ad.data.view import View, cells_of
 
@@ -122,3 +125,63 @@ def test_a_view_of_all_changes_nothing():
     assert np.array_equal(canvas.pixels, sizing.prepare(image).pixels)
     assert canvas.inside is None
     assert canvas.motion is None
+
+
+def test_a_manifest_says_where_to_look_in_each_image(tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4] = 255
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    Image.fromarray(mask).save(tmp_path / "roi.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    lines = ["path,label,roi", "a.png,,roi.png", "b.png,,", "c.png,dent,./roi.png"]
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("\n".join(lines), encoding="utf-8")
+    regions = open_regions(manifest)
+    for name in ("a.png", "c.png", "link/a.png"):
+        assert np.array_equal(regions.inside(tmp_path / name, (8, 8)), mask > 0)
+    assert regions.inside(str(tmp_path / "b.png"), (8, 8)) is None
+    view = View(sizing=Sizing(32, 32), regions=regions)
+    assert view.prepare(tmp_path / "b.png").inside is None
+    assert all(cells.all() for cells in view.cells_of(tmp_path / "b.png", [8]))
+    with pytest.raises(ImageError, match="list does not list it"):
+        regions.inside(tmp_path / "roi.png", (8, 8))
+    with pytest.raises(ImageError, match="from memory"):
+        regions.inside(mask, (8, 8))
+    (variant,) = variants([tmp_path / "a.png"], 1, rotation=9, shift=0.1, brightness=0, seed=0)
+    assert np.array_equal(regions.inside(variant, (8, 8)), mask > 0)
+    with pytest.raises(MaskError, match=r"roi\.png.* 8 x 8 .* 9 x 8"):
+        regions.inside(tmp_path / "a.png", (9, 8))
+    manifest.write_text("path,label,roi\na.png,,\n", encoding="utf-8")
+    with pytest.raises(DataError, match="column roi"):
+        open_regions(manifest)
+    assert open_regions(tmp_path / "a.png") is None
+
+
+def test_regions_of_two_lists_are_joined_unless_they_contradict():
+    first = RegionFiles({Path("/a"): Path("/1"), Path("/b"): None}, "first")
+    second = RegionFiles({Path("/b"): None, Path("/c"): Path("/3")}, "second")
+    assert dict(first.joined(second).masks) == {**first.masks, **second.masks}
+    with pytest.raises(SettingsError, match=r"first .* another region of interest than third"):
+        first.joined(RegionFiles({Path("/b"): Path("/1")}, "third"))
+
+
+def test_regions_have_another_fingerprint_where_a_mask_changes(tmp_path):
+    mask = tmp_path / "m.png"
+    Image.new("L", (8, 8), 255).save(mask)
+    regions = RegionFiles({Path("/a.png"): mask, Path("/b.png"): None}, "x")
+    first = regions.fingerprint()
+    assert RegionFiles({Path("/z/b.png"): None, Path("/z/a.png"): mask}, "y").fingerprint() == first
+    assert RegionFiles({Path("/a.png"): mask, Path("/b.png"): mask}, "x").fingerprint() != first
+    Image.new("L", (8, 8), 1).save(mask)
+    assert regions.fingerprint() != first
+
+
+def test_a_view_with_a_region_and_one_of_each_image_keeps_both(tmp_path):
+    region = Region(np.ones((8, 8), np.bool_))
+    settings = Settings(size="32x32")
+    view = View(sizing=settings.sizing, region=region, regions=RegionFolder(tmp_path))
+    again = View.restore(settings, view.metadata(), view.pictures())
+    assert np.array_equal(again.region.mask, region.mask)
+    with pytest.raises(SettingsError, match="--roi FOLDER"):
+        again.prepare(np.zeros((8, 8), np.uint8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad.data.images import list_images
+from cflow_ad.data.listing import list_images
 from cflow_ad.errors import DataError
 from tests.cli.commands import refused
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from cflow_ad.data.images import read_image, read_mask
+from cflow_ad.data.images import read_image
+from cflow_ad.data.masks import read_mask
 from cflow_ad.evaluation.evaluate import DefectResult, Evaluation, FalseAlarms, ImageRecord
 from cflow_ad.evaluation.metrics import (
     Confusion,

@@ -271,6 +271,15 @@ def test_results_of_other_images_are_not_mixed(whole, data, settings, tmp_path, 
 # Failures
 
 
+def test_a_mask_that_does_not_fit_is_known_before_the_training(data, settings, tmp_path):
+    mask = next((data / "bottle" / "ground_truth").rglob("*.png"))
+    Image.new("L", (10, 12)).save(mask)
+    seen = Seen()
+    summary = measure(tmp_path / "out", data, settings, wanted=["bottle"], seen=seen)
+    assert str(mask) in summary.failures[0].reason
+    assert not seen.stages
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_class_that_cannot_be_read_is_reported_and_the_others_go_on(
     whole, classes, data, settings, tmp_path, split

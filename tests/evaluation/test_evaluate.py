@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad import DataError, ImageError, Sample, evaluate, open_dataset
-from cflow_ad.data.images import read_mask
-from cflow_ad.data.masks import MaskFiles
+from cflow_ad import DataError, ImageError, MaskError, Sample, evaluate, open_dataset
+from cflow_ad.data.masks import MaskFiles, MaskSlice, read_mask
 from cflow_ad.evaluation.metrics import binomial_interval
 from tests.evaluation.oracle import exact_pixel_metrics
 
@@ -168,3 +167,46 @@ def test_unreadable_images_are_raised_or_listed_as_asked(
 def test_without_test_images_there_is_nothing_to_evaluate(tiny_detector, dataset):
     with pytest.raises(DataError, match="no images to evaluate on"):
         evaluate(tiny_detector, dataclasses.replace(dataset, test=()))
+
+
+@pytest.mark.parametrize("kind", ["file", "files", "slice", "unreadable", "missing", "roi"])
+def test_what_does_not_fit_its_image_is_found_before_the_first_is_scored(
+    tiny_detector, dataset, tmp_path, kind
+):
+    *rest, last = (sample for sample in dataset.test if not sample.is_good)
+    bad = tmp_path / "bad.png"
+    if kind == "slice":
+        bad = tmp_path / "bad.npy"
+        np.save(bad, np.zeros((2, 10, 12), np.uint8))
+    elif kind == "unreadable":
+        bad.write_text("no image")
+    elif kind != "missing":
+        Image.fromarray(np.zeros((10, 12), np.uint8)).save(bad)
+    mask = {"files": MaskFiles((last.mask, bad)), "slice": MaskSlice(bad, 0), "roi": last.mask}
+    spoilt = dataclasses.replace(
+        last, mask=mask.get(kind, bad), roi=bad if kind == "roi" else last.roi
+    )
+    scored = []
+    for skip in (False, True):
+        with pytest.raises(DataError) as raised:
+            evaluate(
+                tiny_detector,
+                dataclasses.replace(dataset, test=(*rest, spoilt)),
+                skip_unreadable=skip,
+                progress=lambda *counts: scored.append(counts),
+            )
+        assert str(bad) in str(raised.value)
+        if kind in ("file", "files", "slice", "roi"):
+            assert isinstance(raised.value, MaskError)
+            assert "10 x 12" in str(raised.value)
+            assert "96 x 96" in str(raised.value)
+    assert not scored
+
+
+def test_an_unreadable_image_with_a_mask_is_passed_over_if_asked(tiny_detector, dataset, tmp_path):
+    broken = Sample(tmp_path / "broken.png", "hole", dataset.test[0].mask)
+    broken.path.write_bytes(b"no image")
+    more = dataclasses.replace(dataset, test=(broken, *dataset.test))
+    assert [p for p, _ in evaluate(tiny_detector, more, skip_unreadable=True).skipped] == [
+        str(broken.path)
+    ]

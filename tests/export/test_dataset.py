@@ -1,14 +1,15 @@
 """Laws of a data set written anew: it is the same data set."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset, Sample, open_dataset
-from cflow_ad.data.masks import MaskFiles
+from cflow_ad.data.masks import MaskFiles, read_mask
 from cflow_ad.errors import DataError, SettingsError
 from cflow_ad.export.dataset import column_runs, export_dataset
 from tests.cli.commands import run
@@ -51,6 +52,18 @@ def test_what_is_written_is_read_as_the_same(dataset, tmp_path, format):
         assert sorted(map(content, before), key=str) == sorted(map(content, after), key=str)
     with pytest.raises(DataError, match="not empty"):
         export_dataset(dataset, out, format)
+
+
+def test_a_manifest_keeps_where_to_look(dataset, tmp_path):
+    first, *others = dataset.train
+    roi = dataset.test[0].mask.files[0]
+    some = dataclasses.replace(
+        dataset, train=(dataclasses.replace(first, roi=roi), *others), test=dataset.test
+    )
+    (written,) = export_dataset(some, tmp_path / "some")
+    assert [sample.roi for sample in open_dataset(written).train] == [roi, None]
+    (written,) = export_dataset(dataset, tmp_path / "none")
+    assert "roi" not in written.read_text()
 
 
 def test_coco(dataset, tmp_path):

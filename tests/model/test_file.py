@@ -331,6 +331,14 @@ def test_an_interrupted_write_leaves_the_old_file(saved, toy_detector, monkeypat
         assert list(saved.parent.iterdir()) == [saved]
 
 
+def test_whoever_reads_the_old_file_while_it_is_written_has_it_whole(saved, toy_detector, tmp_path):
+    before, same = saved.read_bytes(), tmp_path / "same"
+    same.hardlink_to(saved)
+    toy_detector.save(saved, bundle=True)
+    assert same.read_bytes() == before
+    assert saved.read_bytes() != before
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path, toy_detector):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

@@ -53,7 +53,7 @@ def calibrate(
             "--rescale", help="Fit the scale of each level anew too, as for an imported model."
         ),
     ] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,7 +17,9 @@ from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError, missi
 if TYPE_CHECKING:
     import rich.progress
 
+    from cflow_ad import runtime
     from cflow_ad.data.layouts import Dataset
+    from cflow_ad.detector import Detector
     from cflow_ad.settings import Settings
     from cflow_ad.training.progress import Progress
 
@@ -34,7 +37,10 @@ TILE_HELP = (
     "The largest part of a large image encoded at once, HEIGHTxWIDTH or one number; a matter of "
     "memory, not of scores. 0 for none. [default: chosen]"
 )
-ROI_HELP = "Folder with a mask for each image: look only where it is not zero."
+ROI_HELP = (
+    "Folder with a mask for each image, or manifest CSV with a column roi: look only where a mask "
+    "is not zero."
+)
 PRECISION_HELP = (
     "fp32, or bf16: faster where the processor has such instructions (AVX-512 BF16, AMX, GPUs). "
     "Scores differ by up to a tenth from those the threshold was set on in the other one. "
@@ -107,6 +113,30 @@ def tell_notes(dataset: Dataset) -> None:
     """Say what is particular about how a data set was read."""
     for note in dataset.notes:
         tell(f"{dataset.name}: {note}")
+
+
+def open_model(
+    path: Path,
+    *,
+    weights: str | None,
+    device: str | None,
+    tile: str | None,
+    precision: str | None,
+    compiled: bool,
+    roi: str | None,
+) -> Detector | runtime.Detector:
+    """The detector of a model file of whatever format, as the options want it."""
+    from cflow_ad.runtime.opening import open_detector
+
+    detector = open_detector(
+        path,
+        weights=weights,
+        device=device,
+        tile=tile,
+        precision=precision,
+        compiled=compiled,
+    )
+    return detector if roi is None else detector.look_in(roi)
 
 
 def make_settings(

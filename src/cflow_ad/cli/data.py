@@ -47,8 +47,8 @@ def check(
     """Look at every image and mask, and say what is wrong or strange.
 
     Exit status: 0, nothing would stop training or evaluating (there may be warnings); 1, something
-    would: an image or a mask that cannot be read, or a mask that does not fit; 2, the data set
-    cannot be opened.
+    would: an image, a mask or a region of interest that cannot be read, or does not fit; 2, the
+    data set cannot be opened.
     """
     with plain_errors():
         from cflow_ad.data.check import check_dataset

@@ -17,6 +17,7 @@ from cflow_ad.cli.common import (
     UNCHECKED,
     WEIGHTS_HELP,
     bars,
+    open_model,
     plain_errors,
     tell,
     tell_notes,
@@ -59,7 +60,7 @@ def evaluate(
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
     precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
     compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
@@ -73,18 +74,16 @@ def evaluate(
         from cflow_ad.data.layouts import open_dataset
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
-        from cflow_ad.runtime.opening import open_detector
 
-        detector = open_detector(
+        detector = open_model(
             model,
             weights=weights,
             device=device,
             tile=tile,
             precision=precision,
             compiled=compiled,
+            roi=roi,
         )
-        if roi is not None:
-            detector.look_in(roi)
         dataset = open_dataset(data, layout)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")

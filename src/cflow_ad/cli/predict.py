@@ -18,9 +18,11 @@ from cflow_ad.cli.common import (
     UNCHECKED,
     WEIGHTS_HELP,
     bars,
+    open_model,
     plain_errors,
     tell,
 )
+from cflow_ad.errors import DataError
 
 SOME_ANOMALOUS = 1
 SOME_UNREADABLE = 3
@@ -77,34 +79,32 @@ def predict(
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
     precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
     compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER", help=ROI_HELP)] = None,
+    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
     """Score images, and outline what is anomalous in them.
 
-    Exit status: 0, no image is anomalous; 1, at least one is; 2, nothing could be done; 3, at
-    least one image could not be read (the others are done).
+    Exit status: 0, no image is anomalous; 1, at least one is; 2, nothing could be done, as where
+    not one image could be read; 3, some images could not be read (the others are done).
     """
     with plain_errors():
         from cflow_ad.cli.writing import Wanted, Writer
-        from cflow_ad.data.images import find_images
-        from cflow_ad.runtime.opening import open_detector
+        from cflow_ad.data.listing import find_images
 
         paths = find_images(images, recursive=recursive)
         wanted = Wanted(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
-        detector = open_detector(
+        detector = open_model(
             model,
             weights=weights,
             device=device,
             tile=tile,
             precision=precision,
             compiled=compiled,
+            roi=roi,
         )
-        if roi is not None:
-            detector.look_in(roi)
         unreadable: list[str] = []
         anomalous = 0
         predictions = detector.stream(
@@ -119,9 +119,13 @@ def predict(
                 anomalous += prediction.is_anomalous
                 writer.write(prediction)
                 shown.show("predict", done + len(unreadable), len(paths))
-        tell(f"anomalous: {anomalous} of {len(paths) - len(unreadable)} images")
+        if len(unreadable) == len(paths) == 1:
+            raise DataError(unreadable[0])
         for reason in unreadable:
             tell(f"skipped {reason}", "yellow")
+        if len(unreadable) == len(paths):
+            raise DataError(f"none of the {len(paths)} images could be used; see above")
+        tell(f"anomalous: {anomalous} of {len(paths) - len(unreadable)} images")
         if unreadable:
             raise typer.Exit(SOME_UNREADABLE)
         if anomalous and not exit_zero:

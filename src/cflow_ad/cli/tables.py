@@ -193,6 +193,9 @@ def print_check(check: Check) -> None:
     defective = sum(not sample.is_good for sample in dataset.test)
     if defective:
         typer.echo(f"  masks  {check.masks} of {defective} defective images have one")
+    if check.regions:
+        images = len(dataset.train) + len(dataset.test)
+        typer.echo(f"  roi    {check.regions} of {images} images have one of their own")
     typer.echo(f"  sizes  {_sizes(check.sizes)}")
     modes = ", ".join(f"{n} {mode}" for mode, n in check.modes.most_common())
     typer.echo(f"  modes  {modes or 'none'}")

@@ -63,7 +63,8 @@ def train(
         typer.Option(
             metavar="FILE|FOLDER|auto",
             help="Where defects matter: a mask or polygons (.json) for all images, a folder with a "
-            "mask for each, or auto: what stands out from a plain background.",
+            "mask for each, or auto: what stands out from a plain background. A manifest may also "
+            "name masks, in a column roi.",
             show_default=False,
         ),
     ] = None,

@@ -265,3 +265,26 @@ def _allocate(image: TiffImagePlugin.TiffImageFile) -> None:
     width, height = int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
     if limit is not None and width * height > limit:
         image.im = Image.new(image.mode, (width, height)).im
+
+
+def convert(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """Convert to a mode of colour, also where Pillow has no direct way.
+
+    Args:
+        image: The image.
+        mode: As Pillow names it: ``RGB`` or ``RGBA``.
+        name: What the error calls the image.
+
+    Raises:
+        ImageError: Images of its mode are not supported.
+    """
+    if image.mode == "La":  # Pillow has no direct way
+        image = image.convert("LA")
+    elif image.mode == "LAB":
+        image = image.convert("RGB")
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise ImageError(
+            f"{name}: images of mode {image.mode} are not supported; convert it to RGB"
+        ) from error

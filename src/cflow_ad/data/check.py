@@ -1,8 +1,9 @@
 """Look at every image and mask of a data set, and say what is wrong or strange, without a model.
 
-An error is what would stop training or evaluating: an image that cannot be read, a mask that cannot
-be, or that does not fit. All else is a warning, for a person to judge: the same image in training
-and test, masks without a defect, files of another kind, good images unlike the others.
+An error is what would stop training or evaluating: an image that cannot be read, a mask or a region
+of interest that cannot be, or that does not fit. All else is a warning, for a person to judge: the
+same image in training and test, masks without a defect, files of another kind, good images unlike
+the others.
 """
 
 from __future__ import annotations
@@ -14,14 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cflow_ad.data.images import ImageSource, read_mask, source_name
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.loading import work_ahead
 from cflow_ad.data.look import MEASURES, Look, look_at, nearly_alike, outlying
+from cflow_ad.data.masks import read_mask
+from cflow_ad.data.regions import read_region
 from cflow_ad.errors import DataError
 
 Kind: TypeAlias = Literal[
-    "unreadable image", "unusable mask", "strange mask", "duplicate", "mixed files", "outlier"
+    "unreadable image",
+    "unusable region",
+    "unusable mask",
+    "strange mask",
+    "duplicate",
+    "mixed files",
+    "outlier",
 ]
 
 OUTLYING = 6.0
@@ -52,6 +61,8 @@ class Check:
     """Images by split, ``train`` and ``test``, and label."""
     masks: int
     """Test images with a mask."""
+    regions: int
+    """Images with a region of interest of their own."""
     sizes: Counter[tuple[int, int]]
     """Images by height and width."""
     modes: Counter[str]
@@ -79,6 +90,7 @@ class Check:
             },
             "counts": self.counts,
             "masks": self.masks,
+            "regions": self.regions,
             "sizes": [
                 {"height": height, "width": width, "images": n}
                 for (height, width), n in self.sizes.most_common()
@@ -127,6 +139,7 @@ def check_dataset(
         dataset,
         counts,
         sum(sample.mask is not None for sample in dataset.test),
+        sum(sample.roi is not None for sample in samples.values()),
         Counter(look.shape for look in looks.values()),
         Counter(look.mode for look in looks.values()),
         tuple(findings),
@@ -138,17 +151,29 @@ def _look(sample: Sample) -> tuple[Look | None, list[Finding]]:
         look = look_at(sample.path)
     except DataError as error:
         return None, [Finding("unreadable image", sample.path, _why(error, sample.path), True)]
-    if sample.mask is None:
-        return look, []
+    return look, [*_region(sample, look.shape), *_mask(sample, look.shape)]
+
+
+def _region(sample: Sample, shape: tuple[int, int]) -> Iterator[Finding]:
     try:
-        mask = read_mask(sample.mask, look.shape)
+        if sample.roi is not None:
+            read_region(sample.roi, shape)
     except DataError as error:
-        return look, [Finding("unusable mask", sample.path, str(error), True)]
+        yield Finding("unusable region", sample.path, str(error), True)
+
+
+def _mask(sample: Sample, shape: tuple[int, int]) -> Iterator[Finding]:
+    if sample.mask is None:
+        return
+    try:
+        mask = read_mask(sample.mask, shape)
+    except DataError as error:
+        yield Finding("unusable mask", sample.path, str(error), True)
+        return
     if not mask.any():
-        return look, [Finding("strange mask", sample.path, "its mask shows no defect")]
-    if mask.all():
-        return look, [Finding("strange mask", sample.path, "its mask is all defect; inverted?")]
-    return look, []
+        yield Finding("strange mask", sample.path, "its mask shows no defect")
+    elif mask.all():
+        yield Finding("strange mask", sample.path, "its mask is all defect; inverted?")
 
 
 def _duplicates(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cflow_ad.data.images import IMAGE_SUFFIXES, PathLike
+from cflow_ad.data.images import PathLike
+from cflow_ad.data.listing import IMAGE_SUFFIXES
 from cflow_ad.errors import DataError
 
 

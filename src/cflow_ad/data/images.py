@@ -1,4 +1,4 @@
-"""Image files and masks as arrays, on one scale that never depends on the image.
+"""Image files as arrays, on one scale that never depends on the image.
 
 A pixel is a number from 0 (black) to 255 (white), whatever file it came from: the same pixel is
 the same number in every image. 8-bit sources stay ``uint8``; 16-bit grey ones become ``float32``
@@ -8,24 +8,17 @@ read to 8 bits a channel, because that is as far as Pillow decodes them.
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data._decode import check_size, finish, load, read_shape, reason, upright
-from cflow_ad.errors import DataError, ImageError, MaskError
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""The endings, in lower case, of the files that count as images."""
+from cflow_ad.data._decode import check_size, convert, finish, load, read_shape, upright
+from cflow_ad.errors import ImageError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | MadeImage"
@@ -41,20 +34,6 @@ class MadeImage(ABC):
     @abstractmethod
     def pixels(self) -> NDArray[Any]:
         """An array as for `as_image`."""
-
-
-class MaskSource(Protocol):
-    """A ground-truth mask that is not one file whose every value but zero is defect."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that it is read from."""
-
-    def read(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Read it, as `read_mask` does."""
-
-
-# Images
 
 
 def read_image(path: PathLike) -> NDArray[Any]:
@@ -141,192 +120,6 @@ def image_shape(source: ImageSource) -> tuple[int, int]:
     return height, width
 
 
-def read_mask(
-    source: PathLike | MaskSource, shape: tuple[int, int], above: int | None = None
-) -> NDArray[np.bool_]:
-    """Read a ground-truth mask: whatever is not zero is defect.
-
-    That reads 0/1 and 0/255 masks alike. In a colour mask any channel counts; alpha does not.
-    EXIF orientation is applied, as it is to the image.
-
-    Args:
-        source: The mask file. Not a JPEG: its compression leaves values near, but not at, zero.
-            Or a mask that reads itself, such as a `Sample` may have.
-        shape: Height and width of the image that the mask belongs to, upright.
-        above: Only values above this are defect, in the file's own scale. Of a file only.
-
-    Returns:
-        H x W, true where the defect is.
-
-    Raises:
-        ImageError: The file cannot be read.
-        MaskError: The mask has another size than its image, or is no mask.
-    """
-    if not isinstance(source, str | os.PathLike):
-        return source.read(shape)
-    path = Path(source)
-    image = load(path)
-    if image.format == "JPEG":
-        raise MaskError(
-            f"{path}: a mask cannot be a JPEG, whose compression blurs zero; save it as PNG"
-        )
-    name = str(path)
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)[..., None]
-        if np.isnan(values).any():
-            raise MaskError(f"{path}: the mask contains NaN; save it as 8-bit PNG")
-    elif image.mode in ("1", "L"):
-        values = np.asarray(image)[..., None]
-    else:
-        values = np.asarray(_convert(image, "RGBA", name))[..., :3]
-    defect = values if above is None else values > above
-    mask: NDArray[np.bool_] = np.ascontiguousarray(upright(np.any(defect, axis=2), image))
-    if mask.shape != tuple(shape):
-        raise MaskError(
-            f"{path}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but "
-            f"its image is {shape[0]} x {shape[1]}; give a mask of the image's own size"
-        )
-    return mask
-
-
-# Folders
-
-
-def list_images(folder: PathLike, recursive: bool = False) -> list[Path]:
-    """List the images in a folder in natural order: ``2.png`` before ``10.png``.
-
-    Hidden files and folders are passed over, macOS's ``._*`` files among them.
-
-    Args:
-        folder: Where to look.
-        recursive: Look in sub-folders too.
-
-    Returns:
-        At least one path, each beginning with `folder`.
-
-    Raises:
-        DataError: The folder is missing, not a folder, unreadable, or has no images; in that
-            case the message says what is there instead.
-    """
-    folder = Path(folder)
-    subfolders, files = scan(folder)
-    images = _images(files)
-    if recursive:
-        pending, seen = list(reversed(subfolders)), {folder.resolve()}
-        while pending:
-            below = pending.pop()
-            if (resolved := below.resolve()) in seen:  # a link back up
-                continue
-            seen.add(resolved)
-            more_folders, more_files = scan(below)
-            pending += reversed(more_folders)
-            files += more_files
-            images += _images(more_files)
-    if not images:
-        looked_for = " ".join(sorted(IMAGE_SUFFIXES))
-        there = _whats_there(subfolders, files)
-        raise DataError(f"{folder}: no images there (looked for {looked_for}); {there}")
-    return images
-
-
-def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
-    """Find the images that a person named on a command line.
-
-    Args:
-        names: Files, folders, or patterns with ``*``, ``?`` or ``[`` (``**`` for sub-folders). A
-            file is taken whatever its ending.
-        recursive: Look in sub-folders of folders too.
-
-    Returns:
-        At least one path, in the order named; no file twice, however it is named.
-
-    Raises:
-        DataError: A folder has no images, a pattern fits nothing, or a name is empty.
-    """
-    found: list[Path] = []
-    for name in names:
-        if not name:  # of an unset shell variable; to Path it would be the current folder
-            raise DataError("an empty name was given; name image files, folders or patterns")
-        path = Path(name)
-        if path.is_dir():
-            found += list_images(path, recursive)
-        elif not path.exists() and glob.has_magic(name):
-            matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
-            fitting = _images(map(Path, matches))
-            if not fitting:
-                raise DataError(f"{name}: no image has a name of this pattern")
-            found += sorted(fitting, key=lambda path: _natural(str(path)))
-        else:
-            found.append(path)
-    once: dict[Path, Path] = {}
-    for path in found:
-        once.setdefault(path.parent.resolve() / path.name, path)
-    return list(once.values())
-
-
-def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:
-    """List what is in a folder and not hidden.
-
-    Args:
-        folder: Where to look.
-
-    Returns:
-        Its sub-folders and its other files, each in natural order.
-
-    Raises:
-        DataError: The folder is missing, not a folder, or unreadable.
-    """
-    folder = Path(folder)
-    try:
-        with os.scandir(folder) as found:
-            entries = [(e.name, e.is_dir()) for e in found if not e.name.startswith(".")]
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}: there is no such folder; check the path") from error
-    except NotADirectoryError as error:
-        raise DataError(f"{folder}: this is a file; name the folder that it lies in") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: the folder cannot be read ({reason(error)})") from error
-    entries.sort(key=lambda entry: _natural(entry[0]))
-    return (
-        [folder / name for name, is_folder in entries if is_folder],
-        [folder / name for name, is_folder in entries if not is_folder],
-    )
-
-
-def has_images(folder: PathLike) -> bool:
-    """Say whether at least one image lies directly in a folder.
-
-    Args:
-        folder: Where to look. One that is missing or unreadable has none.
-    """
-    try:
-        return bool(_images(scan(folder)[1]))
-    except DataError:
-        return False
-
-
-def _images(files: Iterable[Path]) -> list[Path]:
-    return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Compare digits as numbers, text without regard to case, and the name itself last."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [(int(p), "") if p.isascii() and p.isdigit() else (-1, p) for p in parts], name
-
-
-def _whats_there(subfolders: list[Path], files: list[Path]) -> str:
-    hint = next(filter(has_images, subfolders), None)
-    if hint is not None and not _images(files):
-        return f"there are some in its sub-folders, such as {hint.name}; name one of those"
-    if not files:
-        return "it has only sub-folders" if subfolders else "it is empty"
-    counts = Counter(file.suffix.lower() for file in files).most_common(3)
-    kinds = [f"{n} {kind or 'suffixless'} file{'s' * (n > 1)}" for kind, n in counts]
-    rest = len(files) - sum(n for _, n in counts)
-    return "it has only " + ", ".join(kinds) + (f" and {rest} more" if rest else "")
-
-
 # From a Pillow image or an array to RGB on the scale 0..255
 
 
@@ -340,25 +133,12 @@ def _to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
     if mode == "I" or mode.startswith("I;16"):
         pixels = _grey16_to_rgb(image, name)
     elif image.has_transparency_data:
-        pixels = _on_black(np.asarray(_convert(image, "RGBA", name)))
+        pixels = _on_black(np.asarray(convert(image, "RGBA", name)))
     elif mode in ("1", "L"):
         pixels = np.asarray(image.convert("L"))[..., None].repeat(3, axis=2)
     else:
-        pixels = np.asarray(_convert(image, "RGB", name))
+        pixels = np.asarray(convert(image, "RGB", name))
     return _owned(upright(pixels, image))
-
-
-def _convert(image: Image.Image, mode: str, name: str) -> Image.Image:
-    if image.mode == "La":  # Pillow has no direct way
-        image = image.convert("LA")
-    elif image.mode == "LAB":
-        image = image.convert("RGB")
-    try:
-        return image.convert(mode)
-    except ValueError as error:
-        raise ImageError(
-            f"{name}: images of mode {image.mode} are not supported; convert it to RGB"
-        ) from error
 
 
 def _grey16_to_rgb(image: Image.Image, name: str) -> NDArray[Any]:

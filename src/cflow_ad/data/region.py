@@ -1,18 +1,16 @@
 """The region of interest: where a defect matters. Outside it nothing is learnt, scored or counted.
 
-One region serves a whole data set, drawn as a mask or as polygons and scaled to each image; or each
-image has a mask of its own, in a folder of masks.
+Here is one region for a whole data set, drawn as a mask or as polygons and scaled to each image;
+`regions` has those of images that have one each.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import json
-import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,16 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from cflow_ad.data.images import (
-    IMAGE_SUFFIXES,
-    ImageSource,
-    PathLike,
-    image_shape,
-    read_mask,
-    source_name,
-)
+from cflow_ad.data.images import PathLike, image_shape
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import Shape
-from cflow_ad.errors import DataError, ImageError, SettingsError
+from cflow_ad.errors import DataError, ImageError
 
 Mask: TypeAlias = NDArray[np.bool_]
 RegionSource: TypeAlias = "PathLike | Mask"
@@ -151,86 +143,6 @@ class Region:
         with Image.open(io.BytesIO(data)) as image:
             mask = np.array(image.convert("1"), dtype=np.bool_)
             return cls(mask, of_any_shape=image.info.get("of_any_shape") == "True")
-
-
-@dataclass(frozen=True, eq=False)
-class RegionFolder:
-    """A mask for each image, in a folder.
-
-    The mask of `a/b/7.png` is `FOLDER/a/b/7.png`, else `FOLDER/b/7.png`, else `FOLDER/7.png`; it
-    may end in `_mask`, and have any lossless suffix.
-    """
-
-    folder: Path | None
-    """None where a model is known to need masks and none were given yet."""
-
-    _used: dict[Path, str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def inside(self, source: ImageSource, shape: Shape) -> Mask:
-        """The region of one image.
-
-        Args:
-            source: the image; a path.
-            shape: its height and width.
-
-        Returns:
-            Shape `(H, W)`.
-
-        Raises:
-            SettingsError: no folder was given.
-            ImageError: the image has no mask, or shares it with another image.
-            MaskError: the mask does not fit the image.
-        """
-        if self.folder is None:
-            raise SettingsError(
-                "the model was trained with a region of interest for each image: give a folder "
-                "with the masks of these, with --roi FOLDER"
-            )
-        name = source_name(source)
-        if not name:
-            raise ImageError("an image from memory has no mask in a folder; give its path")
-        path = self._find(Path(name))
-        with self._lock:
-            other = self._used.setdefault(path, name)
-        if other != name:
-            raise ImageError(
-                f"{path}: this mask fits both {other} and {name}; put each into a sub-folder named "
-                "after its image's folder"
-            )
-        mask = read_mask(path, shape)
-        if not mask.any():
-            raise ImageError(f"{path}: the region of interest is empty; mark what matters in white")
-        return mask
-
-    def _find(self, image: Path) -> Path:
-        assert self.folder is not None
-        parents = [part for part in image.parent.parts if part not in ("/", "..", ".")]
-        for depth in range(min(2, len(parents)), -1, -1):
-            folder = self.folder.joinpath(*parents[len(parents) - depth :])
-            for stem in (image.stem, f"{image.stem}_mask"):
-                for suffix in (".png", *sorted(IMAGE_SUFFIXES)):
-                    if (found := folder / f"{stem}{suffix}").is_file():
-                        return found
-        raise ImageError(
-            f"{image}: no mask in {self.folder} has its name; put one there for each image"
-        )
-
-    def fingerprint(self) -> str:
-        """Of the names and bytes of all masks."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")) if self.folder else ():
-            if path.is_file():
-                digest.update(f"{path.name} {path.stat().st_size} ".encode())
-                digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-
-def open_region(source: RegionSource, shape: Shape) -> Region | RegionFolder:
-    """A folder's masks, or what `Region.read` takes."""
-    if not isinstance(source, np.ndarray) and Path(source).is_dir():
-        return RegionFolder(Path(source))
-    return Region.read(source, shape)
 
 
 Polygon: TypeAlias = list[tuple[float, float]]

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cflow_ad.data.images import PathLike, scan
+from cflow_ad.data.images import PathLike
+from cflow_ad.data.listing import scan
 from cflow_ad.errors import DataError
 
 if TYPE_CHECKING:

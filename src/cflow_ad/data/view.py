@@ -11,8 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,14 @@ from numpy.typing import NDArray
 from cflow_ad.data.alignment import Motion, Reference
 from cflow_ad.data.foreground import find_foreground
 from cflow_ad.data.images import ImageSource, PathLike, as_image, image_shape, source_name
-from cflow_ad.data.region import Region, RegionFolder, RegionSource, open_region
+from cflow_ad.data.region import Region, RegionSource
+from cflow_ad.data.regions import (
+    ImageRegions,
+    RegionFiles,
+    RegionFolder,
+    open_region,
+    open_regions,
+)
 from cflow_ad.data.sizing import Canvas, Shape, Sizing, cells_inside
 from cflow_ad.errors import DataError, ImageError, SettingsError
 
@@ -37,6 +43,22 @@ class Seen(NamedTuple):
     """Shape `(H, W)`; None where all of the image was looked at."""
 
 
+class ViewSettings(Protocol):
+    """What a view needs of a model's settings."""
+
+    @property
+    def sizing(self) -> Sizing:
+        """How images come into the network."""
+
+    @property
+    def foreground(self) -> str:
+        """``auto`` to look only at what stands out from a plain background, else ``none``."""
+
+    @property
+    def align(self) -> str:
+        """``none``, ``shift`` or ``rigid``."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """Where a model looks. With only a sizing, everywhere.
@@ -51,7 +73,7 @@ class View:
     region: Region | None = None
     """Of every image."""
 
-    regions: RegionFolder | None = None
+    regions: ImageRegions | None = None
     """Of each image its own."""
 
     foreground: bool = False
@@ -63,34 +85,36 @@ class View:
     @classmethod
     def of(
         cls,
-        sizing: Sizing,
+        settings: ViewSettings,
         sources: Sequence[ImageSource],
         *,
         roi: RegionSource | None = None,
-        foreground: str = "none",
-        align: str = "none",
+        own: RegionFiles | None = None,
     ) -> View:
         """The view of a model that is to be fitted.
 
         Args:
-            sizing: how images come into the network.
+            settings: of the model.
             sources: the images it is fitted to, at least one.
-            roi: a mask, polygons, or a folder of masks; see `Region.read` and `RegionFolder`.
-            foreground: as the setting has it.
-            align: as the setting has it.
+            roi: a mask, polygons, a folder of masks or a manifest; see `Region.read` and
+                `open_regions`.
+            own: the regions that the images' data set has of its own; then `roi` must be unset.
 
         Raises:
             DataError: the region or an image cannot be used.
+            SettingsError: there are two regions of one image.
         """
-        region = None if roi is None else open_region(roi, image_shape(sources[0]))
+        if own is not None and roi is not None:
+            raise _two_regions(own)
+        region = own if roi is None else open_region(roi, image_shape(sources[0]))
         reference = None
-        if align != "none":
-            reference = Reference.choose(sources, turns=align == "rigid")
+        if settings.align != "none":
+            reference = Reference.choose(sources, turns=settings.align == "rigid")
         return cls(
-            sizing=sizing,
+            sizing=settings.sizing,
             region=region if isinstance(region, Region) else None,
-            regions=region if isinstance(region, RegionFolder) else None,
-            foreground=foreground == "auto",
+            regions=None if isinstance(region, Region) else region,
+            foreground=settings.foreground == "auto",
             reference=reference,
         )
 
@@ -105,18 +129,33 @@ class View:
         return self.foreground or self.reference is not None
 
     def with_masks(self, folder: PathLike) -> View:
-        """The same, with a folder of masks for the images to come.
+        """The same, with a folder of masks, or a manifest that lists them, for the images to come.
 
         Raises:
+            DataError: the manifest cannot be read, or has no regions.
             SettingsError: there is no such folder.
         """
-        path = Path(folder)
-        if not path.is_dir():
+        regions = open_regions(folder)
+        if regions is None:
             raise SettingsError(
-                f"{path}: here --roi is a folder with a mask for each image; a region for all "
-                "images is given in training and kept in the model"
+                f"{folder}: here --roi is a folder with a mask for each image, or a manifest with "
+                "the column roi; a region for all images is given in training and kept in the model"
             )
-        return dataclasses.replace(self, regions=RegionFolder(path))
+        return dataclasses.replace(self, regions=regions)
+
+    def with_own(self, own: RegionFiles | None) -> View:
+        """The same, with the regions that a data set has of its own, if it has any.
+
+        Raises:
+            SettingsError: a folder of masks, or another region of one of the images, was given.
+        """
+        if own is None:
+            return self
+        if isinstance(self.regions, RegionFiles):
+            own = self.regions.joined(own)
+        elif self.regions is not None and self.regions.folder is not None:
+            raise _two_regions(own)
+        return dataclasses.replace(self, regions=own)
 
     def prepare(self, source: ImageSource) -> Canvas:
         """Make the network's input.
@@ -162,7 +201,8 @@ class View:
             parts.append(self.region.inside(shape, source_name(source)))
         if self.regions is not None:
             mask = self.regions.inside(source, shape)
-            parts.append(mask if motion is None else motion.bring_mask(mask))
+            if mask is not None:
+                parts.append(mask if motion is None else motion.bring_mask(mask))
         if motion is not None:
             parts.append(motion.seen(shape))
         return np.logical_and.reduce(parts) if parts else None
@@ -180,7 +220,9 @@ class View:
 
     def metadata(self) -> dict[str, Any]:
         """What a model says of its view, as plain values."""
-        return {"regions": "each" if self.regions else "one" if self.region else "none"}
+        both = self.region is not None and self.regions is not None
+        one = "one" if self.region is not None else "none"
+        return {"regions": "both" if both else one if self.regions is None else "each"}
 
     def pictures(self) -> dict[str, bytes]:
         """The region and the reference, as PNG files, which `restore` reads."""
@@ -194,14 +236,16 @@ class View:
     @classmethod
     def restore(
         cls,
-        sizing: Sizing,
+        settings: ViewSettings,
         metadata: Mapping[str, Any],
         pictures: Mapping[str, bytes],
-        *,
-        foreground: str = "none",
-        align: str = "none",
     ) -> View:
         """The view of a model that is loaded.
+
+        Args:
+            settings: of the model.
+            metadata: from `View.metadata`; empty for a model older than it.
+            pictures: from `View.pictures`.
 
         Raises:
             KeyError: a picture is missing.
@@ -210,17 +254,17 @@ class View:
         regions = metadata.get("regions", "none")
         reference = None
         try:
-            if align != "none":
-                turns = align == "rigid"
+            if settings.align != "none":
+                turns = settings.align == "rigid"
                 reference = Reference.from_png(pictures["reference"], turns=turns)
-            region = Region.from_png(pictures["region"]) if regions == "one" else None
+            region = Region.from_png(pictures["region"]) if regions in ("one", "both") else None
         except (OSError, DataError) as error:
             raise ValueError(f"a picture in it is damaged: {error}") from error
         return cls(
-            sizing=sizing,
+            sizing=settings.sizing,
             region=region,
-            regions=RegionFolder(None) if regions == "each" else None,
-            foreground=foreground == "auto",
+            regions=RegionFolder(None) if regions in ("each", "both") else None,
+            foreground=settings.foreground == "auto",
             reference=reference,
         )
 
@@ -291,6 +335,13 @@ def _all_cells(grid: Shape) -> Mask:
     cells = np.ones(grid, np.bool_)
     cells.setflags(write=False)
     return cells
+
+
+def _two_regions(own: RegionFiles) -> SettingsError:
+    return SettingsError(
+        f"{own.name}: its images have regions of interest of their own; leave out --roi, or remove "
+        "the column roi"
+    )
 
 
 def _require_some(inside: Mask | None, name: str) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import read_image, read_mask
+from cflow_ad.data.images import read_image
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.overlay import (

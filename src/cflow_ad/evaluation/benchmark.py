@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cflow_ad._version import __version__
+from cflow_ad.data.fitting import check_fit
 from cflow_ad.data.layouts import Dataset, open_dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import (
@@ -38,6 +38,7 @@ from cflow_ad.evaluation.figures import draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.published import MVTEC_CLASSES
 from cflow_ad.evaluation.results import make_panel, typical_records
+from cflow_ad.files import replacing
 from cflow_ad.settings import Settings
 from cflow_ad.training.fit import discard
 from cflow_ad.training.progress import Progress
@@ -222,7 +223,7 @@ class Benchmark:
 
     def _measure(self, job: Job, device: str | None, watcher: Watcher) -> dict[str, Any]:
         dataset = open_dataset(job.data)
-        dataset.require_test()
+        check_fit(dataset.require_test())  # before the training
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CalibrationWarning)  # the table says what is promised
             detector = Detector.fit(
@@ -344,11 +345,6 @@ def _read_row(path: Path) -> Row | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    new = path.with_name(path.name + ".new")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with new.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -6,6 +6,7 @@ is the one stored in the model. The thresholds of best F1 are reported beside it
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cflow_ad.data.images import ImageSource, read_mask
+from cflow_ad.data.fitting import check_fit
+from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
+from cflow_ad.data.masks import read_mask
+from cflow_ad.data.regions import regions_of
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.evaluation.metrics import (
     Confusion,
@@ -26,7 +30,7 @@ from cflow_ad.evaluation.metrics import (
     binomial_interval,
     image_metrics,
 )
-from cflow_ad.evaluation.reference import ReferenceResult, reference_result
+from cflow_ad.evaluation.reference import ReferenceResult, reference_result, require_whole
 from cflow_ad.model.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -190,6 +194,22 @@ class _Pixels:
         return total.compute()
 
 
+def looking_at(
+    detector: Detector | runtime.Detector, dataset: Dataset
+) -> Detector | runtime.Detector:
+    """A detector that looks at each image of a data set where the data set says, if it says so.
+
+    Raises:
+        SettingsError: an image has another region of interest already.
+    """
+    view = detector.view.with_own(regions_of(dataset))
+    if view is detector.view:
+        return detector
+    looking = copy.copy(detector)
+    looking.view = view
+    return looking
+
+
 def evaluate(
     detector: Detector | runtime.Detector,
     dataset: Dataset,
@@ -202,7 +222,8 @@ def evaluate(
     """Score every test image of a data set and measure the result.
 
     Args:
-        detector: used as it is; trained or exported.
+        detector: trained or exported; used as it is, but that it looks at each image where the data
+            set says.
         dataset: its `test` images; masks are optional.
         batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
@@ -211,15 +232,20 @@ def evaluate(
 
     Raises:
         DataError: there are no test images, or one or its mask cannot be used.
-        SettingsError: `reference` is asked of an exported model.
+        SettingsError: `reference` is asked of an exported model, or of one that does not look at
+            whole images; or an image has two regions of interest.
     """
+    detector = looking_at(detector, dataset)
     if reference and not hasattr(detector, "log_likelihoods"):
         raise SettingsError(
             "the reference scores need the trained model (.safetensors): an exported one gives no "
             "likelihoods"
         )
+    if reference:
+        require_whole(detector.view)
     trained = cast("Detector", detector)
     samples = {str(sample.path): sample for sample in dataset.require_test()}
+    check_fit(samples.values())
     total = len(samples) * (2 if reference else 1)
     skipped: list[tuple[str, str]] = []
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Sample
+from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import Shape
+from cflow_ad.data.view import View
 from cflow_ad.detector import Detector
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.metrics import PixelMetrics, PixelResult, ScoreMetrics, image_metrics
@@ -52,11 +54,7 @@ def reference_result(
         DataError: a mask cannot be used.
         SettingsError: the model does not look at whole images.
     """
-    if not detector.view.is_whole:
-        raise SettingsError(
-            "the reference scores are of whole images: they cannot be had of a model with a region "
-            "of interest, a foreground or an alignment"
-        )
+    require_whole(detector.view)
     sizing = detector.settings.sizing
     likelihoods = []
     for done, sample in enumerate(samples, start=1):
@@ -78,6 +76,19 @@ def reference_result(
         image=image_metrics(scores, [not sample.is_good for sample in samples]),
         pixel=pixels.compute() if has_mask else None,
     )
+
+
+def require_whole(view: View) -> None:
+    """See that a model looks at whole images.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if not view.is_whole:
+        raise SettingsError(
+            "the reference scores are of whole images: they cannot be had of a model with a region "
+            "of interest, a foreground or an alignment"
+        )
 
 
 def reference_maps(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from cflow_ad.evaluation._examples import choose, show
 from cflow_ad.evaluation._pages import render
 from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
 from cflow_ad.evaluation.overlay import jet_table, map_scale
+from cflow_ad.files import replacing
 from cflow_ad.model.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -62,19 +62,11 @@ def write_report(
     """
     page = render("report.html.j2", _content(evaluation, predict, examples))
     try:
-        _replace(path, page)
+        with replacing(path) as new:
+            # Of all that is in it, a file name alone may be no Unicode.
+            new.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(f"{path}: the report cannot be written ({error.strerror})") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # A file name that is not Unicode is the one thing here that UTF-8 may not be able to write.
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _content(

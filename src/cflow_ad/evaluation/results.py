@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cflow_ad.data.images import read_image, read_mask
+from cflow_ad.data.images import read_image
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
-from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord
+from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, looking_at
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
@@ -62,6 +63,7 @@ def write_results(
         DataError: as for `check_results`, or an image of `picture` was skipped.
     """
     check_results(evaluation.dataset, folder, picture=picture)
+    detector = looking_at(detector, evaluation.dataset)
     shown = [_record(evaluation, path) for path in picture] or typical_records(evaluation)
     metrics, scores = folder / "metrics.json", folder / "scores.csv"
     metrics.write_text(evaluation.to_json(), encoding="utf-8")

@@ -2,9 +2,11 @@
 
 ::
 
-    manifest   OUT/manifest.csv, OUT/masks/*.png          images stay where they are
+    manifest   OUT/manifest.csv, OUT/masks/*.png          images and regions stay
     coco       OUT/train.json, OUT/test.json              images stay where they are
     mvtec      OUT/train/good, OUT/test/DEFECT, OUT/ground_truth/DEFECT/STEM_mask.png: copies
+
+Only a manifest tells the images' regions of interest.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cflow_ad.data.folders import claim
-from cflow_ad.data.images import image_shape, read_mask
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset, Sample
+from cflow_ad.data.layouts.manifest import COLUMNS
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import SettingsError
 from cflow_ad.model.labelling import label_runs
 
@@ -88,14 +92,18 @@ def _write_manifest(dataset: Dataset, out: Path, progress: Progress) -> Path:
     path = out / "manifest.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "mask", "split"])
+        has_regions = any(sample.roi for sample in (*dataset.train, *dataset.test))
+        columns = COLUMNS if has_regions else COLUMNS[:-1]
+        writer.writerow(columns)
         for split, samples in (("train", dataset.train), ("test", dataset.test)):
             for sample in samples:
                 mask = ""
                 if sample.mask is not None:
                     mask = f"masks/{done:06d}.png"
                     _save_mask(sample, out / mask)
-                writer.writerow([_from(out, sample.path), sample.label, mask, split])
+                roi = "" if sample.roi is None else _from(out, sample.roi)
+                cells = (_from(out, sample.path), sample.label, mask, split, roi)
+                writer.writerow(cells[: len(columns)])
                 done += 1
                 progress(done, total)
     return path

@@ -6,7 +6,6 @@ is the smaller by them; their hash is stored, and checked against the weights at
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from cflow_ad._version import __version__
 from cflow_ad.errors import ModelFileError
+from cflow_ad.files import replacing
 
 SCHEMA = 1
 """Raised by one whenever older versions of this package can no longer read what is written."""
@@ -70,16 +70,13 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         ModelFileError: the file cannot be written.
     """
     text = json.dumps({"schema": SCHEMA, **metadata}, allow_nan=False)
-    new = path.with_name(path.name + ".new")
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written by hand, since save_file makes files that only their owner may read.
-        new.write_bytes(safetensors.torch.save(plain, metadata={_KEY: text}))
-        new.replace(path)
+        with replacing(path) as new:
+            # Written by hand, since save_file makes files that only their owner may read.
+            new.write_bytes(safetensors.torch.save(plain, metadata={_KEY: text}))
     except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
         raise ModelFileError(f"{path}: the model cannot be written there ({error})") from error
 
 

@@ -113,6 +113,7 @@ class Detector:
         """Give the images to come a region of interest each, as the trained detector's `look_in`.
 
         Raises:
+            DataError: a manifest cannot be read, or has no regions.
             SettingsError: there is no such folder.
         """
         self.view = self.view.with_masks(folder)
@@ -172,13 +173,7 @@ class Detector:
                 settings=settings,
                 calibration=Calibration.from_dict(about["calibration"]),
                 about=about,
-                view=View.restore(
-                    settings.sizing,
-                    about.get("view", {}),
-                    pictures,
-                    foreground=settings.foreground,
-                    align=settings.align,
-                ),
+                view=View.restore(settings, about.get("view", {}), pictures),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(

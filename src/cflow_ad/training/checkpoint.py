@@ -13,6 +13,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from cflow_ad.files import replacing
+
 _SECONDS = 5.0
 _SHARE = 0.05  # of the time, at the most, that goes into writing
 
@@ -79,10 +81,9 @@ class Checkpoint:
                 tensors[f"{name}@step"] = moments["step"]
                 tensors[f"{name}@mean"] = moments["exp_avg"]
                 tensors[f"{name}@square"] = moments["exp_avg_sq"]
-        new = self._path.with_name(self._path.name + ".new")
         metadata = {"key": self._key, "state": json.dumps(asdict(state))}
-        safetensors.torch.save_file(tensors, new, metadata=metadata)
-        new.replace(self._path)
+        with replacing(self._path) as new:
+            safetensors.torch.save_file(tensors, new, metadata=metadata)
         ended = time.monotonic()
         self._due = ended + max(_SECONDS, (ended - began) / _SHARE)
 

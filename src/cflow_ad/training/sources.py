@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cflow_ad.data.excluding import find_excluded
+from cflow_ad.data.fitting import check_fit
 from cflow_ad.data.images import ImageSource, as_image, source_name
 from cflow_ad.data.layouts import Dataset, open_dataset
+from cflow_ad.data.regions import RegionFiles, regions_of
 from cflow_ad.errors import DataError
 
 GoodData: TypeAlias = str | os.PathLike[str] | Dataset | Sequence[ImageSource]
@@ -31,6 +33,8 @@ class GoodImages:
     """Of the images, relative to the data set; those from memory are numbered from 1."""
     excluded: list[str]
     """Names of the images left out."""
+    regions: RegionFiles | None = None
+    """Those that the data set gives its images; None where it gives none."""
 
 
 def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
@@ -42,7 +46,7 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
 
     Raises:
         DataError: there are none, or none is left, or one cannot be read, or a name to leave out
-            is not that of one image.
+            is not that of one image, or a region of interest does not fit its image.
     """
     if isinstance(data, str | os.PathLike):
         data = open_dataset(data)
@@ -52,11 +56,13 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
         kept = tuple(sample for number, sample in enumerate(samples) if number not in out)
         names = [_relative(sample.path, root) for sample in samples]
         _require_some(kept, data.name)
+        check_fit(kept)
         return GoodImages(
             [sample.path for sample in kept],
             data.name,
             dataclasses.replace(data, train=kept).fingerprint(),
             *_parted(names, out),
+            regions=regions_of(data),
         )
     sources = list(data)
     if not sources:

@@ -2,7 +2,7 @@
 
 The layouts, in the order in which they are looked for::
 
-    manifest       FILE.csv                      a line for each image: path, label, mask, split
+    manifest       FILE.csv                      a line an image: path, label, mask, split, roi
     elpv           elpv-mono, elpv-poly          solar cells, from the package elpv-dataset
     visa           image_anno.csv                and ../split_csv/1cls.csv
     mvtec-ad-2     test_public/

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.images import list_images
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import Family, match_masks, name_of
+from cflow_ad.data.listing import list_images
 
 
 def _is_here(root: Path) -> bool:

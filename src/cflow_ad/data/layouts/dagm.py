@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.images import has_images, list_images
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import Family, name_of, refuse_strays
+from cflow_ad.data.listing import has_images, list_images
 
 _LABEL, _ENDING = "Label", "_label"
 

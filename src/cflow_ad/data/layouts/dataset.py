@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from cflow_ad.data.images import MaskSource
+from cflow_ad.data.masks import MaskSource
 from cflow_ad.errors import DataError
 
 Layout: TypeAlias = str
@@ -30,6 +30,9 @@ class Sample:
 
     mask: Path | MaskSource | None = None
     """The ground-truth mask, where there is one; `read_mask` reads it. Good images have none."""
+
+    roi: Path | None = None
+    """A mask that is not zero where to look; unset, at all of the image. See `data.regions`."""
 
     @property
     def is_good(self) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from cflow_ad.data.images import has_images, list_images, scan
 from cflow_ad.data.layouts.dataset import GOOD, Dataset
+from cflow_ad.data.listing import has_images, list_images, scan
 from cflow_ad.errors import DataError
 
 Item = TypeVar("Item")

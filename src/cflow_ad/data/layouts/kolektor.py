@@ -18,9 +18,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cflow_ad.data.images import has_images, image_shape, list_images, read_mask, scan
+from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import SPLIT_NOTE, Family, name_of, refuse_strays, split
+from cflow_ad.data.listing import has_images, list_images, scan
+from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
 
 _ITEM = re.compile(r"kos\d+", re.IGNORECASE)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.images import list_images, scan
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import SPLIT_NOTE, Family, name_of, refuse_strays, split
+from cflow_ad.data.listing import list_images, scan
 from cflow_ad.data.masks import MaskFiles
 
 _ABOVE = 127

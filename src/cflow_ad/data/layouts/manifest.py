@@ -12,7 +12,7 @@ from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import Family, label_of
 from cflow_ad.errors import DataError
 
-COLUMNS = ("path", "label", "mask", "split")
+COLUMNS = ("path", "label", "mask", "split", "roi")
 """The columns that a manifest may have; the first two it must have."""
 
 
@@ -98,17 +98,21 @@ def _read_row(row: dict[str, str], root: Path, where: str) -> tuple[Sample, str]
         raise DataError(f"{where}: the path is empty; name an image file")
     image = _existing(row["path"], root, where)
     mask = _existing(row["mask"], root, where) if row["mask"] else None
-    return Sample(image, label, mask), split
+    return Sample(image, label, mask, _joined(row["roi"], root) if row["roi"] else None), split
 
 
 def _existing(text: str, root: Path, where: str) -> Path:
-    path = Path(os.path.normpath(root / text))
+    path = _joined(text, root)
     if not path.is_file():
         raise DataError(
             f"{where}: there is no file {path}; give its path relative to the folder that the "
             ".csv is in"
         )
     return path
+
+
+def _joined(text: str, root: Path) -> Path:
+    return Path(os.path.normpath(root / text))
 
 
 MANIFEST = Family("manifest", _is_here, _read)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.images import list_images, scan
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import Family, is_used, label_of, match_masks, name_of
+from cflow_ad.data.listing import list_images, scan
 
 
 def _is_here(root: Path) -> bool:

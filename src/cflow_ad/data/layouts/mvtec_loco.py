@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.images import list_images, scan
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import Family, by_stem, is_used, name_of, refuse_strays
+from cflow_ad.data.listing import list_images, scan
 from cflow_ad.data.masks import MaskFiles
 
 _STRUCTURAL, _LOGICAL = "structural_anomalies", "logical_anomalies"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.images import IMAGE_SUFFIXES, PathLike, has_images, scan
+from cflow_ad.data.images import PathLike
 from cflow_ad.data.layouts.btad import BTAD
 from cflow_ad.data.layouts.dagm import DAGM
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Layout
@@ -19,6 +19,7 @@ from cflow_ad.data.layouts.mvtec_ad2 import MVTEC_AD2
 from cflow_ad.data.layouts.mvtec_loco import MVTEC_LOCO, MVTEC_LOCO_ALL
 from cflow_ad.data.layouts.shanghaitech import SHANGHAITECH
 from cflow_ad.data.layouts.visa import VISA
+from cflow_ad.data.listing import IMAGE_SUFFIXES, has_images, scan
 from cflow_ad.errors import DataError, SettingsError
 
 # The first that fits is taken: MVTec AD's layout fits much, and a plain folder fits any.
@@ -54,7 +55,8 @@ def open_dataset(path: PathLike, layout: Layout | None = None) -> Dataset:
     In the MVTec layout only ``train/good`` is learnt from: other folders in ``train`` are left
     alone. A mask is an image of any suffix, and an image need not have one. In a manifest, paths
     are relative to the file; a label that is empty or ``good`` means good; a split that is empty
-    means ``train`` for good images and ``test`` for the others.
+    means ``train`` for good images and ``test`` for the others; a ``roi`` that is empty means all
+    of the image.
 
     Args:
         path: A folder, a ``.csv`` file, or ``elpv-mono`` or ``elpv-poly``.

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cflow_ad.data.images import list_images, scan
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
 from cflow_ad.data.layouts.family import Family, is_used, name_of
+from cflow_ad.data.listing import list_images, scan
 from cflow_ad.data.masks import MaskSlice, open_array
 from cflow_ad.errors import DataError
 

@@ -1,0 +1,56 @@
+"""A file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cflow_ad.files import replacing
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path, there):
+    path, old = tmp_path / "a.txt", tmp_path / "old.txt"
+    if there:
+        path.write_text("old")
+        old.hardlink_to(path)
+    with replacing(path) as new:
+        new.write_text("new")
+        assert path.exists() == there
+        assert not there or path.read_text() == "old"
+        assert new.parent == path.parent  # else it might be another disk
+    assert path.read_text() == "new"
+    assert not there or old.read_text() == "old"
+    assert {file.name for file in tmp_path.iterdir()} == {"a.txt", *(["old.txt"] if there else [])}
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_what_is_broken_off_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as new:  # noqa: PT012
+        new.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_put_in_its_place_is_an_error(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(OSError, match="folder"), replacing(folder) as new:
+        new.write_text("x")
+    assert list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(OSError, match="none"), replacing(tmp_path / "none" / "a.txt") as new:
+        new.write_text("x")
+
+
+def test_a_file_may_be_read_by_whoever_the_mask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a.txt") as new:
+            new.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
