@@ -1,7 +1,7 @@
 """Scoring speed: the product beside its encoder alone, FrEIA's decoders and anomalib.
 
     python benchmarks/scoring.py [--backbones NAME ...] [--sizes 256 512] [--compile]
-                                 [--anomalib PYTHON] [--rounds 15] [--json FILE]
+                                 [--anomalib PYTHON] [--rounds 15] [--seconds S] [--json FILE]
     python benchmarks/scoring.py --quick
 
 Random weights where none are at hand: speed does not care. `encoder` is the network as timm gives
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -158,11 +159,8 @@ def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, 
             candidates["cflow-ad, bf16, stream"] = lambda batch=batch: stream(fast, batch)
         if anomalib is not None:
             candidates["anomalib"] = lambda batch=batch: anomalib(batch)
-        times = race(candidates, rounds=options.rounds)
-        best = min(
-            (name for name in candidates if name.startswith("encoder") and "bf16" not in name),
-            key=lambda name: ratio(times, name, "encoder"),
-        )
+        times = race(candidates, rounds=options.rounds, seconds=options.seconds)
+        best = best_of(times, "encoder")
         found["batches"][batch] = {
             "times": times,
             "best encoder": best,
@@ -182,6 +180,39 @@ def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, 
     return found
 
 
+def best_of(times: dict[str, list[float]], what: str, *, halved: bool = False) -> str:
+    """The quickest form of the encoder, or of cflow-ad, in fp32 or in bf16."""
+    forms = [name for name in times if name.startswith(what) and ("bf16" in name) == halved]
+    return min(forms, key=lambda name: ratio(times, name, "encoder"))
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """A line for each backbone, size and batch: each program in its best form in fp32."""
+    lines = []
+    for found in results:
+        for batch, measured in found["batches"].items():
+            times, rows = measured["times"], measured["rows"]
+            encoder, own = best_of(times, "encoder"), best_of(times, "cflow-ad")
+            half = best_of(times, "cflow-ad", halved=True)
+            lines.append(
+                [
+                    found["backbone"],
+                    found["size"],
+                    batch,
+                    rows[encoder]["images/s"],
+                    rows[own]["images/s"],
+                    f"{ratio(times, encoder, own):.0%}",
+                    rows[half]["images/s"],
+                    rows[own]["p50 ms"] / batch,
+                    ratio(times, "FrEIA loop", own),
+                    ratio(times, "anomalib", own) if "anomalib" in times else "",
+                ]
+            )
+    head = ["backbone", "size", "batch", "encoder images/s", "cflow-ad images/s", "share"]
+    head += ["in bf16", "ms an image", "times FrEIA loop", "times anomalib"]
+    return markdown(head, lines)
+
+
 @torch.inference_mode()
 def _plain(network: Callable[[torch.Tensor], object], pixels: torch.Tensor) -> object:
     return network(pixels)
@@ -194,6 +225,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of a table, about")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--anomalib", metavar="PYTHON")
     parser.add_argument("--json", type=Path)
@@ -212,6 +244,7 @@ def main() -> None:
                 head = ["", *next(iter(measured["rows"].values()))]
                 print(markdown(head, [[n, *r.values()] for n, r in measured["rows"].items()]))
                 sys.stdout.flush()
+    print(f"\nin a line each\n\n{summary(results)}")
     report({"results": json.loads(json.dumps(results))}, options.json)
 
 

@@ -7,6 +7,7 @@ another, and the ratio of two is the median of their ratios in the same round.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -22,12 +23,24 @@ Times = dict[str, list[float]]
 """Seconds of each candidate, one for each round."""
 
 
-def race(candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int = 1) -> Times:
-    """Seconds a call of each candidate takes, in each round; the mean over the calls of a round."""
+def race(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    calls: int = 1,
+    seconds: float = math.inf,
+) -> Times:
+    """Seconds a call of each candidate takes, in each round; the mean over the calls of a round.
+
+    No round begins after so many seconds, but for the second.
+    """
     for run in candidates.values():
         run()  # what happens once is not timed
     times: Times = {name: [] for name in candidates}
-    for _ in range(rounds):
+    start = time.perf_counter()
+    for number in range(rounds):
+        if number > 1 and time.perf_counter() - start > seconds:
+            break
         for name, run in candidates.items():
             began = time.perf_counter()
             for _ in range(calls):
