@@ -132,6 +132,7 @@ def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, 
             "FrEIA loop": lambda pixels=pixels: loop.score(pixels),
         }
         if options.compile:
+            torch._dynamo.reset()  # or it would have had enough after a few
             shape = (size, size)
             compiled, fast_compiled = Scorer(network), Scorer(network, precision="bf16")
             for one in (compiled, fast_compiled):

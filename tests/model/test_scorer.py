@@ -106,6 +106,26 @@ def test_threads_do_not_disturb_one_another(toy_detector, images):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_code_is_made_for_a_few_shapes_and_others_run_without(toy_detector, images, monkeypatch):
+    compiled_for = []
+
+    def compile_in_name_only(network, **options):
+        def run(x):
+            compiled_for.append(tuple(x.shape[2:]))
+            return network(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_in_name_only)
+    plain, scorer = Scorer(toy_detector.network), Scorer(toy_detector.network)
+    scorer.compile((64, 64))
+    for side in (32, 96, 64, 128, 160, 192, 32):
+        pixels = torch.from_numpy(np.resize(images[0], (1, side, 64, 3)))
+        for found, expected in zip(scorer(pixels), plain(pixels), strict=True):
+            assert torch.equal(found, expected)
+    assert compiled_for == [(side, 64) for side in (64, 32, 96, 64, 128, 32)]
+
+
 # Batch normalisation
 
 

@@ -24,6 +24,7 @@ from cflow_ad.model.positions import at_places, axis_places
 from cflow_ad.model.tiles import Tiling
 
 _KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
+_SHAPES = 4  # of inputs that the encoder is compiled for
 _AT_ONCE = 16384  # cells whose position tables are kept whole; more go in blocks of rows
 
 
@@ -52,11 +53,12 @@ class Scorer:
         """Let `torch.compile` make code for the encoder, which takes about a minute.
 
         Args:
-            shape: height and width of the input; another size is compiled when it first comes.
+            shape: height and width of the input. Three other sizes are compiled when they first
+                come; the encoder runs as it is for more.
         """
         from torch._inductor import config  # slow, and hardly ever wanted
 
-        self.encoder.network = cast(nn.Module, torch.compile(self.encoder.network, dynamic=False))
+        self.encoder.network = _CompiledForSome(self.encoder.network)
         device = self.encoder.mean.device
         pixels = torch.zeros(1, *shape, 3, dtype=torch.uint8, device=device)
         threads = torch.get_num_threads()
@@ -95,6 +97,24 @@ class Scorer:
                     grid = (into.shape[1], into.shape[2])
                     into[:, rows, columns] = level(z, (rows.start, columns.start), grid)
         return maps
+
+
+class _CompiledForSome(nn.Module):
+    """A network that is compiled for the first input shapes that come, and else runs as it is: each
+    takes a minute, and beyond a few torch gives up with a warning.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.plain = network
+        self.compiled = cast(nn.Module, torch.compile(network, dynamic=False))
+        self._shapes: set[torch.Size] = set()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if x.shape not in self._shapes and len(self._shapes) == _SHAPES:
+            return cast(list[Tensor], self.plain(x))
+        self._shapes.add(x.shape)
+        return cast(list[Tensor], self.compiled(x))
 
 
 @dataclass(frozen=True, slots=True)
