@@ -201,8 +201,8 @@ class Detector:
                 AMX, GPUs). Unset, `Settings.precision`, in which the threshold was set; in the
                 other one scores differ from it by up to a tenth.
             compiled: make code for this machine with `torch.compile`, which needs a C++ compiler,
-                and about a minute here for the model's own input size, later for up to three others.
-                It pays for long runs.
+                about a minute here for the model's own input size, and as much later for each of
+                up to three others. It pays for long runs.
             tile: as `Settings.tile`, which it replaces here: a matter of memory, not of scores.
 
         Returns:
