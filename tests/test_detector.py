@@ -352,6 +352,31 @@ def test_native_images_are_scored_at_their_own_size_whatever_it_is(images, toy_s
     assert [level.shape for level in again.log_likelihoods(various[1])] == [(6, 12), (3, 6)]
 
 
+@pytest.mark.parametrize("size", ["96x96", "native"])
+def test_a_model_with_coarse_levels_is_stored_and_scores_alike(
+    images, toy_settings, tmp_path, size
+):
+    settings = dataclasses.replace(toy_settings, size=size, coarse=3)
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(images, settings, device="cpu", work=tmp_path / "work")
+    detector.save(tmp_path / "m.safetensors")
+    again = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    assert again.settings.levels == (8, 16, 24, 48)
+    for image in (images[0], images[1][:50], np.tile(images[2], (2, 1, 1))):
+        ours, theirs = detector.predict(image), again.predict(image)
+        assert ours.score == theirs.score
+        assert ours.anomaly_map.shape == image.shape[:2]
+    fine = dataclasses.replace(again.settings, coarse_weight=1e-6)
+    without = Detector(again.network, settings=fine, calibration=again.calibration, training={})
+    assert without.predict(images[0]).score != again.predict(images[0]).score
+    assert [level.shape for level in again.log_likelihoods(images[0])] == [
+        (12, 12),
+        (6, 6),
+        (4, 4),
+        (2, 2),
+    ]
+
+
 def test_relative_and_absolute_positions_are_one_in_images_of_256_pixels(images, toy_settings):
     square = [np.tile(image, (3, 3, 1))[:256, :256] for image in images[:6]]
     of = {}

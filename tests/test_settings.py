@@ -105,6 +105,17 @@ def test_a_canvas_is_whole_cells_of_the_largest_stride(strides, multiple):
     assert Settings(strides=strides).sizing.multiple == multiple
 
 
+def test_coarse_levels_have_strides_of_their_own():
+    settings = Settings(coarse=3, coarse_weight=0.5)
+    assert settings.levels == (8, 16, 32, 24, 48, 96)
+    assert settings.level_weights == (1, 1, 1, 0.5, 0.5, 0.5)
+    assert settings.sizing.multiple == 96
+    assert Settings().levels == Settings().strides
+    for taken in (1, 2, 4):
+        with pytest.raises(SettingsError, match="no two levels have one stride, as 3"):
+            Settings(coarse=taken)
+
+
 def test_the_papers_schedule_is_in_single_precision():
     with pytest.raises(SettingsError, match="precision is 'bf16': it must be fp32 with schedule"):
         Settings.preset("paper", precision="bf16")

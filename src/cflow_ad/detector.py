@@ -250,8 +250,7 @@ class Detector:
                 torch.from_numpy(canvas.pixels)[None].to(self.device), self._tiling
             )
         inside = [
-            [cells_inside(side, stride) for side in canvas.valid]
-            for stride in self.settings.strides
+            [cells_inside(side, stride) for side in canvas.valid] for stride in self.settings.levels
         ]
         return [
             level[0, :height, :width].cpu().numpy()
@@ -336,6 +335,7 @@ class Detector:
             settings.strides,
             neighbourhood=settings.neighbourhood,
             padding=settings.padding,
+            coarse=settings.coarse,
             weights=settings.weights,
             seed=settings.seed,
         ).to(pick_device(device))

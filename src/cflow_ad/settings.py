@@ -11,7 +11,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ from cflow_ad.errors import SettingsError
 if TYPE_CHECKING:
     from cflow_ad.data.sizing import Sizing
 
-_POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
+_POSITIVE = ("shrinkage", "coarse_weight", "clamp", "learning_rate", "feature_budget")
 _AT_LEAST_ONE = (
     "blocks",
     "batch_size",
@@ -43,6 +43,7 @@ _NOT_NEGATIVE = (
     "least_gain",
     "calibration_fraction",
     "local_scale",
+    "coarse",
 )
 _AT_MOST = {
     "seed": 2**32 - 1,
@@ -51,6 +52,7 @@ _AT_MOST = {
     "augment_rotation": 180,
     "local_scale": 1,
 }
+_OWN_STRIDES = "0, or such that no two levels have one stride, as 3"
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -109,6 +111,13 @@ class Settings:
 
     strides: tuple[int, ...] = (8, 16, 32)
     """Which levels of the feature pyramid are used, by their stride in pixels."""
+
+    coarse: int = 0
+    """See each image also at 1/`coarse` of its size, in the levels of `strides` once more, which
+    find what is large and faint. 0 for not; else so that no two levels have one stride, as 3."""
+
+    coarse_weight: float = 0.25
+    """What those levels weigh in the anomaly map, where the others weigh 1."""
 
     padding: Literal["zeros", "reflect"] = "zeros"
     """How the backbone's convolutions continue their input beyond its border: `zeros` is what
@@ -280,9 +289,21 @@ class Settings:
             bool(self.strides) and list(self.strides) == sorted(set(self.strides)),
             "one or more strides in rising order, such as (8, 16, 32)",
         )
+        self._require("coarse", len(set(self.levels)) == len(self.levels), _OWN_STRIDES)
         if self.positions == "absolute":
             self._require("local_scale", self.local_scale == 0, "0 with positions=absolute")
         _ = self.sizing, self.tile_shape
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The stride of every level: those of `strides`, then the coarse ones."""
+        return level_strides(self.strides, self.coarse)
+
+    @property
+    def level_weights(self) -> tuple[float, ...]:
+        """What every level weighs in the anomaly map."""
+        coarse = len(self.levels) - len(self.strides)
+        return (1.0,) * len(self.strides) + (self.coarse_weight,) * coarse
 
     @property
     def tile_shape(self) -> tuple[int, int] | None:
@@ -305,7 +326,7 @@ class Settings:
         return Sizing.parse(
             self.size,
             mode=self.resize,
-            multiple=max(32, *self.strides),
+            multiple=max(32, *self.strides) * max(1, self.coarse),
             interpolation=self.interpolation,
         )
 
@@ -401,6 +422,16 @@ class Settings:
             self._require(name, type(value) is hint, what)
         else:
             self._require(name, isinstance(value, hint), "text")
+
+
+def level_strides(strides: Sequence[int], coarse: int) -> tuple[int, ...]:
+    """The stride of every level, by the two settings.
+
+    Example:
+        >>> level_strides((8, 16), 3)
+        (8, 16, 24, 48)
+    """
+    return (*strides, *(coarse * stride for stride in strides if coarse))
 
 
 class SettingDescription(NamedTuple):

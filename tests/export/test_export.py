@@ -102,6 +102,18 @@ def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, image
         assert np.abs(ours.anomaly_map - theirs.anomaly_map).max() < 1e-4 * unit
 
 
+@pytest.mark.parametrize("size", ["192x192", "dynamic"])
+def test_coarse_levels_are_exported(images, toy_settings, tmp_path, size):
+    settings = dataclasses.replace(toy_settings, size="192x192", coarse=3)
+    detector = fit(images[:6], settings)
+    assert export_model(detector, tmp_path / "m.onnx", size=size).change.largest < 1e-4
+    exported = RuntimeDetector.load(tmp_path / "m.onnx")
+    shapes = [images[0], images[1][:40]] if size == "dynamic" else [images[0]]
+    for image in shapes:
+        ours, theirs = detector.predict(image), exported.predict(image)
+        np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-4)
+
+
 def test_one_canvas_is_the_default_where_there_is_only_one():
     for resize, expected in (("stretch", (96, 160)), ("pad", (96, 160)), ("fit", None)):
         sizing = Settings(size="80x150", resize=resize).sizing

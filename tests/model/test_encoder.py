@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -168,6 +169,22 @@ def test_a_neighbourhood_is_a_mean_that_ends_at_the_borders(side):
 
 
 # Its weights
+
+
+def test_coarse_levels_are_those_of_the_image_at_a_fraction_of_its_size():
+    once, twice = small(), small(coarse=3)
+    assert twice.spec.strides == (8, 16, 24, 48)
+    assert twice.spec.sha256 == once.spec.sha256
+    image = some_images(shape=(96, 192)).float()
+    shrunk = image.reshape(3, 32, 3, 64, 3, 3).mean(dim=(2, 4))
+    for found, expected in zip(twice(image), [*once(image), *once(shrunk)], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert [tuple(level.shape[1:3]) for level in twice(image)] == [
+        (96 // stride, 192 // stride) for stride in twice.spec.strides
+    ]
+    again = empty_encoder(EncoderSpec.from_dict(dataclasses.asdict(twice.spec)))
+    again.load_state_dict(twice.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again(image), twice(image), strict=True))
 
 
 def test_random_weights_are_named_by_their_seed():

@@ -49,6 +49,20 @@ def test_levels_are_averaged_before_the_logarithm(valid, original):
 
 
 @every_size
+def test_a_level_that_weighs_twice_is_two_levels(valid, original):
+    rng = np.random.default_rng(0)
+    fine, coarse = make_grids(valid, rng.random)[:2]
+    weighted, repeated = (
+        anomaly_map(grids, strides, valid=valid, original=original, smoothing=2.0, weights=weights)
+        for grids, strides, weights in (
+            ([fine, coarse], [8, 16], [0.5, 1.0]),
+            ([fine, coarse, coarse], [8, 16, 16], None),
+        )
+    )
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-5, atol=1e-6)
+
+
+@every_size
 @pytest.mark.parametrize("smoothing", [0.0, 4.0])
 def test_a_map_has_the_images_size_and_stays_on_the_scale(valid, original, smoothing):
     rng = np.random.default_rng(0)

@@ -96,6 +96,20 @@ def test_the_reach_is_that_of_the_convolutions():
     assert measure_reach(encoder) < measure_reach(deeper) < 512
 
 
+@torch.inference_mode()
+def test_coarse_levels_in_tiles_are_those_of_the_whole():
+    encoder = build_encoder("test_resnet", (8, 16), weights="random", coarse=3)
+    margin = Tiling(encoder).margin
+    assert margin % 96 == 0
+    side = 2 * margin + 4 * 96
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (1, 96, 2 * side, 3), dtype=np.uint8))
+    tiling = Tiling(encoder, (side, side))
+    assert len(tiling.plan((96, 2 * side))) > 1
+    for found, whole in zip(tiling(pixels), encoder(pixels), strict=True):
+        assert (found - whole).abs().max() < 0.01 * whole.std()
+
+
 def test_an_encoder_that_looks_at_the_whole_image_is_not_cut():
     encoder = build_encoder("mobilenet_v3_large", (8, 16), weights="random")
     tiling = Tiling(encoder)

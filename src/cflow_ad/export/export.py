@@ -201,7 +201,11 @@ def _graph(detector: Detector, canvas: Shape | None) -> tuple[ExportGraph, Shape
     settings = detector.settings
     box = _box(settings.sizing) if canvas is None else canvas
     graph = ExportGraph(
-        detector.network, box, smoothing=settings.smoothing, only=canvas is not None
+        detector.network,
+        box,
+        smoothing=settings.smoothing,
+        weights=settings.level_weights,
+        only=canvas is not None,
     )
     return graph, box
 
@@ -224,7 +228,7 @@ def _translate(
 ) -> Any:
     sizing = detector.settings.sizing
     program = trace(*graph, canvas, sizing.multiple)
-    return program if format == "torch" else to_onnx(program, detector.settings.strides)
+    return program if format == "torch" else to_onnx(program, detector.settings.levels)
 
 
 def _about(

@@ -8,6 +8,7 @@ log-determinant) is derived once here, so that an exported file holds numbers an
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -33,12 +34,19 @@ class ExportGraph(nn.Module):
         box: height and width of the largest canvas, multiples of the largest stride.
         only: whether no other canvas will come.
         smoothing: standard deviation of the Gaussian over the map, in pixels of the canvas.
+        weights: of the levels in the map; unset, all alike.
     """
 
-    weights: Tensor
+    gaussian: Tensor
 
     def __init__(
-        self, network: CflowNetwork, box: Shape, *, smoothing: float, only: bool = False
+        self,
+        network: CflowNetwork,
+        box: Shape,
+        *,
+        smoothing: float,
+        weights: Sequence[float] | None = None,
+        only: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = _with_static_padding(network.encoder, box)
@@ -49,7 +57,8 @@ class ExportGraph(nn.Module):
                 cast(list[Level], list(network.levels)), self.strides, strict=True
             )
         )
-        self.register_buffer("weights", torch.from_numpy(gaussian_weights(smoothing)).float())
+        self.weights = list(weights or [1.0] * len(self.strides))
+        self.register_buffer("gaussian", torch.from_numpy(gaussian_weights(smoothing)).float())
         self.requires_grad_(False)
         self.eval()
 
@@ -67,24 +76,25 @@ class ExportGraph(nn.Module):
         pyramid = self.encoder(image)
         normalities = [level(z) for level, z in zip(self.levels, pyramid, strict=True)]
         enlarged = [
-            F.interpolate(
+            weight
+            * F.interpolate(
                 grid[:, None], scale_factor=float(stride), mode="bilinear", align_corners=False
             )
-            for grid, stride in zip(normalities, self.strides, strict=True)
+            for grid, stride, weight in zip(normalities, self.strides, self.weights, strict=True)
         ]
-        mean = self._smooth(torch.stack(enlarged).mean(0))[:, 0]
+        mean = self._smooth(torch.stack(enlarged).sum(0) / sum(self.weights))[:, 0]
         # Twice, since with both bounds at once the exporter stumbles.
         anomaly_map = 0 - mean.clamp(min=_LEAST).clamp(max=1.0).log()
         return anomaly_map, anomaly_map.amax((1, 2)), *normalities
 
     def _smooth(self, values: Tensor) -> Tensor:
         """Gaussian along either axis of `(B, 1, H, W)`; beyond the edge the values stay."""
-        radius = len(self.weights) // 2
+        radius = len(self.gaussian) // 2
         if radius == 0:
             return values
         padded = F.pad(values, (radius,) * 4, mode="replicate")
-        across = F.conv2d(padded, self.weights[None, None, None, :])
-        return F.conv2d(across, self.weights[None, None, :, None])
+        across = F.conv2d(padded, self.gaussian[None, None, None, :])
+        return F.conv2d(across, self.gaussian[None, None, :, None])
 
 
 class _ExportLevel(nn.Module):

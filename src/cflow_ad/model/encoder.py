@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cflow_ad.errors import SettingsError, WeightsError
 from cflow_ad.model.pyramid import Padding, Pyramid, build_pyramid, random_weights
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
+from cflow_ad.settings import level_strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ class EncoderSpec:
     """Of the weights themselves, whatever file carried them."""
     padding: Padding = "zeros"
     """How the convolutions continue their input beyond its border."""
+    coarse: int = 0
+    """The second half of the levels are of the image at 1/`coarse` of its size; 0 if none are."""
+
+    @property
+    def own_strides(self) -> tuple[int, ...]:
+        """Of the network's levels, which are each seen once or twice."""
+        return self.strides[: len(self.strides) // 2] if self.coarse else self.strides
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EncoderSpec:
@@ -76,7 +84,7 @@ class Encoder(nn.Module):
 
         Args:
             pixels: shape `(B, H, W, 3)`, RGB in 0..255, uint8 or float; `H` and `W` multiples of
-                the largest stride.
+                all strides.
 
         Returns:
             For each level, shape `(B, H / stride, W / stride, C)`.
@@ -86,7 +94,10 @@ class Encoder(nn.Module):
         """
         # A batch of interleaved images, permuted, already has torch's channels-last layout.
         x = (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self._dtype)
-        pyramid = [self._average(level) for level in self._encode(x)]
+        levels = self._encode(x)
+        if self.spec.coarse:
+            levels = [*levels, *self._encode(F.avg_pool2d(x, self.spec.coarse))]
+        pyramid = [self._average(level) for level in levels]
         return [level.permute(0, 2, 3, 1) for level in pyramid]
 
     @property
@@ -120,6 +131,7 @@ def build_encoder(
     *,
     neighbourhood: int = 1,
     padding: Padding = "zeros",
+    coarse: int = 0,
     weights: str | None = None,
     seed: int = 0,
 ) -> Encoder:
@@ -130,6 +142,7 @@ def build_encoder(
         strides: of the levels wanted, in rising order.
         neighbourhood: cells along either side that a vector is averaged over, odd.
         padding: see `build_pyramid`.
+        coarse: see `Settings.coarse`.
         weights: a weights file, or `"random"`; unset, the installed package that carries them,
             else timm's download.
         seed: of random weights.
@@ -160,6 +173,7 @@ def build_encoder(
         strides=strides,
         neighbourhood=neighbourhood,
         padding=padding,
+        coarse=coarse,
     )
 
 
@@ -210,26 +224,28 @@ def _filled(
     strides: Sequence[int],
     neighbourhood: int,
     padding: Padding,
+    coarse: int = 0,
 ) -> Encoder:
     network = pyramid.network
     network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
     spec = EncoderSpec(
         backbone=backbone,
-        strides=tuple(strides),
-        channels=pyramid.channels,
+        strides=level_strides(strides, coarse),
+        channels=pyramid.channels * (2 if coarse else 1),
         mean=pyramid.mean,
         std=pyramid.std,
         neighbourhood=neighbourhood,
         source=source,
         sha256=hash_weights(network),
         padding=padding,
+        coarse=coarse,
     )
     return Encoder(network, spec)
 
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder's structure without its weights, to be loaded from a model file."""
-    pyramid = build_pyramid(spec.backbone, spec.strides, padding=spec.padding)
+    pyramid = build_pyramid(spec.backbone, spec.own_strides, padding=spec.padding)
     return Encoder(pyramid.network, spec)
 
 
@@ -248,7 +264,7 @@ def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model:
     """
     encoder = build_encoder(
         spec.backbone,
-        spec.strides,
+        spec.own_strides,
         neighbourhood=spec.neighbourhood,
         padding=spec.padding,
         weights=weights,

@@ -32,6 +32,7 @@ def anomaly_map(
     valid: Shape,
     original: Shape,
     smoothing: float = 0.0,
+    weights: Sequence[float] | None = None,
 ) -> Floats:
     """Minus the log of the levels' mean, sampled at the pixels of the image as it came.
 
@@ -45,6 +46,7 @@ def anomaly_map(
         valid: height and width of the part of the canvas that is image.
         original: height and width of the image as it came.
         smoothing: standard deviation of a Gaussian, in pixels of the canvas.
+        weights: of the levels in their mean; unset, all alike.
 
     Returns:
         Shape `original`, in `[0, 69.1]`: 0 where all levels are entirely normal.
@@ -58,7 +60,11 @@ def anomaly_map(
         [_resampling(original[axis], valid[axis], stride, smoothing) for stride in strides]
         for axis in (0, 1)
     )
-    halfway = [_apply(bands, grid) for bands, grid in zip(rows, normalities, strict=True)]
+    weights = weights or [1.0] * len(strides)
+    halfway = [
+        _apply(bands, np.float32(weight) * grid)
+        for bands, grid, weight in zip(rows, normalities, weights, strict=True)
+    ]
     result = np.empty(original, np.float32)
     for bands in zip(*columns, strict=True):
         pixels = bands[0].pixels
@@ -69,7 +75,7 @@ def anomaly_map(
             )
             @ np.concatenate([band.matrix for band in bands], axis=1).T
         )
-        total /= len(normalities)
+        total /= sum(weights)
         np.log(np.clip(total, LEAST, 1.0, out=total), out=total)
         np.subtract(0, total, out=result[:, pixels])  # 0 - log, since -log(1) is -0
     return result
@@ -79,10 +85,11 @@ def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings
     """`anomaly_map` of an image on its canvas, as a model's settings have it."""
     return anomaly_map(
         normalities,
-        settings.strides,
+        settings.levels,
         valid=canvas.valid,
         original=canvas.original,
         smoothing=settings.smoothing,
+        weights=settings.level_weights,
     )
 
 

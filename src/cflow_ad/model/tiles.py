@@ -234,7 +234,8 @@ def measure_reach(encoder: Encoder) -> int:
     Raises:
         SettingsError: all of them change, as where attention or pooling spans the image.
     """
-    height, width = _PROBE
+    scale = max(1, encoder.spec.coarse)  # coarse levels see so many times as far
+    height, width = (side * scale for side in _PROBE)
     half = width // 2
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)

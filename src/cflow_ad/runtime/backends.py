@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.errors import CflowError, ModelFileError, SettingsError, first_line, missing_library
+from cflow_ad.settings import level_strides
 
 Floats = NDArray[np.float32]
 
@@ -212,7 +213,9 @@ class _Torch:
             if not extra[f"{KEY}.json"]:
                 raise _foreign(path)
             self.metadata: str = extra[f"{KEY}.json"]
-            self._names = output_names(json.loads(self.metadata)["settings"]["strides"])
+            settings = json.loads(self.metadata)["settings"]
+            strides = level_strides(settings["strides"], settings.get("coarse", 0))
+            self._names = output_names(strides)
             self._module = program.module().to(device or "cpu")
         self._device = device or "cpu"
         if threads is not None:

@@ -57,7 +57,7 @@ class Detector:
         self._about = about
         size = about["export"]["size"]
         self._size: Shape | None = None if size == "dynamic" else (int(size[0]), int(size[1]))
-        self._outputs = normality_names(settings.strides)
+        self._outputs = normality_names(settings.levels)
 
     @property
     def threshold(self) -> float:

@@ -173,7 +173,7 @@ def _train_levels(
     lock = threading.Lock()
 
     def train(number: int) -> Ended:
-        stride = settings.strides[number]
+        stride = settings.levels[number]
 
         def report(step: int, loss: float) -> None:
             with lock:

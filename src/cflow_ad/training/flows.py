@@ -62,7 +62,7 @@ def _flow(channels: int, settings: Settings, number: int, seed: int | None) -> C
         permutation=settings.permutation,
         width=settings.subnet_width or None,
         seed=seed,
-        stride=settings.strides[number] if settings.positions == "relative" else None,
+        stride=settings.levels[number] if settings.positions == "relative" else None,
     )
 
 

@@ -169,7 +169,7 @@ def _train_on(
     device = encoder.mean.device
     pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
     losses = []
-    for level, features, stride in zip(levels, pyramid, settings.strides, strict=True):
+    for level, features, stride in zip(levels, pyramid, settings.levels, strict=True):
         image, row, column = _positions(batch, stride)
         rows_of, columns_of = (
             axis_places(side, settings.positions).to(device) for side in features.shape[1:3]

@@ -34,7 +34,7 @@ def scale_parts(settings: Settings, number: int) -> int | None:
         settings: of the model.
         number: of the level.
     """
-    return max(1, FRAME // settings.strides[number]) if settings.local_scale else None
+    return max(1, FRAME // settings.levels[number]) if settings.local_scale else None
 
 
 @torch.inference_mode()

@@ -173,11 +173,16 @@ def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 
                 settings.positions,
             )
             for level, (of_level, stride) in enumerate(
-                zip(normalities, settings.strides, strict=True)
+                zip(normalities, settings.levels, strict=True)
             )
         ]
         return anomaly_map(
-            grids, settings.strides, valid=valid, original=valid, smoothing=settings.smoothing
+            grids,
+            settings.levels,
+            valid=valid,
+            original=valid,
+            smoothing=settings.smoothing,
+            weights=settings.level_weights,
         )
 
     scores = np.array([float(map_of(number).max()) for number in range(n)])
