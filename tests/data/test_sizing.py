@@ -7,7 +7,7 @@ from PIL import Image
 from cflow_ad.data.sizing import Sizing
 from cflow_ad.errors import ImageError, SettingsError
 
-MODES = ["fit", "pad", "stretch"]
+MODES = ["snap", "fit", "pad", "stretch"]
 SHAPES = [(1, 1), (1, 300), (300, 1), (60, 90), (64, 96), (65, 40), (500, 125), (2000, 10)]
 RNG = np.random.default_rng(0)
 
@@ -55,7 +55,7 @@ def test_bad_sizes(text, message):
         ({"width": True}, "width is True"),
         ({"width": "8"}, "width is '8'"),
         ({"multiple": 0}, "multiple is 0"),
-        ({"mode": "crop"}, "mode is 'crop'; give one of fit, pad, stretch"),
+        ({"mode": "crop"}, "mode is 'crop'; give one of snap, fit, pad"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -134,12 +134,17 @@ def test_canvas_shapes(shape, mode, multiple):
     box = (50, 70)
     for side, inside, whole in zip(canvas, valid, box, strict=True):
         assert side % multiple == 0
-        needed = inside if mode == "fit" else whole
+        needed = inside if mode in ("snap", "fit") else whole
         assert needed <= side < needed + multiple
     if mode == "stretch":
         assert valid == box
+    fit = Sizing(50, 70).valid_shape(shape)
     if mode == "pad":
-        assert valid == Sizing(50, 70).valid_shape(shape)
+        assert valid == fit
+    if mode == "snap":
+        assert valid == canvas
+        for side, near in zip(valid, fit, strict=True):
+            assert abs(side - near) <= multiple / 2 or side == multiple
 
 
 # There

@@ -115,7 +115,12 @@ def test_coarse_levels_are_exported(images, toy_settings, tmp_path, size):
 
 
 def test_one_canvas_is_the_default_where_there_is_only_one():
-    for resize, expected in (("stretch", (96, 160)), ("pad", (96, 160)), ("fit", None)):
+    for resize, expected in (
+        ("stretch", (96, 160)),
+        ("pad", (96, 160)),
+        ("fit", None),
+        ("snap", None),
+    ):
         sizing = Settings(size="80x150", resize=resize).sizing
         assert module._canvas(None, sizing) == expected
         assert module._canvas("dynamic", sizing) is None

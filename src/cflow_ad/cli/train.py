@@ -51,7 +51,10 @@ def train(
     tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
     resize: Annotated[
         str | None,
-        typer.Option(help="fit or pad (both keep the aspect ratio) or stretch. [default: fit]"),
+        typer.Option(
+            help="snap (keeps the aspect ratio, but for rounding sides to multiples of 32), fit or "
+            "pad (keep it, and mirror the rest), or stretch. [default: snap]"
+        ),
     ] = None,
     backbone: Annotated[
         str | None,

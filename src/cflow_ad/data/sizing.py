@@ -20,7 +20,7 @@ from cflow_ad.errors import ImageError, SettingsError
 if TYPE_CHECKING:
     from cflow_ad.data.alignment import Motion
 
-Mode: TypeAlias = Literal["fit", "pad", "stretch", "native", "longest"]
+Mode: TypeAlias = Literal["snap", "fit", "pad", "stretch", "native", "longest"]
 Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
 Shape: TypeAlias = tuple[int, int]
 
@@ -75,7 +75,8 @@ class Sizing:
 
     ``fit``: scaled, up or down, by one factor for both sides to the largest size that fits; the
     canvas is no larger than it needs to be. ``pad``: the same, but the canvas is the whole box,
-    so every image has one canvas size. ``stretch``: both sides scaled to the box, each on its own.
+    so every image has one canvas size. ``snap``: as ``fit``, but each side is then brought to the
+    nearest multiple, so that the image is the whole canvas and nothing is mirrored. ``stretch``: both sides scaled to the box, each on its own.
     ``native``: not at all; the image keeps its own size. ``longest``: as ``fit``, but never up.
     """
 
@@ -117,7 +118,7 @@ class Sizing:
         Args:
             text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square; ``"native"``;
                 or ``"longest=N"``.
-            mode: See `Sizing.mode`; ``fit`` with the latter two, which need no box.
+            mode: See `Sizing.mode`; ``snap`` or ``fit`` with the latter two, which need no box.
             multiple: See `Sizing.multiple`.
             interpolation: See `Sizing.interpolation`.
 
@@ -130,9 +131,9 @@ class Sizing:
         True
         """
         boxless = re.fullmatch(r"\s*(native|longest\s*=\s*(-?[0-9]{1,9}))\s*", text)
-        if boxless is not None and mode != "fit":
+        if boxless is not None and mode not in ("snap", "fit"):
             raise SettingsError(
-                f"size: {text.strip()} has no box to {mode} images to; leave resize at fit"
+                f"size: {text.strip()} has no box to {mode} images to; leave resize out"
             )
         if boxless is not None and boxless[1] == "native":
             return cls(MAX_NATIVE, MAX_NATIVE, "native", multiple, interpolation)
@@ -154,7 +155,8 @@ class Sizing:
             original: Height and width of the image, at least 1 each.
 
         Returns:
-            Height and width of the image on its canvas: at least 1, at most the box's.
+            Height and width of the image on its canvas: at least 1, at most the box's, or with
+            ``snap`` the box's rounded up to the multiple.
 
         Raises:
             ImageError: The image is to keep its size, and a side is longer than 131072 pixels.
@@ -170,8 +172,12 @@ class Sizing:
         if self.mode in ("native", "longest") and max(original) <= self.height:
             return height, width
         if self.height * width <= self.width * height:
-            return self.height, _scaled(width, self.height, height)
-        return _scaled(height, self.width, width), self.width
+            shape = self.height, _scaled(width, self.height, height)
+        else:
+            shape = _scaled(height, self.width, width), self.width
+        if self.mode == "snap":
+            return _nearest(shape[0], self.multiple), _nearest(shape[1], self.multiple)
+        return shape
 
     def canvas_shape(self, original: Shape) -> Shape:
         """Say what size of canvas an image gets.
@@ -239,6 +245,10 @@ def cells_inside(side: int, cell: int) -> int:
 def _scaled(side: int, numerator: int, denominator: int) -> int:
     """Scale a side by a fraction, in whole numbers, so that no platform rounds another way."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))
+
+
+def _nearest(side: int, multiple: int) -> int:
+    return max(1, round(side / multiple)) * multiple
 
 
 def _round_up(side: int, multiple: int) -> int:

@@ -161,7 +161,7 @@ def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
             "takes any; export it for one, with --size HEIGHTxWIDTH"
         )
     box = _box(sizing)
-    if size == "dynamic" or (size is None and sizing.mode in ("fit", "longest")):
+    if size == "dynamic" or (size is None and sizing.mode in ("snap", "fit", "longest")):
         return None
     if size is None:
         return box
