@@ -133,10 +133,10 @@ class Settings:
     scaled down to it."""
 
     resize: Literal["snap", "fit", "pad", "stretch"] = "snap"
-    """How an image comes into the box: `fit` and `pad` keep its aspect ratio and mirror what is left
-    of the canvas (`pad` fills the whole box, `fit` the next multiples of 32); `snap` keeps it but
-    for bringing each side to the nearest multiple of 32, so that nothing is left; `stretch` does
-    not keep it."""
+    """How an image comes into the box: `fit` and `pad` keep its aspect ratio and mirror what is
+    left of the canvas (`pad` fills the whole box, `fit` the next multiples of 32); `snap` keeps it
+    but for bringing each side to the nearest multiple of 32, so that nothing is left; `stretch`
+    does not keep it."""
 
     interpolation: Literal["bilinear", "lanczos"] = "bilinear"
     """The kernel that images are resized with; `lanczos` is the paper's."""

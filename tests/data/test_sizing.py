@@ -73,7 +73,7 @@ def test_numpy_numbers_become_plain_ones():
 def test_sizes_without_a_box(text):
     sizing = Sizing.parse(text, multiple=8)
     assert sizing.mode == text.strip().split("=")[0].strip()
-    with pytest.raises(SettingsError, match="has no box to pad images to; leave resize at fit"):
+    with pytest.raises(SettingsError, match="has no box to pad images to; leave resize out"):
         Sizing.parse(text, "pad")
 
 
@@ -172,6 +172,8 @@ def test_the_canvas_is_the_image_and_its_reflection(mode, shape, dtype):
 def test_the_right_size_passes_unchanged(mode, dtype):
     image = image_of((64, 96), dtype)
     np.testing.assert_array_equal(Sizing(64, 96, mode).prepare(image).pixels, image)
+    if mode == "snap":
+        return  # to 50 x 100
     padded = Sizing(64, 96, mode, multiple=50).prepare(image)
     np.testing.assert_array_equal(padded.pixels[:64, :96], image)
 

@@ -76,8 +76,9 @@ class Sizing:
     ``fit``: scaled, up or down, by one factor for both sides to the largest size that fits; the
     canvas is no larger than it needs to be. ``pad``: the same, but the canvas is the whole box,
     so every image has one canvas size. ``snap``: as ``fit``, but each side is then brought to the
-    nearest multiple, so that the image is the whole canvas and nothing is mirrored. ``stretch``: both sides scaled to the box, each on its own.
-    ``native``: not at all; the image keeps its own size. ``longest``: as ``fit``, but never up.
+    nearest multiple, so that the image is the whole canvas and nothing is mirrored. ``stretch``:
+    both sides scaled to the box, each on its own. ``native``: not at all; the image keeps its own
+    size. ``longest``: as ``fit``, but never up.
     """
 
     multiple: int = 32
