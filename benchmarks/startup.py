@@ -37,7 +37,7 @@ def seconds(command: list[str]) -> float:
 
 
 def installed_sizes(folder: Path) -> dict[str, int]:
-    """MiB of an environment with the package alone, and what each extra adds."""
+    """MiB of an environment with the package alone, and of one with each extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sizes: dict[str, int] = {}
     for extra in ["", *project.get("optional-dependencies", {})]:
