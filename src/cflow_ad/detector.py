@@ -25,13 +25,12 @@ from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_li
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import build_encoder
 from cflow_ad.model.file import provenance
-from cflow_ad.model.folding import Precision
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
 from cflow_ad.model.scorer import Scorer
 from cflow_ad.model.tiles import Tiling
-from cflow_ad.settings import Settings
+from cflow_ad.settings import Precision, Settings
 from cflow_ad.stored import restore, store
 from cflow_ad.training.calibration import Calibration, split_good
 from cflow_ad.training.fit import fit_levels

@@ -20,6 +20,9 @@ from cflow_ad.errors import SettingsError
 if TYPE_CHECKING:
     from cflow_ad.data.sizing import Sizing
 
+Precision = Literal["fp32", "bf16"]
+"""What an encoder and its flows' subnets compute in."""
+
 _POSITIVE = ("shrinkage", "coarse_weight", "clamp", "learning_rate", "feature_budget")
 _AT_LEAST_ONE = (
     "blocks",
@@ -152,7 +155,7 @@ class Settings:
     included. It bounds memory and changes no score by more than 0.001. Unset, it is chosen where an
     image needs it; 0 encodes every image whole."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """What the encoder and the flows' subnets compute in, when images are encoded for training and
     when they are scored. `bf16` is faster on processors with such instructions (AVX-512 BF16, AMX,
     GPUs) and, where both are in it, no worse. Not with `schedule=paper`."""

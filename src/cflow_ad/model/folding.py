@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import torch
 from torch import nn
@@ -11,8 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.strips import in_strips
-
-Precision = Literal["fp32", "bf16"]
+from cflow_ad.settings import Precision
 
 
 def dtype_of(precision: Precision) -> torch.dtype:

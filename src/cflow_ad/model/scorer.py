@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from cflow_ad.data.sizing import Shape
 from cflow_ad.model.flow import CouplingBlock
-from cflow_ad.model.folding import Precision, dtype_of, fold_encoder
+from cflow_ad.model.folding import dtype_of, fold_encoder
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import at_places, axis_places
 from cflow_ad.model.tiles import Tiling
+from cflow_ad.settings import Precision
 
 _KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
 _SHAPES = 4  # of inputs that the encoder is compiled for

@@ -54,7 +54,7 @@ def open_detector(
             )
         return Detector.load(path, device=device)
     from cflow_ad.detector import Detector as Trained
-    from cflow_ad.model.folding import Precision
+    from cflow_ad.settings import Precision
 
     trained = Trained.load(path, weights=weights, device=device)
     if tile is None and precision is None and not compiled:

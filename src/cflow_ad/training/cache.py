@@ -22,10 +22,11 @@ from cflow_ad.data.loading import work_ahead
 from cflow_ad.data.sizing import Shape
 from cflow_ad.data.view import View
 from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.folding import Precision, dtype_of, fold_encoder
+from cflow_ad.model.folding import dtype_of, fold_encoder
 from cflow_ad.model.positions import Frame, axis_places
 from cflow_ad.model.running import run_over
 from cflow_ad.model.tiles import Tiling
+from cflow_ad.settings import Precision
 
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two notes of how far the files are filled
