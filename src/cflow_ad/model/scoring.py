@@ -81,16 +81,23 @@ def anomaly_map(
     return result
 
 
-def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings) -> Floats:
-    """`anomaly_map` of an image on its canvas, as a model's settings have it."""
+def model_map(
+    normalities: Sequence[Floats], settings: Settings, *, valid: Shape, original: Shape
+) -> Floats:
+    """`anomaly_map`, as a model's settings have it."""
     return anomaly_map(
         normalities,
         settings.levels,
-        valid=canvas.valid,
-        original=canvas.original,
+        valid=valid,
+        original=original,
         smoothing=settings.smoothing,
         weights=settings.level_weights,
     )
+
+
+def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings) -> Floats:
+    """`model_map` of an image on its canvas."""
+    return model_map(normalities, settings, valid=canvas.valid, original=canvas.original)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

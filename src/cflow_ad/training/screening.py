@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.sizing import Shape, Sizing
 from cflow_ad.model.positions import FRAME, Frame
-from cflow_ad.model.scoring import anomaly_map
+from cflow_ad.model.scoring import model_map
 from cflow_ad.model.whitening import Moments, layer_of
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
@@ -176,14 +176,7 @@ def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 
                 zip(normalities, settings.levels, strict=True)
             )
         ]
-        return anomaly_map(
-            grids,
-            settings.levels,
-            valid=valid,
-            original=valid,
-            smoothing=settings.smoothing,
-            weights=settings.level_weights,
-        )
+        return model_map(grids, settings, valid=valid, original=valid)
 
     scores = np.array([float(map_of(number).max()) for number in range(n)])
     limit = limit_of(scores)
