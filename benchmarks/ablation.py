@@ -80,7 +80,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "300 steps": {"steps": 300},
     "600 steps": {"steps": 600},
     "learning rate 1e-3": {"learning_rate": 1e-3},
-    "neighbourhood 3": {"neighbourhood": 3},
+    "neighbourhood 1": {"neighbourhood": 1},
+    "neighbourhood 3 everywhere": {"neighbourhood_from": 0},
+    "neighbourhood 5": {"neighbourhood": 5},
     "stretched": {"resize": "stretch"},
     "Lite1": {"backbone": "tf_efficientnet_lite1"},
 }
@@ -240,6 +242,7 @@ class Bench:
             "backbone",
             "weights",
             "neighbourhood",
+            "neighbourhood_from",
             "padding",
             "size",
             "resize",
@@ -256,6 +259,7 @@ class Bench:
             wanted,
             weights=settings.weights,
             neighbourhood=settings.neighbourhood,
+            neighbourhood_from=settings.neighbourhood_from,
             padding=settings.padding,
         )
         sources = [sample.path for sample in self.dataset.train]
@@ -298,7 +302,10 @@ def run(bench: Bench, names: Sequence[str], seeds: Sequence[int]) -> Iterator[di
 
     def group(name: str) -> str:
         settings = bench.settings(SETTINGS.get(name, {}), 0)
-        return f"{settings.backbone} {settings.neighbourhood} {settings.size} {settings.resize}"
+        return (
+            f"{settings.backbone} {settings.neighbourhood} {settings.neighbourhood_from} "
+            f"{settings.size} {settings.resize}"
+        )
 
     own = group("default")
     for name in sorted(names, key=lambda name: (group(name) != own, group(name))):

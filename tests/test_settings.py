@@ -26,6 +26,7 @@ BAD = [
     ("smoothing", -1.0),
     ("neighbourhood", 2),
     ("neighbourhood", 0),
+    ("neighbourhood_from", -1),
     ("false_alarm_rate", 0.0),
     ("false_alarm_rate", 1.0),
     ("calibration_fraction", 1.5),

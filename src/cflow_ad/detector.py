@@ -333,6 +333,7 @@ class Detector:
             settings.backbone,
             settings.strides,
             neighbourhood=settings.neighbourhood,
+            neighbourhood_from=settings.neighbourhood_from,
             padding=settings.padding,
             coarse=settings.coarse,
             weights=settings.weights,

@@ -47,6 +47,7 @@ _NOT_NEGATIVE = (
     "calibration_fraction",
     "local_scale",
     "coarse",
+    "neighbourhood_from",
 )
 _AT_MOST = {
     "seed": 2**32 - 1,
@@ -64,6 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "accurate": {
         "size": "384x384",
         "coarse": 3,
+        "neighbourhood_from": 0,
         "smoothing": 6.0,
         "blocks": 8,
         "subnet_width": 0,
@@ -72,6 +74,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "backbone": "wide_resnet50_2.tv_in1k",
         "padding": "reflect",
+        "neighbourhood": 1,
         "size": "512x512",
         "resize": "stretch",
         "interpolation": "lanczos",
@@ -132,9 +135,13 @@ class Settings:
     """How the backbone's convolutions continue their input beyond its border: `zeros` is what
     backbones are trained with, `reflect` what the paper's authors do."""
 
-    neighbourhood: int = 1
-    """Each feature vector is averaged over this many cells along either side; odd. More than 1
-    finds large defects better and small ones worse."""
+    neighbourhood: int = 3
+    """Feature vectors are averaged over this many cells along either side, at the strides named by
+    `neighbourhood_from`; odd, 1 for not. It finds large and faint defects better."""
+
+    neighbourhood_from: int = 16
+    """The least stride whose vectors are averaged; those of finer levels, which find what is small,
+    are left as they are. 0 averages all."""
 
     size: str = "256x256"
     """How large images come into the network: a box, height x width in pixels; `native`, each at

@@ -18,7 +18,12 @@ from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration
 from cflow_ad.training.flows import empty_level
 
-_BEFORE = {"subnet_width": 0, "positions": "absolute", "local_scale": 0.0}
+_BEFORE = {
+    "subnet_width": 0,
+    "positions": "absolute",
+    "local_scale": 0.0,
+    "neighbourhood_from": 0,
+}
 """Settings that older files do not have, and what they were."""
 
 

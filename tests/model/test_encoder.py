@@ -168,6 +168,17 @@ def test_a_neighbourhood_is_a_mean_that_ends_at_the_borders(side):
     np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("first", "averaged"), [(0, (8, 16)), (16, (16,)), (32, ())])
+def test_finer_levels_than_the_first_averaged_are_left_as_they_are(first, averaged):
+    image = some_images()
+    levels = small(neighbourhood=3, neighbourhood_from=first)(image)
+    for stride, seen, plain, mean in zip(
+        (8, 16), levels, small()(image), small(neighbourhood=3)(image), strict=True
+    ):
+        assert not torch.equal(plain, mean)
+        torch.testing.assert_close(seen, mean if stride in averaged else plain)
+
+
 # Its weights
 
 

@@ -37,6 +37,8 @@ class EncoderSpec:
     """How the convolutions continue their input beyond its border."""
     coarse: int = 0
     """The second half of the levels are of the image at 1/`coarse` of its size; 0 if none are."""
+    neighbourhood_from: int = 0
+    """The least stride whose vectors are such means; finer levels are left as they are."""
 
     @property
     def own_strides(self) -> tuple[int, ...]:
@@ -97,7 +99,10 @@ class Encoder(nn.Module):
         levels = self._encode(x)
         if self.spec.coarse:
             levels = [*levels, *self._encode(F.avg_pool2d(x, self.spec.coarse))]
-        pyramid = [self._average(level) for level in levels]
+        pyramid = [
+            self._average(level) if stride >= self.spec.neighbourhood_from else level
+            for level, stride in zip(levels, self.spec.strides, strict=True)
+        ]
         return [level.permute(0, 2, 3, 1) for level in pyramid]
 
     @property
@@ -130,6 +135,7 @@ def build_encoder(
     strides: Sequence[int],
     *,
     neighbourhood: int = 1,
+    neighbourhood_from: int = 0,
     padding: Padding = "zeros",
     coarse: int = 0,
     weights: str | None = None,
@@ -141,6 +147,7 @@ def build_encoder(
         backbone: a timm model name, or `mobilenet_v3_large`.
         strides: of the levels wanted, in rising order.
         neighbourhood: cells along either side that a vector is averaged over, odd.
+        neighbourhood_from: the least stride whose vectors are averaged.
         padding: see `build_pyramid`.
         coarse: see `Settings.coarse`.
         weights: a weights file, or `"random"`; unset, the installed package that carries them,
@@ -172,6 +179,7 @@ def build_encoder(
         backbone=backbone,
         strides=strides,
         neighbourhood=neighbourhood,
+        neighbourhood_from=neighbourhood_from,
         padding=padding,
         coarse=coarse,
     )
@@ -224,6 +232,7 @@ def _filled(
     strides: Sequence[int],
     neighbourhood: int,
     padding: Padding,
+    neighbourhood_from: int = 0,
     coarse: int = 0,
 ) -> Encoder:
     network = pyramid.network
@@ -239,6 +248,7 @@ def _filled(
         sha256=hash_weights(network),
         padding=padding,
         coarse=coarse,
+        neighbourhood_from=neighbourhood_from,
     )
     return Encoder(network, spec)
 
