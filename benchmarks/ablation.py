@@ -190,6 +190,21 @@ SCORES: Mapping[str, tuple[Callable[[Scored], Iterator[Map]], Callable[[Map], fl
 """Rows that score the default model in another way. The product has no setting for them."""
 
 
+def encoding(settings: Settings) -> str:
+    """Names all that the vectors of images depend on, beside their strides."""
+    names = (
+        "backbone",
+        "weights",
+        "neighbourhood",
+        "neighbourhood_from",
+        "padding",
+        "size",
+        "resize",
+        "positions",
+    )
+    return json.dumps({name: getattr(settings, name) for name in names})
+
+
 class Bench:
     """One data set, with what rows can share."""
 
@@ -238,17 +253,7 @@ class Bench:
         return [100 * image.auroc, 100 * result.auroc, 100 * result.aupro]
 
     def _encode(self, settings: Settings) -> None:
-        names = (
-            "backbone",
-            "weights",
-            "neighbourhood",
-            "neighbourhood_from",
-            "padding",
-            "size",
-            "resize",
-            "positions",
-        )
-        group = json.dumps({name: getattr(settings, name) for name in names})
+        group = encoding(settings)
         if group != self._group:
             self._group, self._train, self._test, self._levels = group, {}, {}, {}
         wanted = [stride for stride in settings.strides if stride not in self._train]
@@ -301,11 +306,7 @@ def run(bench: Bench, names: Sequence[str], seeds: Sequence[int]) -> Iterator[di
     """One result a row. Rows of one encoder follow one another."""
 
     def group(name: str) -> str:
-        settings = bench.settings(SETTINGS.get(name, {}), 0)
-        return (
-            f"{settings.backbone} {settings.neighbourhood} {settings.neighbourhood_from} "
-            f"{settings.size} {settings.resize}"
-        )
+        return encoding(bench.settings(SETTINGS.get(name, {}), 0))
 
     own = group("default")
     for name in sorted(names, key=lambda name: (group(name) != own, group(name))):

@@ -99,11 +99,10 @@ class Encoder(nn.Module):
         levels = self._encode(x)
         if self.spec.coarse:
             levels = [*levels, *self._encode(F.avg_pool2d(x, self.spec.coarse))]
-        pyramid = [
-            self._average(level) if stride >= self.spec.neighbourhood_from else level
+        return [
+            self._average(level, stride).permute(0, 2, 3, 1)
             for level, stride in zip(levels, self.spec.strides, strict=True)
         ]
-        return [level.permute(0, 2, 3, 1) for level in pyramid]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -121,10 +120,10 @@ class Encoder(nn.Module):
             raise
         return levels
 
-    def _average(self, level: Tensor) -> Tensor:
+    def _average(self, level: Tensor, stride: int) -> Tensor:
         """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""
         side = self.spec.neighbourhood
-        if side == 1:
+        if side == 1 or stride < self.spec.neighbourhood_from:
             return level
         padded = F.pad(level, (side // 2,) * 4, mode="replicate")
         return F.avg_pool2d(padded, side, stride=1)
@@ -275,7 +274,6 @@ def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model:
     encoder = build_encoder(
         spec.backbone,
         spec.own_strides,
-        neighbourhood=spec.neighbourhood,
         padding=spec.padding,
         weights=weights,
         seed=seed,
