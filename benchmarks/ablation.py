@@ -80,6 +80,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "300 steps": {"steps": 300},
     "600 steps": {"steps": 600},
     "learning rate 1e-3": {"learning_rate": 1e-3},
+    "not fine": {"fine": False},
     "neighbourhood 1": {"neighbourhood": 1},
     "neighbourhood 3 everywhere": {"neighbourhood_from": 0},
     "neighbourhood 5": {"neighbourhood": 5},
@@ -195,6 +196,7 @@ def encoding(settings: Settings) -> str:
     names = (
         "backbone",
         "weights",
+        "fine",
         "neighbourhood",
         "neighbourhood_from",
         "padding",
@@ -202,7 +204,8 @@ def encoding(settings: Settings) -> str:
         "resize",
         "positions",
     )
-    return json.dumps({name: getattr(settings, name) for name in names})
+    values = {name: getattr(settings, name) for name in names}
+    return json.dumps(values | {"first": settings.strides[0] if settings.fine else 0})
 
 
 class Bench:
@@ -266,6 +269,7 @@ class Bench:
             neighbourhood=settings.neighbourhood,
             neighbourhood_from=settings.neighbourhood_from,
             padding=settings.padding,
+            fine=settings.fine and wanted[0] == settings.strides[0],
         )
         sources = [sample.path for sample in self.dataset.train]
         view = View(sizing=settings.sizing)

@@ -335,6 +335,7 @@ class Detector:
             neighbourhood=settings.neighbourhood,
             neighbourhood_from=settings.neighbourhood_from,
             padding=settings.padding,
+            fine=settings.fine,
             coarse=settings.coarse,
             weights=settings.weights,
             seed=settings.seed,

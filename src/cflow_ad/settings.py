@@ -64,6 +64,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "accurate": {
         "size": "384x384",
+        "fine": False,
         "coarse": 3,
         "neighbourhood_from": 0,
         "smoothing": 6.0,
@@ -74,6 +75,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "backbone": "wide_resnet50_2.tv_in1k",
         "padding": "reflect",
+        "fine": False,
         "neighbourhood": 1,
         "size": "512x512",
         "resize": "stretch",
@@ -123,6 +125,10 @@ class Settings:
 
     strides: tuple[int, ...] = (8, 16, 32)
     """Which levels of the feature pyramid are used, by their stride in pixels."""
+
+    fine: bool = True
+    """Join to the vectors of the first of `strides` those of half its stride, where the backbone has
+    them, averaged over the 4x4 cells around. It finds and outlines small defects better."""
 
     coarse: int = 0
     """See each image also at 1/`coarse` of its size, in the levels of `strides` once more, which

@@ -23,6 +23,7 @@ _BEFORE = {
     "positions": "absolute",
     "local_scale": 0.0,
     "neighbourhood_from": 0,
+    "fine": False,
 }
 """Settings that older files do not have, and what they were."""
 

@@ -34,6 +34,7 @@ VARIANTS = {
     "no condition, one level": {"position_channels": 0, "strides": (8,)},
     "index, raw": {"permutation": "index", "input_layer": "raw"},
     "standardise, rough": {"input_layer": "standardise", "smoothing": 0.0},
+    "not fine": {"fine": False},
     "no neighbourhood": {"neighbourhood": 1},
     "neighbourhood everywhere": {"neighbourhood_from": 0},
     "default backbone": {"backbone": "tf_efficientnet_lite0", "weights": None},

@@ -179,6 +179,37 @@ def test_finer_levels_than_the_first_averaged_are_left_as_they_are(first, averag
         torch.testing.assert_close(seen, mean if stride in averaged else plain)
 
 
+@pytest.mark.parametrize("coarse", [0, 3])
+def test_a_fine_encoder_joins_what_is_around_each_cell_at_half_its_stride(coarse):
+    fine = small(fine=True, coarse=coarse)
+    image = some_images(shape=(96, 192))
+    (finer,) = small((4,))(image)
+    # Of the 4x4 cells around each cell those that the map has.
+    padded = np.pad(finer.numpy(), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (4, 4), axis=(1, 2))
+    around = torch.from_numpy(np.nanmean(windows[:, ::2, ::2], axis=(4, 5)))
+    first, *others = fine(image)
+    eight, *rest = small(coarse=coarse)(image)
+    torch.testing.assert_close(first, torch.cat((around, eight), 3), rtol=1e-4, atol=1e-4)
+    for found, expected in zip(others, rest, strict=True):
+        assert found.shape[3] >= expected.shape[3]
+        torch.testing.assert_close(found[..., -expected.shape[3] :], expected)
+    assert fine.spec.channels == tuple(level.shape[3] for level in (first, *others))
+    again = empty_encoder(EncoderSpec.from_dict(dataclasses.asdict(fine.spec)))
+    again.load_state_dict(fine.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again(image), fine(image), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "strides"), [("test_vit", (16,)), ("mobilenet_v3_large", (8, 16))]
+)
+def test_without_a_finer_map_there_is_nothing_to_join(backbone, strides):
+    fine, plain = (
+        build_encoder(backbone, strides, weights="random", fine=fine) for fine in (True, False)
+    )
+    assert fine.spec == plain.spec
+
+
 # Its weights
 
 

@@ -73,6 +73,14 @@ def test_fewer_levels_are_the_deepest(backbone, channels, levels):
     assert build_pyramid(backbone, STRIDES[-levels:]).channels == channels[-levels:]
 
 
+def test_a_finer_map_comes_first_where_the_backbone_has_one():
+    assert build_pyramid("resnet18", STRIDES, fine=True).channels == (64, 128, 256, 512)
+    deep = build_pyramid(MOBILENET_V3, (16, 32), fine=True)
+    assert deep.fine
+    assert deep.channels == (40, 112, 160)
+    assert not build_pyramid(MOBILENET_V3, STRIDES, fine=True).fine
+
+
 @torch.inference_mode()
 def test_reflection_is_a_mirrored_border_before_each_convolution():
     class Mirrored(nn.Module):

@@ -39,6 +39,8 @@ class EncoderSpec:
     """The second half of the levels are of the image at 1/`coarse` of its size; 0 if none are."""
     neighbourhood_from: int = 0
     """The least stride whose vectors are such means; finer levels are left as they are."""
+    fine: bool = False
+    """Whether the network's first map, at half the first stride, is joined to the second."""
 
     @property
     def own_strides(self) -> tuple[int, ...]:
@@ -60,7 +62,8 @@ class Encoder(nn.Module):
     Normalisation is part of the module: pixels go in as they are in an image file.
 
     Args:
-        network: maps `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per level.
+        network: maps `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per level, after one of
+            half the first stride if the encoder is `fine`.
         spec: what it is.
     """
 
@@ -118,7 +121,7 @@ class Encoder(nn.Module):
                     "mirrored at its deepest level; give a larger size"
                 ) from error
             raise
-        return levels
+        return _join(*levels) if self.spec.fine else levels
 
     def _average(self, level: Tensor, stride: int) -> Tensor:
         """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""
@@ -129,6 +132,12 @@ class Encoder(nn.Module):
         return F.avg_pool2d(padded, side, stride=1)
 
 
+def _join(finer: Tensor, first: Tensor, *others: Tensor) -> list[Tensor]:
+    """The first level with the mean of the 4x4 finer cells around each of its own."""
+    around = F.avg_pool2d(finer, 4, stride=2, padding=1, count_include_pad=False)
+    return [torch.cat((around, first), dim=1), *others]
+
+
 def build_encoder(
     backbone: str,
     strides: Sequence[int],
@@ -136,6 +145,7 @@ def build_encoder(
     neighbourhood: int = 1,
     neighbourhood_from: int = 0,
     padding: Padding = "zeros",
+    fine: bool = False,
     coarse: int = 0,
     weights: str | None = None,
     seed: int = 0,
@@ -148,6 +158,7 @@ def build_encoder(
         neighbourhood: cells along either side that a vector is averaged over, odd.
         neighbourhood_from: the least stride whose vectors are averaged.
         padding: see `build_pyramid`.
+        fine: see `Settings.fine`.
         coarse: see `Settings.coarse`.
         weights: a weights file, or `"random"`; unset, the installed package that carries them,
             else timm's download.
@@ -158,7 +169,7 @@ def build_encoder(
             so.
         WeightsError: the weights are not to be had; the message says how to get them.
     """
-    pyramid = build_pyramid(backbone, strides, padding=padding)
+    pyramid = build_pyramid(backbone, strides, padding=padding, fine=fine)
     mean, std = pyramid.mean, pyramid.std
     packaged = PACKAGED.get(backbone)
     if weights == "random":
@@ -236,10 +247,13 @@ def _filled(
 ) -> Encoder:
     network = pyramid.network
     network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
+    channels = pyramid.channels
+    if pyramid.fine:
+        channels = (channels[0] + channels[1], *channels[2:])
     spec = EncoderSpec(
         backbone=backbone,
         strides=level_strides(strides, coarse),
-        channels=pyramid.channels * (2 if coarse else 1),
+        channels=channels * (2 if coarse else 1),
         mean=pyramid.mean,
         std=pyramid.std,
         neighbourhood=neighbourhood,
@@ -248,13 +262,16 @@ def _filled(
         padding=padding,
         coarse=coarse,
         neighbourhood_from=neighbourhood_from,
+        fine=pyramid.fine,
     )
     return Encoder(network, spec)
 
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder's structure without its weights, to be loaded from a model file."""
-    pyramid = build_pyramid(spec.backbone, spec.own_strides, padding=spec.padding)
+    pyramid = build_pyramid(
+        spec.backbone, spec.own_strides, padding=spec.padding, fine=spec.fine
+    )
     return Encoder(pyramid.network, spec)
 
 
@@ -275,6 +292,7 @@ def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model:
         spec.backbone,
         spec.own_strides,
         padding=spec.padding,
+        fine=spec.fine,
         weights=weights,
         seed=seed,
     )
