@@ -82,6 +82,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "interpolation": "lanczos",
         "input_layer": "raw",
         "positions": "absolute",
+        "local_mean": False,
         "local_scale": 0.0,
         "blocks": 8,
         "subnet_width": 0,
@@ -273,6 +274,10 @@ class Settings:
     """Good vectors less likely than this quantile of them set the scale of each level: from the
     median of good likelihoods, which scores 0, down to this quantile, which scores 3."""
 
+    local_mean: bool = True
+    """Take from each vector what good images have on average at its place: those of its aspect
+    ratio, as far as there are any. Needs `positions=relative`."""
+
     local_scale: float = 0.5
     """How far each part of the image has a scale of its own, from 0, one scale for all as in the
     paper, to 1. Needs `positions=relative`."""
@@ -316,6 +321,7 @@ class Settings:
         self._require("coarse", len(set(self.levels)) == len(self.levels), _OWN_STRIDES)
         if self.positions == "absolute":
             self._require("local_scale", self.local_scale == 0, "0 with positions=absolute")
+            self._require("local_mean", not self.local_mean, "false with positions=absolute")
         _ = self.sizing, self.tile_shape
 
     @property

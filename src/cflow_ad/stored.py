@@ -24,6 +24,7 @@ _BEFORE = {
     "local_scale": 0.0,
     "neighbourhood_from": 0,
     "fine": False,
+    "local_mean": False,
 }
 """Settings that older files do not have, and what they were."""
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from cflow_ad.data.sizing import Shape
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.flow import CouplingBlock, standard_normal_log_prob
+from cflow_ad.model.means import STEPS, means_of_map, shares
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import FRAME, at_places, axis_places
 from cflow_ad.model.scoring import LEAST, gaussian_weights
@@ -126,7 +127,11 @@ class _ExportLevel(nn.Module):
         ]
         self.blocks = nn.ModuleList(_ExportBlock(block, *codes) for block in couplings)
         log_det = sum(float(block.global_scale().log().sum()) for block in couplings)
-        self.register_buffer("mean", level.input_layer.mean.clone())
+        mean = level.input_layer.mean
+        self.means = copy.deepcopy(level.means) if self.takes_places else None
+        if level.means is not None and self.means is None:
+            mean = mean + level.means(*cells)
+        self.register_buffer("mean", mean.clone())
         self.register_buffer("matrix", level.input_layer.matrix.clone())
         self.register_buffer("log_det", torch.tensor(float(log_det)))
         of_parts = self.takes_places or level.reference.ndim == 0
@@ -137,6 +142,8 @@ class _ExportLevel(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Normality of vectors `(B, h, w, C)`, shape `(B, h, w)`."""
         x = z - self.mean
+        if self.means is not None:
+            x = x - self._means_of(z.shape[1], z.shape[2])
         x = x * self.matrix if self.matrix.ndim == 1 else F.linear(x, self.matrix)
         log_det = self.log_det
         reference, spread = self.reference, self.spread
@@ -152,6 +159,14 @@ class _ExportLevel(nn.Module):
             log_det = log_det + log_scale
         value = (standard_normal_log_prob(x) + log_det) / self.channels
         return ((value - reference) / spread).exp().clamp(max=1.0)
+
+    def _means_of(self, height: int, width: int) -> Tensor:
+        """`PlaceMeans.forward`, of sides that may be unknown until the graph runs."""
+        assert self.means is not None
+        tall, wide = (torch.ones(side).sum() for side in (height, width))
+        share = shares(STEPS * (tall / wide).log2(), self.means.aspects)
+        places = [axis_places(side, "relative") for side in (height, width)]
+        return means_of_map(self.means.tables, share, places[0], places[1])
 
 
 class _ExportBlock(nn.Module):

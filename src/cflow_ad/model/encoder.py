@@ -269,9 +269,7 @@ def _filled(
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
     """The encoder's structure without its weights, to be loaded from a model file."""
-    pyramid = build_pyramid(
-        spec.backbone, spec.own_strides, padding=spec.padding, fine=spec.fine
-    )
+    pyramid = build_pyramid(spec.backbone, spec.own_strides, padding=spec.padding, fine=spec.fine)
     return Encoder(pyramid.network, spec)
 
 

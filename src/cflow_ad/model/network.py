@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.flow import ConditionalFlow, standard_normal_log_prob
+from cflow_ad.model.means import PlaceMeans
 from cflow_ad.model.positions import at_places
 from cflow_ad.model.whitening import InputLayer
 
@@ -25,15 +26,22 @@ class Level(nn.Module):
         flow: conditioned on the position.
         parts: along either side of an image, that each have a scale of their own, for a flow whose
             positions are relative; unset, there is one scale for all places.
+        means: of good vectors at each place, which are taken from a vector first; unset, nothing
+            is.
     """
 
     reference: Tensor
     spread: Tensor
 
     def __init__(
-        self, input_layer: InputLayer, flow: ConditionalFlow, parts: int | None = None
+        self,
+        input_layer: InputLayer,
+        flow: ConditionalFlow,
+        parts: int | None = None,
+        means: PlaceMeans | None = None,
     ) -> None:
         super().__init__()
+        self.means = means
         self.input_layer = input_layer
         self.flow = flow
         shape = () if parts is None else (parts, parts)
@@ -44,7 +52,7 @@ class Level(nn.Module):
         """Log-likelihood per dimension of vectors at their positions, in nats.
 
         Args:
-            z: feature vectors, shape `(..., C)`.
+            z: feature vectors, `centred`, shape `(..., C)`.
             rows: integer rows; with `columns`, broadcasts to the leading shape of `z`.
             columns: integer columns.
 
@@ -55,13 +63,19 @@ class Level(nn.Module):
         u, log_det = self.flow.forward(self.input_layer(z), rows, columns)
         return (standard_normal_log_prob(u) + log_det) / self.flow.channels
 
+    def centred(self, z: Tensor) -> Tensor:
+        """A map of feature vectors, `(B, h, w, C)`, less the means of their places if there are
+        any.
+        """
+        return z if self.means is None else z - self.means(z.shape[1], z.shape[2])
+
     def log_prob(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Exact `log p(z | c)` of feature vectors as the encoder gives them, in nats."""
+        """Exact `log p(z | c)` of `centred` feature vectors, in nats."""
         log_det = self.input_layer.log_det
         return self.flow.log_prob(self.input_layer(z), rows, columns) + log_det
 
     def sample(self, rows: Tensor, columns: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw good feature vectors, one for each position.
+        """Draw good feature vectors, `centred`, one for each position.
 
         Args:
             rows: integer rows, any shape.
@@ -128,7 +142,8 @@ class CflowNetwork(nn.Module):
         pyramid = (encoder or self.encoder)(pixels)
         maps = []
         for level, z in zip(self._levels, pyramid, strict=True):
-            maps.append(level.forward(z, *level.flow.places(*z.shape[1:3])))
+            places = level.flow.places(*z.shape[1:3])
+            maps.append(level.forward(level.centred(z), *places))
         return maps
 
     @property

@@ -7,11 +7,12 @@ the subnet's output part of its weights. The last rotation changes no likelihood
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +150,15 @@ class _FoldedBlock:
     clamp: float
 
 
+class _Tables(NamedTuple):
+    """What depends on the place alone, for the `h * w` cells of a map or of a part of it."""
+
+    mean: Tensor
+    """That is taken from the vectors, `(h * w, C)`; or `(C,)`, where it is one for all places."""
+    of_blocks: list[Tensor]
+    """For each block the position's share of the hidden layer, `(hidden, h * w)`."""
+
+
 class FoldedLevel:
     """Input layer, flow and normality of one level.
 
@@ -162,12 +172,13 @@ class FoldedLevel:
         self._flow = level.flow
         self._dtype = dtype
         self._reference, self._spread = level.reference.clone(), level.spread.clone()
+        self._means = copy.deepcopy(level.means)
         self._mean, self._input = _copy(level.input_layer.mean), _copy(level.input_layer.matrix)
         blocks = [cast(CouplingBlock, block) for block in level.flow.blocks]
         self._blocks, self._last = _fold(blocks, dtype)
         constant = sum(float(block.global_scale().log().sum()) for block in blocks)
         self._constant = constant - 0.5 * self._channels * math.log(2 * math.pi)
-        self._tables: OrderedDict[tuple[int, int], list[Tensor]] = OrderedDict()
+        self._tables: OrderedDict[tuple[int, int], _Tables] = OrderedDict()
 
     def __call__(
         self, z: Tensor, at: tuple[int, int] = (0, 0), grid: tuple[int, int] | None = None
@@ -186,34 +197,26 @@ class FoldedLevel:
         if grid is None and height * width <= _AT_ONCE:
             places = self._flow.places(height, width)
             return self._normality(z, self._tables_of(height, width), *places)
-        codes = self._codes(*(grid or (height, width)))
-        rows, columns = self._flow.places(*(grid or (height, width)))
-        columns = columns[:, at[1] : at[1] + width]
+        grid = grid or (height, width)
+        codes = self._codes(*grid)
+        rows, columns = self._flow.places(*grid)
+        across = slice(at[1], at[1] + width)
         block = max(1, _AT_ONCE // width)
         parts = []
         for start in range(0, height, block):
             part = z[:, start : start + block]
-            first = at[0] + start
-            tables = [
-                self._table(
-                    of_row[:, first : first + part.shape[1]], of_column[:, at[1] : at[1] + width]
-                )
-                for of_row, of_column in codes
-            ]
-            parts.append(
-                self._normality(part, tables, rows[first : first + part.shape[1]], columns)
-            )
+            down = slice(at[0] + start, at[0] + start + part.shape[1])
+            tables = self._tables_at(codes, grid, down, across)
+            parts.append(self._normality(part, tables, rows[down], columns[:, across]))
         return torch.cat(parts, dim=1)
 
-    def _normality(
-        self, z: Tensor, tables: Sequence[Tensor], rows: Tensor, columns: Tensor
-    ) -> Tensor:
+    def _normality(self, z: Tensor, tables: _Tables, rows: Tensor, columns: Tensor) -> Tensor:
         # Vectors are columns from here on: halves of the channels are then whole pieces of memory,
         # and a reordering moves rows.
-        x = (z.reshape(-1, self._channels).float() - self._mean).T
+        x = (z.flatten(1, 2).float() - tables.mean).flatten(0, 1).T
         x = self._input @ x if self._input.ndim == 2 else (x * self._input[:, None]).contiguous()
         log_det = x.new_full(x.shape[1:], self._constant)
-        for block, table in zip(self._blocks, tables, strict=True):
+        for block, table in zip(self._blocks, tables.of_blocks, strict=True):
             n2 = len(block.second) // 2
             x1, x2 = x[:-n2], x[-n2:]
             # Not expanded: a table of one image is taken as it is.
@@ -236,19 +239,29 @@ class FoldedLevel:
         normality = (likelihood.view(z.shape[:3]) - reference) / spread
         return normality.exp_().clamp_(max=1.0)
 
-    def _tables_of(self, height: int, width: int) -> list[Tensor]:
-        """For each block the position's share of the hidden layer, `(hidden, h * w)`."""
+    def _tables_of(self, height: int, width: int) -> _Tables:
         # Threads may make the same tables twice; one of them is kept.
         tables = self._tables.get((height, width))
         if tables is None:
-            tables = [self._table(*codes) for codes in self._codes(height, width)]
-            self._tables[height, width] = tables
+            grid = (height, width)
+            tables = self._tables_at(self._codes(*grid), grid, slice(height), slice(width))
+            self._tables[grid] = tables
             while len(self._tables) > 1 and sum(map(_bytes, self._tables.values())) > _KEPT:
                 self._tables.popitem(last=False)
         return tables
 
-    def _table(self, of_row: Tensor, of_column: Tensor) -> Tensor:
-        return (of_row[:, :, None] + of_column[:, None]).flatten(1).to(self._dtype)
+    def _tables_at(
+        self, codes: Sequence[tuple[Tensor, Tensor]], grid: Shape, rows: slice, columns: slice
+    ) -> _Tables:
+        """For a part of a map of this size, whose `_codes` are given."""
+        mean = self._mean
+        if self._means is not None:
+            mean = mean + self._means(*grid, rows, columns).flatten(0, 1)
+        of_blocks = [
+            (of_row[:, rows, None] + of_column[:, None, columns]).flatten(1).to(self._dtype)
+            for of_row, of_column in codes
+        ]
+        return _Tables(mean, of_blocks)
 
     def _codes(self, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
         """For each block the shares of the rows `(hidden, height)`, and of the columns."""
@@ -317,5 +330,5 @@ def _copy(values: Tensor) -> Tensor:
     return values.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _bytes(tables: list[Tensor]) -> int:
-    return sum(table.nbytes for table in tables)
+def _bytes(tables: _Tables) -> int:
+    return tables.mean.nbytes + sum(table.nbytes for table in tables.of_blocks)

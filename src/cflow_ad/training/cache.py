@@ -6,9 +6,11 @@ image keeps the same share of its vectors, drawn at random.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ from cflow_ad.data.sizing import Shape
 from cflow_ad.data.view import View
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.folding import dtype_of, fold_encoder
+from cflow_ad.model.means import PlaceMeans, aspect_of
 from cflow_ad.model.positions import Frame, axis_places
 from cflow_ad.model.running import run_over
 from cflow_ad.model.tiles import Tiling
@@ -53,6 +56,12 @@ class LevelFeatures:
         self.held_out = held_out
         self.bounds: NDArray[np.int64] = np.empty((0, 2), np.int64)
         """Where the vectors of each image begin and end, by its number among the sources."""
+        self.aspects: Tensor = torch.empty(0)
+        """Of each image's canvas, see `means.aspect_of`."""
+        self.means: PlaceMeans | None = None
+        """What is taken from the vectors when they are read."""
+        self._factors: Tensor = torch.empty(0)
+        """Of each image, what the vectors are then multiplied by."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -70,12 +79,40 @@ class LevelFeatures:
     def take(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices."""
         rows, columns = torch.from_numpy(self.positions[index].astype(np.int64)).unbind(1)
-        return torch.from_numpy(self.vectors[index]), rows, columns
+        z = torch.from_numpy(self.vectors[index])
+        if self.means is not None:
+            image = self.images_of(index)
+            z -= self.means.of_vectors(self.aspects[image], rows, columns)
+            z *= self._factors[image, None]
+        return z, rows, columns
 
     def chunks(self, size: int = 65536) -> Iterator[Tensor]:
         """All vectors, in order, a block at a time."""
         for start in range(0, len(self), size):
-            yield torch.from_numpy(np.array(self.vectors[start : start + size]))
+            yield self.take(np.arange(start, min(len(self), start + size)))[0]
+
+    def images_of(self, index: NDArray[np.int64]) -> Tensor:
+        """Which image each of these vectors is of."""
+        order, begins = self._in_order
+        return torch.from_numpy(order[np.searchsorted(begins, index, side="right") - 1])
+
+    @cached_property
+    def _in_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The images as their vectors lie, and where those begin."""
+        # Of images that begin at one place the last has the vectors.
+        order = np.lexsort((self.bounds[:, 1], self.bounds[:, 0]))
+        return order, self.bounds[order, 0]
+
+    def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
+        """The same vectors, less the means of their places.
+
+        Args:
+            means: to take from them.
+            factors: of each image, that the rest is multiplied by.
+        """
+        others = copy.copy(self)
+        others.means, others._factors = means, factors
+        return others
 
 
 def build_cache(
@@ -167,6 +204,9 @@ def build_cache(
         of_level.held_out = int(begins[-1] - begins[trained_on])
         of_level.bounds = np.empty((len(sources), 2), np.int64)
         of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
+        of_level.aspects = torch.tensor(
+            [aspect_of(*view.sizing.canvas_shape(shape)) for shape in shapes]
+        )
     return store.levels
 
 

@@ -24,10 +24,11 @@ from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures, build_cache
+from cflow_ad.training.centring import centred
 from cflow_ad.training.flows import Ended, new_level, train_level
 from cflow_ad.training.passes import train_by_passes
 from cflow_ad.training.progress import Progress, ProgressCallback, silent
-from cflow_ad.training.scale import fit_scale
+from cflow_ad.training.scale import fit_scale, place_parts
 from cflow_ad.training.screening import Encoded, Screening, screen
 
 _FEWEST_TO_JUDGE = 20
@@ -99,11 +100,16 @@ def fit_levels(
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
+    screening = _screen(encoder, sources, features, held_out, view, settings, progress)
     device = encoder.mean.device
+    if settings.local_mean:
+        features = [
+            centred(of_level, place_parts(settings, number))
+            for number, of_level in enumerate(features)
+        ]
     levels = [
         new_level(of_level, settings, number).to(device) for number, of_level in enumerate(features)
     ]
-    screening = _screen(encoder, sources, features, held_out, view, settings, progress)
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
     to_score = len(held_out) or len(sources)

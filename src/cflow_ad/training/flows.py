@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from torch.nn import functional as F
 
 from cflow_ad.errors import DivergenceError
 from cflow_ad.model.flow import ConditionalFlow
+from cflow_ad.model.means import PlaceMeans
 from cflow_ad.model.network import Level
 from cflow_ad.model.whitening import InputLayer, fit_input_layer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import LevelFeatures
 from cflow_ad.training.checkpoint import Checkpoint, State
-from cflow_ad.training.scale import scale_parts
+from cflow_ad.training.scale import place_parts
 
 _EVERY = 25  # steps between two looks at the held-out vectors
 _RAMP = 25  # steps over which the learning rate falls to 0 once they stand still
@@ -33,7 +35,9 @@ def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level
     input_layer = fit_input_layer(
         settings.input_layer, features.chunks(), channels, shrinkage=settings.shrinkage
     )
-    return Level(input_layer, new_flow(channels, settings, number))
+    # Of its own, since the level may go to another device.
+    means = copy.deepcopy(features.means)
+    return Level(input_layer, new_flow(channels, settings, number), means=means)
 
 
 def empty_level(channels: int, settings: Settings, number: int) -> Level:
@@ -42,7 +46,15 @@ def empty_level(channels: int, settings: Settings, number: int) -> Level:
     with torch.device("meta"):
         layer = InputLayer(torch.empty(channels), torch.empty(shape))
         flow = _flow(channels, settings, number, None)
-        return Level(layer, flow, scale_parts(settings, number)).requires_grad_(False)
+        parts = place_parts(settings, number)
+        means = (
+            PlaceMeans(torch.empty(0, parts, parts, channels), torch.empty(0))
+            if settings.local_mean
+            else None
+        )
+        return Level(layer, flow, parts if settings.local_scale else None, means).requires_grad_(
+            False
+        )
 
 
 def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:

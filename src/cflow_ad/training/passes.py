@@ -171,6 +171,7 @@ def _train_on(
     losses = []
     for level, features, stride in zip(levels, pyramid, settings.levels, strict=True):
         image, row, column = _positions(batch, stride)
+        features = level.centred(features)
         rows_of, columns_of = (
             axis_places(side, settings.positions).to(device) for side in features.shape[1:3]
         )

@@ -27,14 +27,14 @@ _MOST = 4.0  # times that a part's spread may differ from the image's
 _FEW = 8.0  # vectors at which a part's own scale has half of its weight
 
 
-def scale_parts(settings: Settings, number: int) -> int | None:
-    """Parts along either side of an image that have a scale of their own; None for one scale.
+def place_parts(settings: Settings, number: int) -> int:
+    """Parts along either side of an image that may have a mean and a scale of their own.
 
     Args:
         settings: of the model.
         number: of the level.
     """
-    return max(1, FRAME // settings.levels[number]) if settings.local_scale else None
+    return max(1, FRAME // settings.levels[number])
 
 
 @torch.inference_mode()
@@ -66,7 +66,8 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     marks = torch.tensor([0.5, settings.tail_quantile, _LOW], dtype=torch.float64)
     median, tail, low = likelihoods.quantile(marks)
     reference, spread = median, (median - tail) / TAIL_SCORE
-    if (n := scale_parts(settings, number)) is not None:
+    if settings.local_scale:
+        n = place_parts(settings, number)
         rows, columns = torch.from_numpy(features.positions[index].astype(np.int64)).unbind(1)
         weight, medians, lows = _of_parts(
             likelihoods, rows * n // FRAME * n + columns * n // FRAME, n
