@@ -128,8 +128,8 @@ class Settings:
     """Which levels of the feature pyramid are used, by their stride in pixels."""
 
     fine: bool = True
-    """Join to the vectors of the first of `strides` those of half its stride, where the backbone has
-    them, averaged over the 4x4 cells around. It finds and outlines small defects better."""
+    """Join to the vectors of the first of `strides` those of half its stride, where the backbone
+    has them, averaged over the 4x4 cells around. It finds and outlines small defects better."""
 
     coarse: int = 0
     """See each image also at 1/`coarse` of its size, in the levels of `strides` once more, which

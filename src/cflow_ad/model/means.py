@@ -89,7 +89,7 @@ class PlaceMeans(nn.Module):
         for name in ("tables", "aspects"):
             if (value := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, torch.empty_like(value, device="meta"))
-        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def aspect_of(height: float, width: float) -> float:

@@ -41,7 +41,7 @@ def fit_means(features: LevelFeatures, n: int) -> tuple[PlaceMeans, Tensor]:
     """
     low = features.aspects.floor()
     used = torch.cat((low, (low + 1)[features.aspects > low]))
-    aspects = used.unique().to(torch.float32)
+    aspects = torch.unique(used)
     which, share = nearest(features.aspects, aspects)
 
     tables, channels = len(aspects) + 1, features.vectors.shape[1]
