@@ -60,7 +60,7 @@ _OWN_STRIDES = "0, or such that no two levels have one stride, as 3"
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"size": "192x192", "blocks": 2, "steps": 200},
+    "fast": {"size": "192x192", "blocks": 2, "steps": 200, "least_gain": 0.01},
     "default": {},
     "accurate": {
         "size": "384x384",
@@ -218,7 +218,7 @@ class Settings:
     steps: int = 600
     """The most optimiser steps of each level. 0 leaves each flow at its start."""
 
-    least_gain: float = 0.01
+    least_gain: float = 0.003
     """The training of a level ends early where 50 steps add less than this to the log-likelihood
     per dimension, in nats, of a tenth of the good images, which judge and are not trained on. 0
     takes all steps and trains on all; so do fewer than 20 images."""
