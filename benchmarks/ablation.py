@@ -40,13 +40,14 @@ from cflow_ad.data.sizing import cells_inside
 from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.evaluation.reference import reference_maps
-from cflow_ad.model.encoder import build_encoder
+from cflow_ad.model.encoder import encoder_of
 from cflow_ad.model.network import Level
 from cflow_ad.model.scoring import anomaly_map
 from cflow_ad.training.cache import LevelFeatures, build_cache
+from cflow_ad.training.centring import centred
 from cflow_ad.training.fit import level_batch_size
 from cflow_ad.training.flows import new_level, train_level
-from cflow_ad.training.scale import fit_scale
+from cflow_ad.training.scale import fit_scale, place_parts
 
 Map = NDArray[np.floating]
 
@@ -74,7 +75,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "smoothing 6": {"smoothing": 6.0},
     "one scale": {"local_scale": 0.0},
     "local scale 1": {"local_scale": 1.0},
-    "positions: absolute": {"positions": "absolute", "local_scale": 0.0},
+    "one mean": {"local_mean": False},
+    "positions: absolute": {"positions": "absolute", "local_mean": False, "local_scale": 0.0},
     "0 steps": {"steps": 0},
     "100 steps": {"steps": 100},
     "300 steps": {"steps": 300},
@@ -262,15 +264,8 @@ class Bench:
         wanted = [stride for stride in settings.strides if stride not in self._train]
         if not wanted:
             return
-        encoder = build_encoder(
-            settings.backbone,
-            wanted,
-            weights=settings.weights,
-            neighbourhood=settings.neighbourhood,
-            neighbourhood_from=settings.neighbourhood_from,
-            padding=settings.padding,
-            fine=settings.fine and wanted[0] == settings.strides[0],
-        )
+        fine = settings.fine and wanted[0] == settings.strides[0]
+        encoder = encoder_of(dataclasses.replace(settings, strides=tuple(wanted), fine=fine))
         sources = [sample.path for sample in self.dataset.train]
         view = View(sizing=settings.sizing)
         features = build_cache(encoder, sources, view, budget=4.0, seed=0, frame=settings.positions)
@@ -288,6 +283,8 @@ class Bench:
         key = json.dumps([own.to_dict(), number])
         if key not in self._levels:
             features = self._train[stride]
+            if settings.local_mean:
+                features = centred(features, place_parts(settings, number))
             level = new_level(features, settings, number)
             train_level(level, features, settings, number=number, batch_size=batch_size)
             fit_scale(level, features, settings, number)
@@ -297,7 +294,8 @@ class Bench:
 
 @torch.inference_mode()
 def _likelihood(level: Level, features: torch.Tensor) -> Map:
-    return level(features, *level.flow.places(*features.shape[:2])).numpy()
+    places = level.flow.places(*features.shape[:2])
+    return level(level.centred(features[None])[0], *places).numpy()
 
 
 @torch.inference_mode()

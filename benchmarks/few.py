@@ -39,7 +39,7 @@ from cflow_ad.data.masks import read_mask
 from cflow_ad.data.sizing import Canvas
 from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
-from cflow_ad.model.encoder import build_encoder
+from cflow_ad.model.encoder import encoder_of
 from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import FoldedLevel
@@ -57,8 +57,7 @@ class Bench:
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         self.dataset = dataset
-        encoder = build_encoder(settings.backbone, settings.strides, weights=settings.weights)
-        folded = fold_encoder(encoder)
+        folded = fold_encoder(encoder_of(settings))
 
         def encode(sources: Sequence[ImageSource]) -> list[Encoded]:
             found = run_over(

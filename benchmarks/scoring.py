@@ -14,6 +14,7 @@ same rounds.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import subprocess
@@ -34,23 +35,25 @@ from sidebyside import markdown, race, ratio, report, tuned
 from cflow_ad import Settings
 from cflow_ad.data.view import View
 from cflow_ad.errors import WeightsError
-from cflow_ad.model.encoder import Encoder, build_encoder
+from cflow_ad.model.encoder import Encoder, encoder_of
 from cflow_ad.model.folding import fold_encoder
+from cflow_ad.model.means import PlaceMeans
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import Scorer
 from cflow_ad.model.whitening import InputLayer
 from cflow_ad.training.flows import new_flow
+from cflow_ad.training.scale import place_parts
 
 BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "resnet18", "wide_resnet50_2")
 
 
-def encoder_of(backbone: str, settings: Settings) -> Encoder:
+def some_encoder(settings: Settings) -> Encoder:
     """With pretrained weights if they are at hand."""
     try:
-        return build_encoder(backbone, settings.strides)
+        return encoder_of(settings)
     except WeightsError:
-        return build_encoder(backbone, settings.strides, weights="random")
+        return encoder_of(dataclasses.replace(settings, weights="random"))
 
 
 def network_of(encoder: Encoder, settings: Settings) -> CflowNetwork:
@@ -58,7 +61,10 @@ def network_of(encoder: Encoder, settings: Settings) -> CflowNetwork:
     levels = []
     for number, channels in enumerate(encoder.spec.channels):
         layer = InputLayer(torch.zeros(channels), torch.eye(channels))
-        levels.append(Level(layer, new_flow(channels, settings, number)).requires_grad_(False))
+        n = place_parts(settings, number)
+        means = PlaceMeans(torch.zeros(1, n, n, channels), torch.empty(0))
+        level = Level(layer, new_flow(channels, settings, number), n, means)
+        levels.append(level.requires_grad_(False))
     return CflowNetwork(encoder, levels).eval()
 
 
@@ -98,12 +104,12 @@ def _say(to: IO[str], line: str) -> None:
 
 def measure(backbone: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
     """Every candidate at every batch size, for one backbone and input size."""
-    settings = Settings(blocks=2) if options.quick else Settings()
-    encoder = encoder_of(backbone, settings)
+    settings = Settings(backbone=backbone, blocks=2 if options.quick else Settings().blocks)
+    encoder = some_encoder(settings)
     network = network_of(encoder, settings)
     folded, scorer, fast = fold_encoder(encoder), Scorer(network), Scorer(network, precision="bf16")
     fast_encoder = fold_encoder(encoder, torch.bfloat16)
-    loop = FreiaLoop(encoder)
+    loop = FreiaLoop(some_encoder(dataclasses.replace(settings, fine=False, neighbourhood=1)))
     anomalib = Anomalib(options.anomalib, backbone, size) if options.anomalib else None
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     view = View(sizing=Settings(size=f"{size}x{size}").sizing)

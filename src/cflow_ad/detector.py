@@ -23,7 +23,7 @@ from cflow_ad.data.sizing import cells_inside
 from cflow_ad.data.view import View
 from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
-from cflow_ad.model.encoder import build_encoder
+from cflow_ad.model.encoder import encoder_of
 from cflow_ad.model.file import provenance
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
@@ -329,17 +329,7 @@ class Detector:
         sources = good.sources
         view = View.of(settings, sources, roi=roi, own=good.regions)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
-        encoder = build_encoder(
-            settings.backbone,
-            settings.strides,
-            neighbourhood=settings.neighbourhood,
-            neighbourhood_from=settings.neighbourhood_from,
-            padding=settings.padding,
-            fine=settings.fine,
-            coarse=settings.coarse,
-            weights=settings.weights,
-            seed=settings.seed,
-        ).to(pick_device(device))
+        encoder = encoder_of(settings).to(pick_device(device))
         levels, ended, screening = fit_levels(
             encoder,
             [sources[i] for i in training],

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cflow_ad.errors import SettingsError, WeightsError
 from cflow_ad.model.pyramid import Padding, Pyramid, build_pyramid, random_weights
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
-from cflow_ad.settings import level_strides
+from cflow_ad.settings import Settings, level_strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +192,26 @@ def build_encoder(
         neighbourhood_from=neighbourhood_from,
         padding=padding,
         coarse=coarse,
+    )
+
+
+def encoder_of(settings: Settings) -> Encoder:
+    """`build_encoder`, as settings have it.
+
+    Raises:
+        SettingsError: as for `build_encoder`.
+        WeightsError: likewise.
+    """
+    return build_encoder(
+        settings.backbone,
+        settings.strides,
+        neighbourhood=settings.neighbourhood,
+        neighbourhood_from=settings.neighbourhood_from,
+        padding=settings.padding,
+        fine=settings.fine,
+        coarse=settings.coarse,
+        weights=settings.weights,
+        seed=settings.seed,
     )
 
 
