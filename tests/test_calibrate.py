@@ -37,7 +37,7 @@ def bare(toy_detector):
 def strip(detector):
     """A network with the same flows and no scale."""
     levels = [
-        Level(level.input_layer, level.flow, len(level.reference))
+        Level(level.input_layer, level.flow, len(level.reference), level.means)
         for level in detector.network.levels
     ]
     return CflowNetwork(detector.network.encoder, levels)
@@ -106,7 +106,10 @@ def test_the_scale_is_of_the_part_that_does_not_set_the_threshold(toy_detector, 
     settings = dataclasses.replace(toy_detector.settings, local_scale=0.0)
     network = CflowNetwork(
         toy_detector.network.encoder,
-        [Level(level.input_layer, level.flow) for level in toy_detector.network.levels],
+        [
+            Level(level.input_layer, level.flow, means=level.means)
+            for level in toy_detector.network.levels
+        ],
     )
     old = Detector(network, settings=settings, calibration=toy_detector.calibration, training={})
     new = recalibrated(old, others, rescale=True)
@@ -178,10 +181,14 @@ def test_without_a_threshold_nothing_is_predicted(bare, images, tmp_path):
 def test_calibrating_gives_it_the_scale_it_would_have_from_training(
     bare, toy_detector, images, others
 ):
-    new = recalibrated(bare, images)  # of which it knows no fingerprint
+    known = Detector(
+        bare.network, settings=bare.settings, calibration=None, training=toy_detector.training
+    )
+    new = recalibrated(known, images)
     assert new.is_calibrated
     assert scales(new) == pytest.approx(scales(toy_detector), rel=1e-5)
     assert new.threshold == pytest.approx(toy_detector.threshold, rel=1e-4)
+    assert recalibrated(bare, images).is_calibrated  # of which it knows no fingerprint
     again = recalibrated(new, others)
     assert scales(again) == scales(new)  # the scale is kept, once it has one
 

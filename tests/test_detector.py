@@ -382,7 +382,7 @@ def test_relative_and_absolute_positions_are_one_in_images_of_256_pixels(images,
     of = {}
     for positions in ("absolute", "relative"):
         settings = dataclasses.replace(
-            toy_settings, size="native", positions=positions, local_scale=0.0
+            toy_settings, size="native", positions=positions, local_scale=0.0, local_mean=False
         )
         with pytest.warns(CalibrationWarning):
             of[positions] = Detector.fit(square, settings, device="cpu")

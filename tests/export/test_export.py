@@ -35,6 +35,7 @@ VARIANTS = {
     "index, raw": {"permutation": "index", "input_layer": "raw"},
     "standardise, rough": {"input_layer": "standardise", "smoothing": 0.0},
     "not fine": {"fine": False},
+    "one mean": {"local_mean": False},
     "no neighbourhood": {"neighbourhood": 1},
     "neighbourhood everywhere": {"neighbourhood_from": 0},
     "default backbone": {"backbone": "tf_efficientnet_lite0", "weights": None},
@@ -62,6 +63,23 @@ def test_the_graph_is_the_network_whatever_the_settings(images, toy_settings, na
     for number in range(3) if shape == (64, 64) else ():
         image = pixels[number].numpy().astype(np.uint8)
         assert float(score[number]) == pytest.approx(detector.predict(image).score, rel=1e-4)
+
+
+def test_images_of_several_aspect_ratios_keep_their_means(images, toy_settings, tmp_path):
+    """In training, in a file and in an export for all sizes."""
+    shapes = [image[:height] for image in images for height in (96, 48)]
+    detector = fit(shapes, toy_settings)
+    assert [len(level.means.aspects) for level in detector.network.levels] == [2, 2]
+    detector.save(tmp_path / "m.safetensors")
+    loaded = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    exported = RuntimeDetector.load(export_model(detector, tmp_path / "m.onnx").path)
+    strangers = [images[0], images[1][:48], images[2][:70], images[3][:, :40]]
+    for image in strangers:
+        score = detector.predict(image).score
+        assert loaded.predict(image).score == pytest.approx(score, rel=1e-5)
+        assert exported.predict(image).score == pytest.approx(score, rel=1e-3)
+    for one, alone in zip(detector.stream(strangers, batch_size=4), strangers, strict=True):
+        assert one.score == pytest.approx(detector.predict(alone).score, rel=1e-5)
 
 
 def test_a_native_model_is_exported_for_one_size(images, toy_settings, tmp_path):

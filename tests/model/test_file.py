@@ -102,6 +102,7 @@ def test_a_detector_comes_back(saved, toy_detector, images):
         {"input_layer": "raw", "steps": 0},
         {"strides": (16,)},
         {"fine": False},
+        {"local_mean": False},
         {"neighbourhood": 1},
         {"neighbourhood_from": 0},
         {"clamp": 0.5},

@@ -58,6 +58,8 @@ def test_one_scale_is_a_scalar_and_a_local_one_a_grid():
     assert fit(features()).reference.shape == (2, 2)
     with pytest.raises(SettingsError, match=r"local_scale is .* 0 with positions=absolute"):
         dataclasses.replace(SETTINGS, positions="absolute")
+    with pytest.raises(SettingsError, match=r"local_mean is .* false with positions=absolute"):
+        dataclasses.replace(SETTINGS, positions="absolute", local_scale=0.0)
 
 
 def test_a_part_that_was_hardly_seen_keeps_the_scale_of_the_image():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -27,6 +29,21 @@ def centred(features: LevelFeatures, parts: int) -> LevelFeatures:
     """
     means, own_shares = fit_means(features, parts)
     return features.less(means, 1 / (1 - own_shares))
+
+
+def centred_by(means: PlaceMeans, features: LevelFeatures, *, seen: bool) -> LevelFeatures:
+    """The same vectors, less means that are there already.
+
+    Args:
+        means: of a level.
+        features: of that level.
+        seen: the means were fitted to these images, which then take no part in what is taken from
+            them, as in `centred`.
+    """
+    own_shares = torch.zeros(len(features.aspects))
+    if seen:
+        own_shares = fit_means(features, means.tables.shape[1])[1]
+    return features.less(copy.deepcopy(means).cpu(), 1 / (1 - own_shares))
 
 
 def fit_means(features: LevelFeatures, n: int) -> tuple[PlaceMeans, Tensor]:

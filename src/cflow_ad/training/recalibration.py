@@ -15,6 +15,7 @@ from cflow_ad.model.scorer import Scorer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import build_cache
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
+from cflow_ad.training.centring import centred_by
 from cflow_ad.training.progress import Progress, ProgressCallback
 from cflow_ad.training.scale import fit_scale
 
@@ -94,7 +95,7 @@ def recalibrate(
         fitted, held_out = [], list(range(n))
     if rescale:
         network = _rescaled(
-            network, [sources[i] for i in fitted], settings, view, progress=progress
+            network, [sources[i] for i in fitted], settings, view, seen=seen, progress=progress
         )
     calibration = set_threshold(
         network,
@@ -113,6 +114,7 @@ def _rescaled(
     settings: Settings,
     view: View,
     *,
+    seen: bool,
     progress: ProgressCallback,
 ) -> CflowNetwork:
     """A network with the encoder and the flows of this one, and scales fitted to the images."""
@@ -132,7 +134,9 @@ def _rescaled(
     for number, (old, of_level) in enumerate(
         zip(cast(Iterable[Level], network.levels), features, strict=True)
     ):
-        level = Level(old.input_layer, old.flow).to(encoder.mean.device)
+        if old.means is not None:
+            of_level = centred_by(old.means, of_level, seen=seen)
+        level = Level(old.input_layer, old.flow, means=old.means).to(encoder.mean.device)
         fit_scale(level, of_level, settings, number)
         levels.append(level)
     return CflowNetwork(encoder, levels).eval()
