@@ -65,15 +65,6 @@ def test_an_aspect_ratio_takes_the_nearest_and_else_what_all_images_have(aspect,
     torch.testing.assert_close(again, found)
 
 
-def test_without_aspect_ratios_all_images_have_the_first_table():
-    given = means(aspects=torch.empty(0))
-    rows = torch.tensor([3, 200])
-    for height in (8, 16):
-        aspect = torch.full((2,), aspect_of(height, 8))
-        found = given.of_vectors(aspect, rows, rows)
-        torch.testing.assert_close(found, given.of_vectors(torch.zeros(2), rows, rows))
-
-
 def test_a_doubling_of_height_is_so_many_steps():
     assert aspect_of(2, 1) == STEPS
     assert math.isclose(aspect_of(3, 4), -aspect_of(4, 3))

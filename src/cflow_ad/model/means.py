@@ -122,7 +122,7 @@ def nearest(aspect: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         aspect: shape `(m,)`.
-        aspects: shape `(K,)`, whole numbers in rising order.
+        aspects: shape `(K,)`, at least one, whole numbers in rising order.
 
     Returns:
         Numbers of tables and their shares, shape `(m, 2)` each.
@@ -130,9 +130,7 @@ def nearest(aspect: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor]:
     low = aspect.floor()
     wanted = torch.stack((low, low + 1), dim=1)
     share = torch.stack((low + 1 - aspect, aspect - low), dim=1)
-    number = torch.searchsorted(aspects, wanted).clamp(max=max(len(aspects) - 1, 0))
-    if not len(aspects):
-        return torch.zeros_like(number), share
+    number = torch.searchsorted(aspects, wanted).clamp(max=len(aspects) - 1)
     return torch.where(aspects[number] == wanted, number + 1, 0), share
 
 
