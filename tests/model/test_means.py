@@ -75,3 +75,18 @@ def test_a_state_of_any_number_of_aspect_ratios_is_taken():
     other = PlaceMeans(torch.empty(0, 8, 8, 3), torch.empty(0))
     other.load_state_dict(given.state_dict(), assign=True)
     assert torch.equal(other(6, 6), given(6, 6))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"aspects": ASPECTS[:1]},
+        {"tables": torch.zeros(4, 8, 8, 2)},
+        {"tables": torch.zeros(4, 4, 4, 3)},
+        {"aspects": torch.zeros(3, 2)},
+    ],
+)
+def test_a_state_that_does_not_fit_together_is_refused(damage):
+    other = PlaceMeans(torch.empty(0, 8, 8, 3), torch.empty(0))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_state_dict(means().state_dict() | damage, assign=True)

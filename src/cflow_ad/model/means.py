@@ -85,10 +85,11 @@ class PlaceMeans(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any
     ) -> None:
-        # How many aspect ratios there are is in the tensors alone.
-        for name in ("tables", "aspects"):
-            if (value := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(value, device="meta"))
+        # How many aspect ratios there are is in the tensors alone; all else must be as expected.
+        tables, aspects = (state_dict.get(prefix + name) for name in ("tables", "aspects"))
+        if tables is not None and aspects is not None and len(tables) == len(aspects) + 1:
+            self.tables = self.tables.new_empty(len(tables), *self.tables.shape[1:])
+            self.aspects = self.aspects.new_empty(len(aspects))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
