@@ -78,8 +78,8 @@ def test_few_images_of_an_aspect_ratio_are_drawn_towards_all():
     wide = some_images(200, (4, 8), 2, pattern=10.0)
 
     def distance(count):
-        made, _ = fit_means(features_of(many + wide[:count]), 8)
-        alone, _ = fit_means(features_of(wide), 8)
+        made = fit_means(features_of(many + wide[:count]), 8)
+        alone = fit_means(features_of(wide), 8)
         return float((made(4, 8) - alone(4, 8)).square().mean())
 
     assert distance(100) < distance(10) < distance(1)
@@ -92,7 +92,7 @@ def test_images_without_vectors_change_nothing():
     gaps.aspects = torch.zeros(7)
     index = np.array([0, 191, 192, 319])
     assert gaps.images_of(index).tolist() == [1, 3, 5, 6]
-    found, expected = (fit_means(of, 8)[0].tables for of in (gaps, plain))
+    found, expected = (fit_means(of, 8).tables for of in (gaps, plain))
     torch.testing.assert_close(found, expected)
 
 

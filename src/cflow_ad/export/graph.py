@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from cflow_ad.data.sizing import Shape
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.flow import CouplingBlock, standard_normal_log_prob
-from cflow_ad.model.means import STEPS, means_of_map, shares
+from cflow_ad.model.means import STEPS
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import FRAME, at_places, axis_places
 from cflow_ad.model.scoring import LEAST, gaussian_weights
@@ -164,9 +164,8 @@ class _ExportLevel(nn.Module):
         """`PlaceMeans.forward`, of sides that may be unknown until the graph runs."""
         assert self.means is not None
         tall, wide = (torch.ones(side).sum() for side in (height, width))
-        share = shares(STEPS * (tall / wide).log2(), self.means.aspects)
         places = [axis_places(side, "relative") for side in (height, width)]
-        return means_of_map(self.means.tables, share, places[0], places[1])
+        return self.means.at_crossings(STEPS * (tall / wide).log2(), places[0], places[1])
 
 
 class _ExportBlock(nn.Module):

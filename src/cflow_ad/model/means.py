@@ -60,7 +60,26 @@ class PlaceMeans(nn.Module):
             for side, part in ((height, rows), (width, columns))
         ]
         aspect = self.tables.new_tensor(aspect_of(height, width))
-        return means_of_map(self.tables, shares(aspect, self.aspects), places[0], places[1])
+        return self.at_crossings(aspect, places[0], places[1])
+
+    def at_crossings(self, aspect: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Of the places where rows and columns of one image cross.
+
+        Args:
+            aspect: of the image, a scalar.
+            rows: relative places, integers, shape `(h,)`.
+            columns: likewise, `(w,)`.
+
+        Returns:
+            Shape `(h, w, C)`.
+        """
+        n = self.tables.shape[1]
+        share = shares(aspect, self.aspects)
+        mixed = torch.tensordot(share.to(self.tables), self.tables, dims=1)
+        first, second, nearness = _between(rows, n)
+        along = torch.lerp(mixed[first], mixed[second], nearness[:, None, None])
+        first, second, nearness = _between(columns, n)
+        return torch.lerp(along[:, first], along[:, second], nearness[:, None])
 
     def of_vectors(self, aspects: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Of vectors from anywhere.
@@ -133,26 +152,6 @@ def nearest(aspect: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor]:
     share = torch.stack((low + 1 - aspect, aspect - low), dim=1)
     number = torch.searchsorted(aspects, wanted).clamp(max=len(aspects) - 1)
     return torch.where(aspects[number] == wanted, number + 1, 0), share
-
-
-def means_of_map(tables: Tensor, share: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Means at the crossings of rows and columns.
-
-    Args:
-        tables: shape `(K + 1, n, n, C)`.
-        share: of each table, shape `(K + 1,)`.
-        rows: relative places, integers, shape `(h,)`.
-        columns: likewise, `(w,)`.
-
-    Returns:
-        Shape `(h, w, C)`.
-    """
-    n = tables.shape[1]
-    mixed = torch.tensordot(share.to(tables), tables, dims=1)
-    first, second, nearness = _between(rows, n)
-    along = torch.lerp(mixed[first], mixed[second], nearness[:, None, None])
-    first, second, nearness = _between(columns, n)
-    return torch.lerp(along[:, first], along[:, second], nearness[:, None])
 
 
 def corners(rows: Tensor, columns: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,8 @@ def centred(features: LevelFeatures, parts: int) -> LevelFeatures:
         features: of a level.
         parts: along either side of an image, that have means of their own.
     """
-    means, own_shares = fit_means(features, parts)
-    return features.less(means, 1 / (1 - own_shares))
+    means = fit_means(features, parts)
+    return features.less(means, 1 / (1 - own_shares(features, means.aspects)))
 
 
 def centred_by(means: PlaceMeans, features: LevelFeatures, *, seen: bool) -> LevelFeatures:
@@ -40,21 +40,38 @@ def centred_by(means: PlaceMeans, features: LevelFeatures, *, seen: bool) -> Lev
         seen: the means were fitted to these images, which then take no part in what is taken from
             them, as in `centred`.
     """
-    own_shares = torch.zeros(len(features.aspects))
-    if seen:
-        own_shares = fit_means(features, means.tables.shape[1])[1]
-    return features.less(copy.deepcopy(means).cpu(), 1 / (1 - own_shares))
+    means = copy.deepcopy(means).cpu()
+    own = own_shares(features, means.aspects) if seen else torch.zeros(len(features.aspects))
+    return features.less(means, 1 / (1 - own))
 
 
-def fit_means(features: LevelFeatures, n: int) -> tuple[PlaceMeans, Tensor]:
+def own_shares(features: LevelFeatures, aspects: Tensor) -> Tensor:
+    """Of each image its own share in the means that are taken from it, in `[0, 1)`.
+
+    Args:
+        features: that the means were fitted to.
+        aspects: of the means.
+    """
+    which, share = nearest(features.aspects, aspects)
+    seen = torch.zeros(len(aspects) + 1, dtype=torch.float64).index_add_(
+        0, which.flatten(), share.flatten().double()
+    )
+    in_own = share / (seen[which] + _FEW)
+    in_common = _FEW / (seen[which] + _FEW) / (_images(features) + _FEW)
+    return (share * (in_own + in_common)).sum(1).float()
+
+
+def _images(features: LevelFeatures) -> int:
+    """How many images have vectors."""
+    return int((features.bounds[:, 1] > features.bounds[:, 0]).sum())
+
+
+def fit_means(features: LevelFeatures, n: int) -> PlaceMeans:
     """Fit the means.
 
     Args:
         features: of a level.
         n: parts along either side of an image.
-
-    Returns:
-        The means, and of each image its own share in those that are taken from it, in `[0, 1)`.
     """
     low = features.aspects.floor()
     used = torch.cat((low, (low + 1)[features.aspects > low]))
@@ -84,17 +101,9 @@ def fit_means(features: LevelFeatures, n: int) -> tuple[PlaceMeans, Tensor]:
     count = torch.from_numpy(counts).view(tables, n, n, 1)
 
     # What images give a part on average: with so many vectors it was seen once.
-    images = int((features.bounds[:, 1] > features.bounds[:, 0]).sum())
-    once = len(features) / (images * n * n)
+    once = len(features) / (_images(features) * n * n)
     whole = of_parts.sum((0, 1, 2)) / count.sum()
     common = (of_parts.sum(0) + _FEW * once * whole) / (count.sum(0) + _FEW * once)
     own = (of_parts + _FEW * once * common) / (count + _FEW * once)
     own[0] = common
-
-    seen = torch.zeros(tables, dtype=torch.float64).index_add_(
-        0, which.flatten(), share.flatten().double()
-    )
-    in_own = share / (seen[which] + _FEW)
-    in_common = _FEW / (seen[which] + _FEW) / (images + _FEW)
-    own_shares = (share * (in_own + in_common)).sum(1)
-    return PlaceMeans(own.float(), aspects), own_shares.float()
+    return PlaceMeans(own.float(), aspects)
