@@ -51,6 +51,8 @@ def toy_settings() -> Settings:
         weights="random",
         size="64x64",
         strides=(8, 16),
+        coarse=0,
+        neighbourhood_from=16,
         steps=5,
         blocks=2,
         batch_size=64,

@@ -108,13 +108,44 @@ def test_a_canvas_is_whole_cells_of_the_largest_stride(strides, multiple):
 
 def test_coarse_levels_have_strides_of_their_own():
     settings = Settings(coarse=3, coarse_weight=0.5)
-    assert settings.levels == (8, 16, 32, 24, 48, 96)
-    assert settings.level_weights == (1, 1, 1, 0.5, 0.5, 0.5)
-    assert settings.sizing.multiple == 96
-    assert Settings().levels == Settings().strides
-    for taken in (1, 2, 4):
+    assert settings.levels == (8, 16, 32, 48, 96)
+    assert settings.level_weights == (1, 1, 1, 0.5, 0.5)
+    assert Settings(coarse=3, coarse_from=0).levels == (8, 16, 32, 24, 48, 96)
+    assert Settings(coarse=0).levels == Settings().strides
+    for taken in (1, 2):
         with pytest.raises(SettingsError, match="no two levels have one stride, as 3"):
             Settings(coarse=taken)
+
+
+@pytest.mark.parametrize(
+    ("given", "multiple"),
+    [
+        ({}, 32),
+        ({"size": "longest=1024"}, 32),
+        ({"size": "longest=1025"}, 96),
+        ({"size": "native"}, 96),
+        ({"size": "native", "coarse": 0}, 32),
+        ({"tile": "512"}, 96),
+        ({"canvas_multiple": 64}, 64),
+        ({"size": "native", "canvas_multiple": 192}, 192),
+    ],
+)
+def test_a_canvas_that_may_be_cut_is_whole_cells_of_the_coarse_levels_too(given, multiple):
+    assert Settings(**given).sizing.multiple == multiple
+
+
+def test_a_canvas_is_not_less_than_a_cell_of_the_largest_stride():
+    with pytest.raises(SettingsError, match="canvas_multiple is 48: it must be a multiple of 32"):
+        Settings(canvas_multiple=48)
+
+
+def test_an_older_file_has_the_canvas_that_it_had():
+    older = {k: v for k, v in Settings(coarse=3).to_dict().items() if k != "canvas_multiple"}
+    assert Settings.restored(older).sizing.multiple == 96
+    del older["coarse_from"], older["image_score"]
+    assert Settings.restored(older).levels == (8, 16, 32, 24, 48, 96)
+    assert Settings.restored(older).image_score == "peak"
+    assert Settings.restored(Settings().to_dict()) == Settings()
 
 
 def test_the_papers_schedule_is_in_single_precision():

@@ -19,11 +19,12 @@ from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.loading import OnError
 from cflow_ad.data.region import RegionSource
-from cflow_ad.data.sizing import cells_inside
+from cflow_ad.data.sizing import cell_of, cells_inside
 from cflow_ad.data.view import View
 from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_line
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import encoder_of
+from cflow_ad.model.evidence import Evidence
 from cflow_ad.model.file import provenance
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
@@ -35,7 +36,7 @@ from cflow_ad.stored import restore, store
 from cflow_ad.training.calibration import Calibration, split_good
 from cflow_ad.training.fit import fit_levels
 from cflow_ad.training.progress import ProgressCallback, silent
-from cflow_ad.training.recalibration import recalibrate, set_threshold
+from cflow_ad.training.recalibration import gather_evidence, recalibrate, set_threshold
 from cflow_ad.training.screening import ScreenedImages
 from cflow_ad.training.sources import GoodData, GoodImages, good_images
 
@@ -64,12 +65,14 @@ class Detector:
         calibration: Calibration | None,
         training: Mapping[str, Any],
         view: View | None = None,
+        evidence: Evidence | None = None,
         name: str = "the model",
         bundled: bool = False,
     ) -> None:
         self.network = network.eval()
         self.settings = settings
         self.view = view or View(sizing=settings.sizing)
+        self.evidence = evidence
         self.training = dict(training)
         self.screening: ScreenedImages | None = None
         """What the good images of `fit` say of one another; not stored, but for the names of
@@ -156,6 +159,7 @@ class Detector:
             self.settings,
             self.view,
             sources,
+            evidence=self.evidence,
             batch_size=batch_size,
             on_error=on_error,
         )
@@ -248,13 +252,13 @@ class Detector:
             levels = self.network.log_likelihoods(
                 torch.from_numpy(canvas.pixels)[None].to(self.device), self._tiling
             )
-        inside = [
-            [cells_inside(side, stride) for side in canvas.valid] for stride in self.settings.levels
-        ]
-        return [
-            level[0, :height, :width].cpu().numpy()
-            for level, (height, width) in zip(levels, inside, strict=True)
-        ]
+        shape = (canvas.pixels.shape[0], canvas.pixels.shape[1])
+        inside = []
+        for level in levels:
+            cell = cell_of(shape, (level.shape[1], level.shape[2]))
+            height, width = map(cells_inside, canvas.valid, cell)
+            inside.append(level[0, :height, :width].cpu().numpy())
+        return inside
 
     def info(self) -> dict[str, Any]:
         """Everything stored beside the tensors, as plain values."""
@@ -263,6 +267,7 @@ class Detector:
             "settings": self.settings.to_dict(),
             "encoder": dataclasses.asdict(self.network.encoder.spec),
             "calibration": self.calibration.to_dict() if self.is_calibrated else None,
+            "evidence": None if self.evidence is None else self.evidence.to_dict(),
             "training": self.training,
             "view": self.view.metadata(),
         }
@@ -330,7 +335,7 @@ class Detector:
         view = View.of(settings, sources, roi=roi, own=good.regions)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
         encoder = encoder_of(settings).to(pick_device(device))
-        levels, ended, screening = fit_levels(
+        levels, ended, screening, judges = fit_levels(
             encoder,
             [sources[i] for i in training],
             settings,
@@ -342,11 +347,15 @@ class Detector:
             progress=progress,
         )
         network = CflowNetwork(encoder, levels).eval()
+        evidence = gather_evidence(
+            network, settings, [sources[training[i]] for i in judges], view=view
+        )
         calibration = set_threshold(
             network,
             settings,
             [sources[i] for i in held_out or training],
             view=view,
+            evidence=evidence,
             held_out=bool(held_out),
             progress=progress,
         )
@@ -371,7 +380,12 @@ class Detector:
             **provenance(),
         }
         detector = cls(
-            network, settings=settings, calibration=calibration, training=about, view=view
+            network,
+            settings=settings,
+            calibration=calibration,
+            training=about,
+            view=view,
+            evidence=evidence,
         )
         detector.screening = screened
         return detector
@@ -418,11 +432,12 @@ class Detector:
         settings = Settings.from_dict(self.settings.to_dict() | given)
         good, seen = self._recognise(data)
         view = self.view.with_own(good.regions)
-        network, calibration = recalibrate(
+        network, evidence, calibration = recalibrate(
             self.network,
             settings,
             good.sources,
             view=view,
+            evidence=self.evidence,
             rescale=rescale or not self.is_calibrated,
             seen=seen,
             progress=progress,
@@ -438,6 +453,7 @@ class Detector:
             calibration=calibration,
             training=self.training | about,
             view=view,
+            evidence=evidence,
             name=self._name,
             bundled=self._bundled,
         )
@@ -482,6 +498,7 @@ class Detector:
             calibration=stored.calibration,
             training=stored.training,
             view=stored.view,
+            evidence=stored.evidence,
             name=str(path),
             bundled=stored.bundled,
         )

@@ -47,6 +47,8 @@ _NOT_NEGATIVE = (
     "calibration_fraction",
     "local_scale",
     "coarse",
+    "coarse_from",
+    "canvas_multiple",
     "neighbourhood_from",
 )
 _AT_MOST = {
@@ -56,26 +58,39 @@ _AT_MOST = {
     "augment_rotation": 180,
     "local_scale": 1,
 }
+_BEFORE: Mapping[str, Any] = {
+    "subnet_width": 0,
+    "positions": "absolute",
+    "local_scale": 0.0,
+    "neighbourhood_from": 0,
+    "fine": False,
+    "local_mean": False,
+    "coarse": 0,
+    "coarse_from": 0,
+    "image_score": "peak",
+}
+"""Settings that older files do not have, and what they were."""
+
 _OWN_STRIDES = "0, or such that no two levels have one stride, as 3"
+_NEVER_CUT = 1024  # pixels: images with no longer side are encoded whole
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"size": "192x192", "blocks": 2, "steps": 200, "least_gain": 0.01},
-    "default": {},
-    "accurate": {
-        "size": "384x384",
-        "fine": False,
-        "coarse": 3,
-        "neighbourhood_from": 0,
-        "smoothing": 6.0,
-        "blocks": 8,
-        "subnet_width": 0,
-        "permutation": "soft",
+    "fast": {
+        "size": "192x192",
+        "coarse": 0,
+        "neighbourhood_from": 16,
+        "blocks": 2,
+        "steps": 200,
+        "least_gain": 0.01,
     },
+    "default": {},
+    "accurate": {"blocks": 8, "subnet_width": 0, "permutation": "soft"},
     "paper": {
         "backbone": "wide_resnet50_2.tv_in1k",
         "padding": "reflect",
         "fine": False,
+        "coarse": 0,
         "neighbourhood": 1,
         "size": "512x512",
         "resize": "stretch",
@@ -92,13 +107,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "learning_rate": 2e-4,
         "rotation": 5.0,
         "loss": "logsigmoid",
+        "image_score": "peak",
         "smoothing": 0.0,
         "calibration_fraction": 0.0,
     },
 }
 """Settings that belong together, as changes of the defaults. `fast` sees less, in less time.
-`accurate` sees more pixels, and has the paper's flow; it outlines a little better and takes several
-times as long to train and to run. `paper` is CFLOW-AD as its authors train it on most classes of
+`accurate` has the paper's flow; it finds and outlines a little better and takes several times as
+long to train and to run. `paper` is CFLOW-AD as its authors train it on most classes of
 MVTec AD; they take 256x256 for some, see `evaluation.published`."""
 
 
@@ -131,11 +147,14 @@ class Settings:
     """Join to the vectors of the first of `strides` those of half its stride, where the backbone
     has them, averaged over the 4x4 cells around. It finds and outlines small defects better."""
 
-    coarse: int = 0
-    """See each image also at 1/`coarse` of its size, in the levels of `strides` once more, which
-    find what is large and faint. 0 for not; else so that no two levels have one stride, as 3."""
+    coarse: int = 3
+    """See each image also at 1/`coarse` of its size, in levels of `strides` once more, which find
+    what is large and faint. 0 for not; else so that no two levels have one stride, as 3."""
 
-    coarse_weight: float = 0.25
+    coarse_from: int = 16
+    """The least of `strides` that the small image is seen in. 0 for all."""
+
+    coarse_weight: float = 0.08
     """What those levels weigh in the anomaly map, where the others weigh 1."""
 
     padding: Literal["zeros", "reflect"] = "zeros"
@@ -146,11 +165,15 @@ class Settings:
     """Feature vectors are averaged over this many cells along either side, at the strides named by
     `neighbourhood_from`; odd, 1 for not. It finds large and faint defects better."""
 
-    neighbourhood_from: int = 16
+    neighbourhood_from: int = 32
     """The least stride whose vectors are averaged; those of finer levels, which find what is small,
     are left as they are. 0 averages all."""
 
-    size: str = "256x256"
+    canvas_multiple: int = 0
+    """What the sides of the network's input are multiples of, in pixels, itself a multiple of 32.
+    0 for 32, and for 32 times `coarse` where images may have to be cut into tiles."""
+
+    size: str = "384x384"
     """How large images come into the network: a box, height x width in pixels; `native`, each at
     its own size; or `longest=N`, at its own size but for images with a longer side, which are
     scaled down to it."""
@@ -282,6 +305,12 @@ class Settings:
     """How far each part of the image has a scale of its own, from 0, one scale for all as in the
     paper, to 1. Needs `positions=relative`."""
 
+    image_score: Literal["peak", "levels"] = "levels"
+    """What an image's score goes by: the `peak` of its anomaly map, as in the paper; or how far the
+    peaks of all `levels`, wherever they lie, stand out from those of good images. The map is then
+    brought to it: multiplied so that its peak is the score. Needs at least 20 images to train on,
+    and not `schedule=paper`; else it is the peak."""
+
     smoothing: float = 4.0
     """Standard deviation of a Gaussian over the anomaly map, in pixels of the network's input."""
 
@@ -327,7 +356,7 @@ class Settings:
     @property
     def levels(self) -> tuple[int, ...]:
         """The stride of every level: those of `strides`, then the coarse ones."""
-        return level_strides(self.strides, self.coarse)
+        return level_strides(self.strides, self.coarse, self.coarse_from)
 
     @property
     def level_weights(self) -> tuple[float, ...]:
@@ -356,9 +385,23 @@ class Settings:
         return Sizing.parse(
             self.size,
             mode=self.resize,
-            multiple=max(32, *self.strides) * max(1, self.coarse),
+            multiple=self._multiple,
             interpolation=self.interpolation,
         )
+
+    @property
+    def _multiple(self) -> int:
+        least = max(32, *self.strides)
+        if self.canvas_multiple:
+            self._require(
+                "canvas_multiple", self.canvas_multiple % least == 0, f"a multiple of {least}"
+            )
+            return self.canvas_multiple
+        # Tiles begin where the cells of all levels do; sides that are rounded so far change an
+        # image's shape, which matters the more, the smaller it is.
+        sides = [int(number) for number in re.findall("[0-9]+", self.size)]
+        is_cut = bool(self.tile.strip()) or not sides or max(sides) > _NEVER_CUT
+        return least * max(1, self.coarse) if is_cut else least
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Settings:
@@ -398,6 +441,18 @@ class Settings:
         if isinstance(given.get("strides"), list):
             given["strides"] = tuple(given["strides"])
         return cls(**given)
+
+    @classmethod
+    def restored(cls, values: Mapping[str, Any]) -> Settings:
+        """As `from_dict`, of a file that an older version may have written.
+
+        Raises:
+            SettingsError: as for `from_dict`.
+        """
+        older = dict(_BEFORE)
+        if "canvas_multiple" not in values:
+            older["canvas_multiple"] = max(32, *values["strides"]) * max(1, values.get("coarse", 0))
+        return cls.from_dict({**older, **values})
 
     @classmethod
     def parse(cls, name: str, text: str) -> Any:
@@ -454,14 +509,15 @@ class Settings:
             self._require(name, isinstance(value, hint), "text")
 
 
-def level_strides(strides: Sequence[int], coarse: int) -> tuple[int, ...]:
-    """The stride of every level, by the two settings.
+def level_strides(strides: Sequence[int], coarse: int, coarse_from: int = 0) -> tuple[int, ...]:
+    """The stride of every level, by the three settings.
 
     Example:
-        >>> level_strides((8, 16), 3)
-        (8, 16, 24, 48)
+        >>> level_strides((8, 16), 3), level_strides((8, 16), 3, 16)
+        ((8, 16, 24, 48), (8, 16, 48))
     """
-    return (*strides, *(coarse * stride for stride in strides if coarse))
+    small = [stride for stride in strides if coarse and stride >= coarse_from]
+    return (*strides, *(coarse * stride for stride in small))
 
 
 class SettingDescription(NamedTuple):

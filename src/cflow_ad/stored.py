@@ -12,21 +12,12 @@ from cflow_ad.data.view import View
 from cflow_ad.errors import ModelFileError
 from cflow_ad.model.device import pick_device
 from cflow_ad.model.encoder import EncoderSpec, empty_encoder, rebuild_encoder
+from cflow_ad.model.evidence import Evidence
 from cflow_ad.model.file import read_model, take_pictures, with_pictures, write_model
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration
 from cflow_ad.training.flows import empty_level
-
-_BEFORE = {
-    "subnet_width": 0,
-    "positions": "absolute",
-    "local_scale": 0.0,
-    "neighbourhood_from": 0,
-    "fine": False,
-    "local_mean": False,
-}
-"""Settings that older files do not have, and what they were."""
 
 
 class Stored(NamedTuple):
@@ -37,6 +28,7 @@ class Stored(NamedTuple):
     calibration: Calibration | None
     training: dict[str, Any]
     view: View
+    evidence: Evidence | None
     bundled: bool
     """Whether the file has the encoder's weights."""
 
@@ -78,10 +70,12 @@ def restore(path: Path, *, weights: str | None, device: str | torch.device | Non
     metadata, tensors = read_model(path)
     pictures = take_pictures(tensors)
     try:
-        settings = Settings.from_dict({**_BEFORE, **metadata["settings"]})
+        settings = Settings.restored(metadata["settings"])
         view = View.restore(settings, metadata.get("view", {}), pictures)
         said = metadata["calibration"]
         calibration = None if said is None else Calibration.from_dict(said)
+        said = metadata.get("evidence")
+        evidence = None if said is None else Evidence.from_dict(said)
         spec = EncoderSpec.from_dict(metadata["encoder"])
         training, bundled = dict(metadata["training"]), bool(metadata["bundled"])
         encoder = (
@@ -107,4 +101,4 @@ def restore(path: Path, *, weights: str | None, device: str | torch.device | Non
             "copy it again from where it was made"
         ) from error
     network = network.to(pick_device(device))
-    return Stored(network, settings, calibration, training, view, bundled)
+    return Stored(network, settings, calibration, training, view, evidence, bundled)

@@ -111,7 +111,7 @@ def test_a_cell_matters_where_a_pixel_that_matters_is_scored_by_it():
         y, x = rng.integers(0, 64), rng.integers(0, 96)
         inside[y, x] = True
         for stride in (8, 16, 32):
-            found = cells_of(inside, (64, 96), stride)
+            found = cells_of(inside, (64, 96), (stride, stride))
             of_y = np.abs((np.arange(64 // stride) + 0.5) * stride - (y + 0.5)) < stride
             of_x = np.abs((np.arange(96 // stride) + 0.5) * stride - (x + 0.5)) < stride
             assert found[np.ix_(of_y, of_x)].all()
@@ -143,7 +143,7 @@ def test_a_manifest_says_where_to_look_in_each_image(tmp_path):
     assert regions.inside(str(tmp_path / "b.png"), (8, 8)) is None
     view = View(sizing=Sizing(32, 32), regions=regions)
     assert view.prepare(tmp_path / "b.png").inside is None
-    assert all(cells.all() for cells in view.cells_of(tmp_path / "b.png", [8]))
+    assert all(cells.all() for cells in view.cells_of(tmp_path / "b.png", lambda canvas: [(8, 8)]))
     with pytest.raises(ImageError, match="list does not list it"):
         regions.inside(tmp_path / "roi.png", (8, 8))
     with pytest.raises(ImageError, match="from memory"):

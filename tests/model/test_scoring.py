@@ -29,7 +29,8 @@ def make_grids(valid, fill):
 
 
 def score(grids, valid, original, smoothing=0.0, strides=STRIDES):
-    return anomaly_map(grids, strides, valid=valid, original=original, smoothing=smoothing)
+    cells = [(stride, stride) for stride in strides]
+    return anomaly_map(grids, cells, valid=valid, original=original, smoothing=smoothing)
 
 
 @every_size
@@ -53,10 +54,10 @@ def test_a_level_that_weighs_twice_is_two_levels(valid, original):
     rng = np.random.default_rng(0)
     fine, coarse = make_grids(valid, rng.random)[:2]
     weighted, repeated = (
-        anomaly_map(grids, strides, valid=valid, original=original, smoothing=2.0, weights=weights)
-        for grids, strides, weights in (
-            ([fine, coarse], [8, 16], [0.5, 1.0]),
-            ([fine, coarse, coarse], [8, 16, 16], None),
+        anomaly_map(grids, cells, valid=valid, original=original, smoothing=2.0, weights=weights)
+        for grids, cells, weights in (
+            ([fine, coarse], [(8, 8), (16, 16)], [0.5, 1.0]),
+            ([fine, coarse, coarse], [(8, 8), (16, 16), (16, 16)], None),
         )
     )
     np.testing.assert_allclose(weighted, repeated, rtol=1e-5, atol=1e-6)

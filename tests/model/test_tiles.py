@@ -55,7 +55,7 @@ def wide():
 @pytest.mark.parametrize("weights", [None, "random"])
 def test_the_map_in_tiles_is_the_map_of_the_whole(weights, wide, carpet_folder, tiny_settings):
     settings = dataclasses.replace(
-        tiny_settings, strides=(8, 16, 32), size="native", weights=weights
+        tiny_settings, strides=(8, 16, 32), coarse=0, size="native", weights=weights
     )
     with pytest.warns(CalibrationWarning):
         detector = Detector.fit(carpet_folder, settings, device="cpu")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from cflow_ad.model.means import aspect_of
 from cflow_ad.model.positions import axis_places
 from cflow_ad.training.cache import LevelFeatures
 from cflow_ad.training.centring import centred, fit_means
@@ -23,7 +22,7 @@ def features_of(images):
         np.concatenate(vectors).astype(np.float32), np.concatenate(positions).astype(np.int16)
     )
     made.bounds = np.stack([ends[:-1], ends[1:]], axis=1)
-    made.aspects = torch.tensor([aspect_of(*image.shape[:2]) for image in images])
+    made.grids = [image.shape[:2] for image in images]
     return made
 
 
@@ -89,7 +88,7 @@ def test_images_without_vectors_change_nothing():
     images = some_images(5)
     plain, gaps = features_of(images), features_of(images)
     gaps.bounds = np.insert(gaps.bounds, [0, 3], [[0, 0], [192, 192]], axis=0)
-    gaps.aspects = torch.zeros(7)
+    gaps.grids = [(8, 8)] * 7
     index = np.array([0, 191, 192, 319])
     assert gaps.images_of(index).tolist() == [1, 3, 5, 6]
     found, expected = (fit_means(of, 8).tables for of in (gaps, plain))

@@ -7,6 +7,7 @@ surface where a flat fill would look like an edge.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["snap", "fit", "pad", "stretch", "native", "longest"]
 Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
 Shape: TypeAlias = tuple[int, int]
+Cell: TypeAlias = tuple[float, float]
+"""Height and width of a level's cells, in pixels of the canvas."""
 
 MAX_SIDE = 16384
 """The longest side, in pixels, that a box can be asked to have."""
@@ -230,7 +233,7 @@ class Sizing:
         return np.array(image.resize((shape[1], shape[0]), kernel))
 
 
-def cells_inside(side: int, cell: int) -> int:
+def cells_inside(side: int, cell: float) -> int:
     """How many cells have their centre in an image, along one of its sides; at least one.
 
     Args:
@@ -240,7 +243,12 @@ def cells_inside(side: int, cell: int) -> int:
     >>> cells_inside(64, 16), cells_inside(70, 16), cells_inside(72, 16)
     (4, 4, 5)
     """
-    return max(1, (side + cell // 2) // cell)
+    return max(1, math.floor(side / cell + 0.5))
+
+
+def cell_of(canvas: Shape, grid: Shape) -> Cell:
+    """What one cell of a grid over a canvas measures."""
+    return canvas[0] / grid[0], canvas[1] / grid[1]
 
 
 def _scaled(side: int, numerator: int, denominator: int) -> int:

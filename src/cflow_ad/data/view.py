@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -27,7 +27,7 @@ from cflow_ad.data.regions import (
     open_region,
     open_regions,
 )
-from cflow_ad.data.sizing import Canvas, Shape, Sizing, cells_inside
+from cflow_ad.data.sizing import Canvas, Cell, Shape, Sizing, cells_inside
 from cflow_ad.errors import DataError, ImageError, SettingsError
 
 Mask = NDArray[np.bool_]
@@ -179,20 +179,26 @@ class View:
         _require_some(inside, name)
         return dataclasses.replace(canvas, inside=inside, motion=motion)
 
-    def cells_of(self, source: ImageSource, strides: Sequence[int]) -> list[Mask]:
+    def cells_of(self, source: ImageSource, cells: Callable[[Shape], Sequence[Cell]]) -> list[Mask]:
         """Which cells of each level lie in the image and where defects matter, `(h, w)` each.
+
+        Args:
+            source: as for `as_image`.
+            cells: for the height and width of a canvas, those of each level's cells.
 
         Raises:
             ImageError: as for `prepare`.
         """
         if self.needs_pixels:
             canvas = self.prepare(source)
-            return [cells_of(canvas.inside, canvas.valid, stride) for stride in strides]
+            sizes = cells((canvas.pixels.shape[0], canvas.pixels.shape[1]))
+            return [cells_of(canvas.inside, canvas.valid, size) for size in sizes]
         original = image_shape(source)
         inside = self._inside(source, original, None)
         _require_some(inside, source_name(source))
         valid = self.sizing.valid_shape(original)
-        return [cells_of(inside, valid, stride) for stride in strides]
+        sizes = cells(self.sizing.canvas_shape(original))
+        return [cells_of(inside, valid, size) for size in sizes]
 
     def _inside(self, source: ImageSource, shape: Shape, motion: Motion | None) -> Mask | None:
         """Where defects matter, in the reference's frame, as far as regions say."""
@@ -288,29 +294,29 @@ def settle(canvas: Canvas, values: NDArray[np.float32]) -> Seen:
     return Seen(values, inside)
 
 
-def cells_of(inside: Mask | None, valid: Shape, stride: int) -> Mask:
+def cells_of(inside: Mask | None, valid: Shape, cell: Cell) -> Mask:
     """Which cells of a level matter: those whose value a pixel that matters is scored by, which
     are the ones that have one within a cell's side of their centre, along rows and columns.
 
     Args:
         inside: where defects matter, of any resolution; None is everywhere.
         valid: height and width of the image on its canvas.
-        stride: a cell's side, in pixels of the canvas.
+        cell: height and width of one, in pixels of the canvas.
 
     Returns:
         Shape `(h, w)`, of the cells whose centre lies in the image.
 
-    >>> cells_of(np.arange(64) < np.full((8, 1), 20), (8, 64), 8).tolist()
+    >>> cells_of(np.arange(64) < np.full((8, 1), 20), (8, 64), (8, 8)).tolist()
     [[True, True, True, False, False, False, False, False]]
     """
-    grid = cells_inside(valid[0], stride), cells_inside(valid[1], stride)
+    grid = cells_inside(valid[0], cell[0]), cells_inside(valid[1], cell[1])
     if inside is None:
         return _all_cells(grid)
     # On a grid of half cells a cell's reach is four of them along either side.
     half = (2 * grid[0], 2 * grid[1])
     touched = np.asarray(inside)
     for axis in (0, 1):
-        step = valid[axis] * 2 / (stride * touched.shape[axis])  # half cells in a pixel
+        step = valid[axis] * 2 / (cell[axis] * touched.shape[axis])  # half cells in a pixel
         edges = np.arange(half[axis] + 2) - 1
         start = np.floor(edges / step).astype(int)
         stop = np.ceil((edges + 1) / step).astype(int)

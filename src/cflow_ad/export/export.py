@@ -194,6 +194,7 @@ def _on_cpu(detector: Detector) -> Detector:
         calibration=detector.calibration,
         training=detector.training,
         view=detector.view,
+        evidence=detector.evidence,
     )
 
 
@@ -205,6 +206,7 @@ def _graph(detector: Detector, canvas: Shape | None) -> tuple[ExportGraph, Shape
         box,
         smoothing=settings.smoothing,
         weights=settings.level_weights,
+        evidence=detector.evidence,
         only=canvas is not None,
     )
     return graph, box

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cflow_ad.data.sizing import Shape
 from cflow_ad.model.encoder import Encoder
+from cflow_ad.model.evidence import CERTAIN, Evidence
 from cflow_ad.model.flow import CouplingBlock, standard_normal_log_prob
 from cflow_ad.model.means import STEPS
 from cflow_ad.model.network import CflowNetwork, Level
@@ -36,6 +37,7 @@ class ExportGraph(nn.Module):
         only: whether no other canvas will come.
         smoothing: standard deviation of the Gaussian over the map, in pixels of the canvas.
         weights: of the levels in the map; unset, all alike.
+        evidence: that the map is brought to; unset, it is left as it is.
     """
 
     gaussian: Tensor
@@ -47,18 +49,18 @@ class ExportGraph(nn.Module):
         *,
         smoothing: float,
         weights: Sequence[float] | None = None,
+        evidence: Evidence | None = None,
         only: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = _with_static_padding(network.encoder, box)
-        self.strides = network.encoder.spec.strides
+        grids = network.encoder.spec.grids(box)
         self.levels = nn.ModuleList(
-            _ExportLevel(level, (box[0] // stride, box[1] // stride), only)
-            for level, stride in zip(
-                cast(list[Level], list(network.levels)), self.strides, strict=True
-            )
+            _ExportLevel(level, grid, only)
+            for level, grid in zip(cast(list[Level], list(network.levels)), grids, strict=True)
         )
-        self.weights = list(weights or [1.0] * len(self.strides))
+        self.weights = list(weights or [1.0] * len(grids))
+        self.evidence = None if evidence is None else _ExportEvidence(evidence)
         self.register_buffer("gaussian", torch.from_numpy(gaussian_weights(smoothing)).float())
         self.requires_grad_(False)
         self.eval()
@@ -79,14 +81,18 @@ class ExportGraph(nn.Module):
         enlarged = [
             weight
             * F.interpolate(
-                grid[:, None], scale_factor=float(stride), mode="bilinear", align_corners=False
+                grid[:, None], size=image.shape[1:3], mode="bilinear", align_corners=False
             )
-            for grid, stride, weight in zip(normalities, self.strides, self.weights, strict=True)
+            for grid, weight in zip(normalities, self.weights, strict=True)
         ]
         mean = self._smooth(torch.stack(enlarged).sum(0) / sum(self.weights))[:, 0]
         # Twice, since with both bounds at once the exporter stumbles.
         anomaly_map = 0 - mean.clamp(min=_LEAST).clamp(max=1.0).log()
-        return anomaly_map, anomaly_map.amax((1, 2)), *normalities
+        score = anomaly_map.amax((1, 2))
+        if self.evidence is not None:
+            factor = self.evidence(normalities, score)
+            anomaly_map, score = anomaly_map * factor[:, None, None], score * factor
+        return anomaly_map, score, *normalities
 
     def _smooth(self, values: Tensor) -> Tensor:
         """Gaussian along either axis of `(B, 1, H, W)`; beyond the edge the values stay."""
@@ -96,6 +102,28 @@ class ExportGraph(nn.Module):
         padded = F.pad(values, (radius,) * 4, mode="replicate")
         across = F.conv2d(padded, self.gaussian[None, None, None, :])
         return F.conv2d(across, self.gaussian[None, None, :, None])
+
+
+class _ExportEvidence(nn.Module):
+    """`Evidence.factor` for each image of a batch."""
+
+    middle: Tensor
+    deviation: Tensor
+
+    def __init__(self, evidence: Evidence) -> None:
+        super().__init__()
+        self.register_buffer("middle", torch.tensor(evidence.middle))
+        self.register_buffer("deviation", torch.tensor(evidence.deviation))
+        self.joint = evidence.joint_middle, evidence.joint_deviation
+        self.exponent = CERTAIN * evidence.relative
+
+    def forward(self, normalities: Sequence[Tensor], score: Tensor) -> Tensor:
+        """Shape `(B,)`, from each level's normality and the highest value of the map."""
+        peaks = [0 - grid.amin((1, 2)).clamp(min=_LEAST).log() for grid in normalities]
+        of_each = (torch.stack((*peaks, score), dim=1) - self.middle) / self.deviation
+        joint = (of_each.mean(1) - self.joint[0]) / self.joint[1]
+        told = (joint / CERTAIN).tanh() - (of_each[:, -1] / CERTAIN).tanh()
+        return (self.exponent * told).exp()
 
 
 class _ExportLevel(nn.Module):

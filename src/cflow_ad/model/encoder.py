@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import SettingsError, WeightsError
 from cflow_ad.model.pyramid import Padding, Pyramid, build_pyramid, random_weights
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
@@ -36,16 +37,37 @@ class EncoderSpec:
     padding: Padding = "zeros"
     """How the convolutions continue their input beyond its border."""
     coarse: int = 0
-    """The second half of the levels are of the image at 1/`coarse` of its size; 0 if none are."""
+    """The last levels are of the image at 1/`coarse` of its size; 0 if none are."""
     neighbourhood_from: int = 0
     """The least stride whose vectors are such means; finer levels are left as they are."""
     fine: bool = False
     """Whether the network's first map, at half the first stride, is joined to the second."""
+    coarse_from: int = 0
+    """The least stride of the network's levels that the small image is seen in."""
 
     @property
     def own_strides(self) -> tuple[int, ...]:
         """Of the network's levels, which are each seen once or twice."""
-        return self.strides[: len(self.strides) // 2] if self.coarse else self.strides
+        for n in range(1, len(self.strides)):
+            own = self.strides[:n]
+            if level_strides(own, self.coarse, self.coarse_from) == self.strides:
+                return own
+        return self.strides
+
+    def grids(self, canvas: Shape) -> list[Shape]:
+        """Height and width of every level, in cells.
+
+        Args:
+            canvas: height and width of the network's input, multiples of its largest stride.
+        """
+        height, width = canvas
+        own = self.own_strides
+        grids = [(height // stride, width // stride) for stride in own]
+        if self.coarse:
+            height, width = (small_side(side, self.coarse, own) for side in canvas)
+            small = [stride for stride in own if stride >= self.coarse_from]
+            grids += [(height // stride, width // stride) for stride in small]
+        return grids
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EncoderSpec:
@@ -101,7 +123,8 @@ class Encoder(nn.Module):
         x = (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self._dtype)
         levels = self._encode(x)
         if self.spec.coarse:
-            levels = [*levels, *self._encode(F.avg_pool2d(x, self.spec.coarse))]
+            small = self._encode(self._shrunk(x))
+            levels = [*levels, *small[2 * len(levels) - len(self.spec.strides) :]]
         return [
             self._average(level, stride).permute(0, 2, 3, 1)
             for level, stride in zip(levels, self.spec.strides, strict=True)
@@ -123,6 +146,14 @@ class Encoder(nn.Module):
             raise
         return _join(*levels) if self.spec.fine else levels
 
+    def _shrunk(self, x: Tensor) -> Tensor:
+        """The image at 1/`coarse` of its size, or near it: its sides too are ones that the network
+        can divide.
+        """
+        small = F.avg_pool2d(x, self.spec.coarse)
+        sides = [small_side(side, self.spec.coarse, self.spec.own_strides) for side in x.shape[2:]]
+        return F.interpolate(small, size=sides, mode="bilinear", align_corners=False)
+
     def _average(self, level: Tensor, stride: int) -> Tensor:
         """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""
         side = self.spec.neighbourhood
@@ -138,6 +169,24 @@ def _join(finer: Tensor, first: Tensor, *others: Tensor) -> list[Tensor]:
     return [torch.cat((around, first), dim=1), *others]
 
 
+def small_side(side: int, coarse: int, strides: Sequence[int]) -> int:
+    """A side of the image at 1/`coarse` of its size: the nearest multiple of the largest stride.
+
+    Args:
+        side: of the canvas, in pixels.
+        coarse: by how much it is smaller.
+        strides: of the network's levels.
+
+    Example:
+        >>> small_side(384, 3, (8, 16, 32)), small_side(320, 3, (8, 16, 32))
+        (128, 96)
+    """
+    unit = strides[-1]
+    # `sym_max`, since a side may be unknown until an exported graph runs.
+    cells = torch.sym_max(1, (2 * side + coarse * unit) // (2 * coarse * unit))
+    return cast(int, cells) * unit
+
+
 def build_encoder(
     backbone: str,
     strides: Sequence[int],
@@ -147,6 +196,7 @@ def build_encoder(
     padding: Padding = "zeros",
     fine: bool = False,
     coarse: int = 0,
+    coarse_from: int = 0,
     weights: str | None = None,
     seed: int = 0,
 ) -> Encoder:
@@ -160,6 +210,7 @@ def build_encoder(
         padding: see `build_pyramid`.
         fine: see `Settings.fine`.
         coarse: see `Settings.coarse`.
+        coarse_from: see `Settings.coarse_from`.
         weights: a weights file, or `"random"`; unset, the installed package that carries them,
             else timm's download.
         seed: of random weights.
@@ -192,6 +243,7 @@ def build_encoder(
         neighbourhood_from=neighbourhood_from,
         padding=padding,
         coarse=coarse,
+        coarse_from=coarse_from,
     )
 
 
@@ -210,6 +262,7 @@ def encoder_of(settings: Settings) -> Encoder:
         padding=settings.padding,
         fine=settings.fine,
         coarse=settings.coarse,
+        coarse_from=settings.coarse_from,
         weights=settings.weights,
         seed=settings.seed,
     )
@@ -264,6 +317,7 @@ def _filled(
     padding: Padding,
     neighbourhood_from: int = 0,
     coarse: int = 0,
+    coarse_from: int = 0,
 ) -> Encoder:
     network = pyramid.network
     network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
@@ -272,8 +326,11 @@ def _filled(
         channels = (channels[0] + channels[1], *channels[2:])
     spec = EncoderSpec(
         backbone=backbone,
-        strides=level_strides(strides, coarse),
-        channels=channels * (2 if coarse else 1),
+        strides=level_strides(strides, coarse, coarse_from),
+        channels=(
+            *channels,
+            *(c for c, s in zip(channels, strides, strict=True) if coarse and s >= coarse_from),
+        ),
         mean=pyramid.mean,
         std=pyramid.std,
         neighbourhood=neighbourhood,
@@ -283,6 +340,7 @@ def _filled(
         coarse=coarse,
         neighbourhood_from=neighbourhood_from,
         fine=pyramid.fine,
+        coarse_from=coarse_from if coarse else 0,
     )
     return Encoder(network, spec)
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.loading import OnError
 from cflow_ad.data.sizing import Canvas
-from cflow_ad.data.view import Seen, View, settle
+from cflow_ad.data.view import Seen, View
+from cflow_ad.model.evidence import Evidence, seen_map
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import Scorer
-from cflow_ad.model.scoring import canvas_map
 from cflow_ad.settings import Settings
 
 
@@ -22,6 +22,7 @@ def stream_maps(
     view: View,
     sources: Iterable[ImageSource],
     *,
+    evidence: Evidence | None = None,
     batch_size: int = 8,
     on_error: OnError | None = None,
 ) -> Iterator[tuple[ImageSource, Seen]]:
@@ -32,6 +33,7 @@ def stream_maps(
         settings: those of the model.
         view: that of the model.
         sources: images, as for `Detector.predict`.
+        evidence: that of the model.
         batch_size: as for `Detector.stream`.
         on_error: as for `Detector.stream`.
 
@@ -43,8 +45,7 @@ def stream_maps(
     """
 
     def finish(canvas: Canvas, levels: list[Tensor]) -> Seen:
-        values = canvas_map([level.numpy() for level in levels], canvas, settings)
-        return settle(canvas, values)
+        return seen_map([level.numpy() for level in levels], canvas, settings, evidence)
 
     return run_over(
         scorer,

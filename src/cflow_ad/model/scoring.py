@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.sizing import Canvas, Shape, cells_inside
+from cflow_ad.data.sizing import Canvas, Cell, Shape, cell_of, cells_inside
 from cflow_ad.settings import Settings
 
 Floats = NDArray[np.float32]
@@ -27,7 +27,7 @@ _BAND = 1024  # pixels along an axis that are resampled at once
 
 def anomaly_map(
     normalities: Sequence[Floats],
-    strides: Sequence[int],
+    cells: Sequence[Cell],
     *,
     valid: Shape,
     original: Shape,
@@ -42,7 +42,7 @@ def anomaly_map(
 
     Args:
         normalities: per level, shape `(h, w)`, in `[0, 1]`.
-        strides: of the levels, in pixels of the canvas.
+        cells: of the levels, height and width of each in pixels of the canvas.
         valid: height and width of the part of the canvas that is image.
         original: height and width of the image as it came.
         smoothing: standard deviation of a Gaussian, in pixels of the canvas.
@@ -53,14 +53,14 @@ def anomaly_map(
 
     Example:
         >>> grid = np.array([[1.0, 0.0]], np.float32)
-        >>> anomaly_map([grid], [2], valid=(2, 4), original=(1, 4)).tolist()
+        >>> anomaly_map([grid], [(2, 2)], valid=(2, 4), original=(1, 4)).tolist()
         [[0.0, 0.2876..., 1.3862..., 69.07...]]
     """
     rows, columns = (
-        [_resampling(original[axis], valid[axis], stride, smoothing) for stride in strides]
+        [_resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
         for axis in (0, 1)
     )
-    weights = weights or [1.0] * len(strides)
+    weights = weights or [1.0] * len(cells)
     halfway = [
         _apply(bands, np.float32(weight) * grid)
         for bands, grid, weight in zip(rows, normalities, weights, strict=True)
@@ -82,12 +82,17 @@ def anomaly_map(
 
 
 def model_map(
-    normalities: Sequence[Floats], settings: Settings, *, valid: Shape, original: Shape
+    normalities: Sequence[Floats],
+    settings: Settings,
+    *,
+    canvas: Shape,
+    valid: Shape,
+    original: Shape,
 ) -> Floats:
-    """`anomaly_map`, as a model's settings have it."""
+    """`anomaly_map`, as a model's settings have it, on a canvas of this height and width."""
     return anomaly_map(
         normalities,
-        settings.levels,
+        [cell_of(canvas, (grid.shape[0], grid.shape[1])) for grid in normalities],
         valid=valid,
         original=original,
         smoothing=settings.smoothing,
@@ -97,7 +102,10 @@ def model_map(
 
 def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings) -> Floats:
     """`model_map` of an image on its canvas."""
-    return model_map(normalities, settings, valid=canvas.valid, original=canvas.original)
+    shape = (canvas.pixels.shape[0], canvas.pixels.shape[1])
+    return model_map(
+        normalities, settings, canvas=shape, valid=canvas.valid, original=canvas.original
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +123,7 @@ def _apply(bands: Sequence[_Band], grid: Floats) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def _resampling(pixels: int, valid: int, stride: int, smoothing: float) -> tuple[_Band, ...]:
+def _resampling(pixels: int, valid: int, cell: float, smoothing: float) -> tuple[_Band, ...]:
     """Bilinear interpolation along one axis, from cell centres to pixel centres: a matrix
     `(pixels, cells)` whose rows sum to 1, in bands, outside which it is 0. Beyond the outermost
     centres in the image the value
@@ -123,19 +131,19 @@ def _resampling(pixels: int, valid: int, stride: int, smoothing: float) -> tuple
     """
     weights = gaussian_weights(smoothing * pixels / valid)
     return tuple(
-        _band(start, min(pixels, start + _BAND), pixels, valid, stride, weights)
+        _band(start, min(pixels, start + _BAND), pixels, valid, cell, weights)
         for start in range(0, pixels, _BAND)
     )
 
 
 def _band(
-    start: int, stop: int, pixels: int, valid: int, stride: int, weights: NDArray[np.float64]
+    start: int, stop: int, pixels: int, valid: int, cell: float, weights: NDArray[np.float64]
 ) -> _Band:
     radius = len(weights) // 2
     # The pixels that the smoothing takes from; beyond the edge the outermost one again.
     taken = np.clip(np.arange(start - radius, stop + radius), 0, pixels - 1)
-    inside = cells_inside(valid, stride)
-    position = np.clip((taken + 0.5) * (valid / pixels) / stride - 0.5, 0, inside - 1)
+    inside = cells_inside(valid, cell)
+    position = np.clip((taken + 0.5) * (valid / pixels) / cell - 0.5, 0, inside - 1)
     left = np.minimum(position.astype(np.intp), max(inside - 2, 0))
     share = position - left
     first, last = left[0], min(left[-1] + 2, inside)

@@ -156,6 +156,11 @@ class Tiling:
             tile = (side, side)
         if not any(tile) or (shape[0] <= tile[0] and shape[1] <= tile[1]):
             return cut(shape, shape, 0, 1)
+        if any(side % self._unit for side in shape):
+            raise SettingsError(
+                f"tile: images come to {shape[0]}x{shape[1]} pixels, and only sides that are "
+                f"multiples of {self._unit} can be cut; leave tile out, or train with it"
+            )
         return cut(shape, tile, self.margin, self._unit)
 
     def is_large(self, shape: Shape) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.errors import CflowError, ModelFileError, SettingsError, first_line, missing_library
-from cflow_ad.settings import level_strides
+from cflow_ad.settings import Settings
 
 Floats = NDArray[np.float32]
 
@@ -214,8 +214,7 @@ class _Torch:
                 raise _foreign(path)
             self.metadata: str = extra[f"{KEY}.json"]
             settings = json.loads(self.metadata)["settings"]
-            strides = level_strides(settings["strides"], settings.get("coarse", 0))
-            self._names = output_names(strides)
+            self._names = output_names(Settings.restored(settings).levels)
             self._module = program.module().to(device or "cpu")
         self._device = device or "cpu"
         if threads is not None:

@@ -15,10 +15,10 @@ from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.loading import Batch, OnError, load_batches
 from cflow_ad.data.sizing import Shape
-from cflow_ad.data.view import View, settle
+from cflow_ad.data.view import View
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
+from cflow_ad.model.evidence import Evidence, seen_map
 from cflow_ad.model.prediction import Prediction
-from cflow_ad.model.scoring import canvas_map
 from cflow_ad.runtime.backends import Backend, normality_names, open_backend
 from cflow_ad.settings import Settings
 from cflow_ad.training.calibration import Calibration
@@ -54,6 +54,8 @@ class Detector:
         self.settings = settings
         self.view = view or View(sizing=settings.sizing)
         self.calibration = calibration
+        said = about.get("evidence")
+        self.evidence = None if said is None else Evidence.from_dict(said)
         self._about = about
         size = about["export"]["size"]
         self._size: Shape | None = None if size == "dynamic" else (int(size[0]), int(size[1]))
@@ -164,7 +166,7 @@ class Detector:
         """
         about = parse_metadata(backend.metadata, name)
         try:
-            settings = Settings.from_dict(about["settings"])
+            settings = Settings.restored(about["settings"])
             pictures = {
                 name: base64.b64decode(text) for name, text in about.get(PICTURES, {}).items()
             }
@@ -195,8 +197,8 @@ class Detector:
     def _predictions(self, batch: Batch) -> Iterator[Prediction]:
         levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
         for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-            values = canvas_map([level[number] for level in levels], canvas, self.settings)
-            seen = settle(canvas, values)
+            normalities = [level[number] for level in levels]
+            seen = seen_map(normalities, canvas, self.settings, self.evidence)
             yield Prediction(
                 anomaly_map=seen.values,
                 threshold=self.threshold,

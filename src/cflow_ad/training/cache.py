@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.loading import work_ahead
-from cflow_ad.data.sizing import Shape
+from cflow_ad.data.sizing import Cell, Shape, cell_of
 from cflow_ad.data.view import View
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.folding import dtype_of, fold_encoder
@@ -56,8 +56,8 @@ class LevelFeatures:
         self.held_out = held_out
         self.bounds: NDArray[np.int64] = np.empty((0, 2), np.int64)
         """Where the vectors of each image begin and end, by its number among the sources."""
-        self.aspects: Tensor = torch.empty(0)
-        """Of each image's canvas, see `means.aspect_of`."""
+        self.grids: list[Shape] = []
+        """Of each image, height and width of this level in cells."""
         self.means: PlaceMeans | None = None
         """What is taken from the vectors when they are read."""
         self._factors: Tensor = torch.empty(0)
@@ -65,6 +65,11 @@ class LevelFeatures:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @cached_property
+    def aspects(self) -> Tensor:
+        """Of each image's grid, see `means.aspect_of`."""
+        return torch.tensor([aspect_of(*grid) for grid in self.grids])
 
     def of_image(self, number: int) -> slice:
         """Where the vectors of an image are; beyond the budget it may have none."""
@@ -161,7 +166,11 @@ def build_cache(
     order = sorted(
         range(len(sources)), key=lambda i: (i in held_out, view.sizing.canvas_shape(shapes[i]))
     )
-    grids = _grids(view, [sources[i] for i in order], encoder.spec.strides)
+
+    def cells(canvas: Shape) -> list[Cell]:
+        return [cell_of(canvas, grid) for grid in encoder.spec.grids(canvas)]
+
+    grids = _grids(view, [sources[i] for i in order], cells)
     share = _share(grids, encoder.spec.channels, budget)
     counts = [_kept(of_level, share) for of_level in grids]
     store = _Store(
@@ -200,13 +209,12 @@ def build_cache(
     finally:
         store.note(done, now=True)
     trained_on = len(sources) - len(held_out)
-    for of_level, begins in zip(store.levels, starts, strict=True):
+    of_all = zip(*(encoder.spec.grids(view.sizing.canvas_shape(s)) for s in shapes), strict=True)
+    for of_level, begins, of_images in zip(store.levels, starts, of_all, strict=True):
         of_level.held_out = int(begins[-1] - begins[trained_on])
         of_level.bounds = np.empty((len(sources), 2), np.int64)
         of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
-        of_level.aspects = torch.tensor(
-            [aspect_of(*view.sizing.canvas_shape(shape)) for shape in shapes]
-        )
+        of_level.grids = list(of_images)
     return store.levels
 
 
@@ -281,12 +289,12 @@ class _Store:
 
 
 def _grids(
-    view: View, sources: Sequence[ImageSource], strides: Sequence[int]
+    view: View, sources: Sequence[ImageSource], cells: Callable[[Shape], list[Cell]]
 ) -> list[list[NDArray[np.bool_]]]:
     """Of each level and each image the cells to keep: not those of an image's reflection."""
     workers = torch.get_num_threads()
     found = work_ahead(
-        sources, lambda source: view.cells_of(source, strides), workers=workers, ahead=2 * workers
+        sources, lambda source: view.cells_of(source, cells), workers=workers, ahead=2 * workers
     )
     return [list(of_level) for of_level in zip(*(cells for _, cells in found), strict=True)]
 

@@ -32,7 +32,7 @@ from cflow_ad.training.scale import fit_scale, place_parts
 from cflow_ad.training.screening import Encoded, Screening, screen
 
 _FEWEST_TO_JUDGE = 20
-_BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
+_BEYOND_TRAINING = ("smoothing", "image_score", "false_alarm_rate", "weights")
 """Settings that change nothing in the features or the flows."""
 
 
@@ -44,6 +44,8 @@ class Fitted(NamedTuple):
     """One for each level; one for all by the paper's schedule, its steps being passes."""
     screening: Screening
     """Of the images, and after them of those held out."""
+    judges: list[int]
+    """Which of the images were not trained on, and said when training had come to its end."""
 
 
 def fit_levels(
@@ -83,7 +85,7 @@ def fit_levels(
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _open(work)
-    judges = _judges(len(sources), settings)
+    judges = judges_of(len(sources), settings)
     n, copies = len(sources), settings.augment_copies
     features = build_cache(
         encoder,
@@ -112,7 +114,7 @@ def fit_levels(
     ]
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
-    to_score = len(held_out) or len(sources)
+    to_score = len(judges) + (len(held_out) or len(sources))
     encoded = n * (1 + copies) + len(held_out)
     left = seconds - spent * (1 + 2 * to_score / encoded)
     if settings.schedule == "paper":
@@ -132,7 +134,7 @@ def fit_levels(
         ended = _train_levels(levels, features, settings, device, left, work, key, progress)
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)
-    return Fitted(levels, ended, screening)
+    return Fitted(levels, ended, screening, sorted(judges))
 
 
 def _screen(
@@ -228,8 +230,8 @@ def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Varian
     )
 
 
-def _judges(images: int, settings: Settings) -> set[int]:
-    """Which images say when training has come to its end; the others are trained on."""
+def judges_of(images: int, settings: Settings) -> set[int]:
+    """Which of so many images say when training has come to its end; the others are trained on."""
     if images < _FEWEST_TO_JUDGE or not settings.least_gain or settings.schedule == "paper":
         return set()
     rng = np.random.default_rng([settings.seed, images, 3])

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.loading import Batch, load_batches
-from cflow_ad.data.sizing import Canvas
+from cflow_ad.data.sizing import Canvas, Cell, cell_of
 from cflow_ad.data.view import View, cells_of
 from cflow_ad.model.encoder import Encoder
 from cflow_ad.model.network import Level
@@ -169,8 +169,10 @@ def _train_on(
     device = encoder.mean.device
     pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
     losses = []
-    for level, features, stride in zip(levels, pyramid, settings.levels, strict=True):
-        image, row, column = _positions(batch, stride)
+    canvas = (batch.pixels.shape[1], batch.pixels.shape[2])
+    for level, features in zip(levels, pyramid, strict=True):
+        grid = (features.shape[1], features.shape[2])
+        image, row, column = _positions(batch, cell_of(canvas, grid))
         features = level.centred(features)
         rows_of, columns_of = (
             axis_places(side, settings.positions).to(device) for side in features.shape[1:3]
@@ -190,10 +192,10 @@ def _train_on(
     return float(torch.stack(losses).mean())
 
 
-def _positions(batch: Batch, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _positions(batch: Batch, cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image, row and column of every vector where defects matter, each shape `(n,)`."""
     grids = [
-        np.argwhere(cells_of(canvas.inside, canvas.valid, stride)).T for canvas in batch.canvases
+        np.argwhere(cells_of(canvas.inside, canvas.valid, cell)).T for canvas in batch.canvases
     ]
     image = np.repeat(np.arange(len(grids)), [grid.shape[1] for grid in grids])
     row, column = np.concatenate(grids, axis=1)

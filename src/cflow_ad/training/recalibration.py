@@ -6,18 +6,61 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from torch import Tensor
+
 from cflow_ad.data.images import ImageSource
+from cflow_ad.data.sizing import Canvas
 from cflow_ad.data.view import View
 from cflow_ad.errors import CalibrationWarning
+from cflow_ad.model.evidence import FEWEST, Evidence, peaks_of, seen_map
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork, Level
+from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import Scorer
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import build_cache
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
 from cflow_ad.training.centring import centred_by
+from cflow_ad.training.fit import judges_of
 from cflow_ad.training.progress import Progress, ProgressCallback
 from cflow_ad.training.scale import fit_scale
+
+
+def gather_evidence(
+    network: CflowNetwork,
+    settings: Settings,
+    sources: Sequence[ImageSource],
+    *,
+    view: View | None = None,
+) -> Evidence | None:
+    """What the peaks of good images are; None if `Settings.image_score` does not go by them.
+
+    Args:
+        network: whose levels have their scale.
+        settings: those of the model.
+        sources: images that its flows were not trained on. With fewer than `evidence.FEWEST` there
+            is none.
+        view: of the model; unset, all of each image.
+
+    Raises:
+        ImageError: an image cannot be used.
+    """
+    if settings.image_score == "peak" or len(sources) < FEWEST:
+        return None
+
+    def finish(canvas: Canvas, levels: list[Tensor]) -> list[float]:
+        grids = [level.numpy() for level in levels]
+        return peaks_of(grids, canvas, seen_map(grids, canvas, settings, None))
+
+    scorer = Scorer(network, precision=settings.precision, tile=settings.tile_shape)
+    found = run_over(
+        scorer,
+        finish,
+        sources,
+        view or View(sizing=settings.sizing),
+        device=scorer.encoder.mean.device,
+    )
+    return Evidence.of([peaks for _, peaks in found])
 
 
 def set_threshold(
@@ -26,6 +69,7 @@ def set_threshold(
     sources: Sequence[ImageSource],
     *,
     view: View | None = None,
+    evidence: Evidence | None = None,
     held_out: bool,
     progress: ProgressCallback,
 ) -> Calibration:
@@ -36,6 +80,7 @@ def set_threshold(
         settings: those of the model.
         sources: the images, at least one.
         view: of the model; unset, all of each image.
+        evidence: of the model.
         held_out: whether the network was fitted without them.
         progress: told how far the work has come.
 
@@ -46,7 +91,7 @@ def set_threshold(
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
     scorer = Scorer(network, precision=settings.precision, tile=settings.tile_shape)
-    for _, seen in stream_maps(scorer, settings, view, sources):
+    for _, seen in stream_maps(scorer, settings, view, sources, evidence=evidence):
         scores.append(float(seen.values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
     calibration = conformal_calibration(scores, settings.false_alarm_rate, held_out=held_out)
@@ -61,10 +106,11 @@ def recalibrate(
     sources: Sequence[ImageSource],
     *,
     view: View | None = None,
+    evidence: Evidence | None = None,
     rescale: bool,
     seen: bool,
     progress: ProgressCallback,
-) -> tuple[CflowNetwork, Calibration]:
+) -> tuple[CflowNetwork, Evidence | None, Calibration]:
     """Set the threshold of a trained network anew, and if asked for the scales of its levels.
 
     Args:
@@ -72,13 +118,15 @@ def recalibrate(
         settings: those of the model.
         sources: the images, at least one.
         view: of the model; unset, all of each image.
+        evidence: of the model.
         rescale: fit the scales to a part of the images, and set the threshold on the others.
         seen: the images are those that the network was fitted to, less the ones that
             `split_good` held out then.
         progress: told how far the work has come.
 
     Returns:
-        A network that shares encoder and flows with the one given, and the threshold.
+        A network that shares encoder and flows with the one given, its evidence, which is new if
+        the scales are, and the threshold.
 
     Raises:
         DivergenceError: a likelihood is NaN or infinite.
@@ -97,15 +145,20 @@ def recalibrate(
         network = _rescaled(
             network, [sources[i] for i in fitted], settings, view, seen=seen, progress=progress
         )
+        judges = judges_of(len(fitted), settings) if seen else range(len(fitted))
+        evidence = gather_evidence(
+            network, settings, [sources[fitted[i]] for i in sorted(judges)], view=view
+        )
     calibration = set_threshold(
         network,
         settings,
         [sources[i] for i in held_out or fitted],
         view=view,
+        evidence=evidence,
         held_out=bool(held_out),
         progress=progress,
     )
-    return network, calibration
+    return network, evidence, calibration
 
 
 def _rescaled(

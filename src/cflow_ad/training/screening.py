@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad.data.images import ImageSource
-from cflow_ad.data.sizing import Shape, Sizing
+from cflow_ad.data.sizing import Shape
 from cflow_ad.model.positions import FRAME, Frame
 from cflow_ad.model.scoring import model_map
 from cflow_ad.model.whitening import Moments, layer_of
@@ -163,20 +163,11 @@ def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 
         sizing = settings.sizing
         valid = sizing.valid_shape(part.shapes[index])
         grids = [
-            _grid(
-                part.features[level],
-                index,
-                of_level[number],
-                sizing,
-                part.shapes[index],
-                stride,
-                settings.positions,
-            )
-            for level, (of_level, stride) in enumerate(
-                zip(normalities, settings.levels, strict=True)
-            )
+            _grid(part.features[level], index, of_level[number], settings.positions)
+            for level, of_level in enumerate(normalities)
         ]
-        return model_map(grids, settings, valid=valid, original=valid)
+        canvas = sizing.canvas_shape(part.shapes[index])
+        return model_map(grids, settings, canvas=canvas, valid=valid, original=valid)
 
     scores = np.array([float(map_of(number).max()) for number in range(n)])
     limit = limit_of(scores)
@@ -251,14 +242,10 @@ def _grid(
     features: LevelFeatures,
     index: int,
     values: NDArray[np.float32],
-    sizing: Sizing,
-    shape: Shape,
-    stride: int,
     frame: Frame,
 ) -> NDArray[np.float32]:
     """An image's values on its grid; vectors beyond the feature budget count as normal."""
-    height, width = sizing.canvas_shape(shape)
-    grid = np.ones((height // stride, width // stride), np.float32)
+    grid = np.ones(features.grids[index], np.float32)
     places = features.positions[features.of_image(index)].astype(np.intp)
     if frame == "relative":
         places = places * grid.shape // FRAME
