@@ -27,6 +27,7 @@ from cflow_ad.export.files import suffix_of
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import to_onnx, trace
 from cflow_ad.export.quantise import _quantised
+from cflow_ad.model.evidence import Evidence
 from cflow_ad.runtime import Detector as RuntimeDetector
 
 VARIANTS = {
@@ -124,7 +125,7 @@ def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, image
 
 @pytest.mark.parametrize("size", ["192x192", "dynamic"])
 def test_coarse_levels_are_exported(images, toy_settings, tmp_path, size):
-    settings = dataclasses.replace(toy_settings, size="192x192", coarse=3)
+    settings = dataclasses.replace(toy_settings, size="192x192", coarse=3, coarse_from=0)
     detector = fit(images[:6], settings)
     assert export_model(detector, tmp_path / "m.onnx", size=size).change.largest < 1e-4
     exported = RuntimeDetector.load(tmp_path / "m.onnx")
@@ -132,6 +133,44 @@ def test_coarse_levels_are_exported(images, toy_settings, tmp_path, size):
     for image in shapes:
         ours, theirs = detector.predict(image), exported.predict(image)
         np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_what_the_levels_say_of_the_whole_image_is_exported(images, toy_settings, tmp_path, format):
+    """On canvases whose small sides are not a third of theirs too."""
+    strides = (8, 16, 32)
+    settings = dataclasses.replace(toy_settings, size="128x128", strides=strides, coarse=3)
+    plain = fit(images[:6], settings)
+    rng = np.random.default_rng(0)
+    detector = Detector(
+        plain.network,
+        settings=settings,
+        calibration=plain.calibration,
+        training=plain.training,
+        evidence=Evidence.of(rng.lognormal(1, 1, (20, 6))),
+    )
+    path = tmp_path / f"m{suffix_of(format)}"
+    assert export_model(detector, path, format=format).change.largest < 1e-4
+    exported = RuntimeDetector.load(path)
+    assert exported.evidence == detector.evidence
+    for image in (images[0], images[1][:60], images[2][:, :70], images[3][:20]):
+        ours, theirs = detector.predict(image), exported.predict(image)
+        np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, rtol=1e-3, atol=1e-4)
+        assert ours.score != pytest.approx(plain.predict(image).score, rel=1e-3)
+    graph = ExportGraph(
+        detector.network,
+        (128, 128),
+        smoothing=settings.smoothing,
+        weights=settings.level_weights,
+        evidence=detector.evidence,
+    )
+    pixels = torch.from_numpy(rng.integers(0, 256, (2, 128, 128, 3)).astype(np.float32))
+    with torch.inference_mode():
+        anomaly_map, score, *_ = graph(pixels)
+    for number in range(2):
+        ours = detector.predict(pixels[number].numpy().astype(np.uint8))
+        assert float(score[number]) == pytest.approx(ours.score, rel=1e-4)
+        assert float(anomaly_map[number].max()) == float(score[number])
 
 
 def test_one_canvas_is_the_default_where_there_is_only_one():

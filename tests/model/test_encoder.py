@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 from torch import nn
+from torch.nn import functional as F
 
 from cflow_ad.errors import SettingsError, WeightsError
 from cflow_ad.model import weights
@@ -227,6 +228,21 @@ def test_coarse_levels_are_those_of_the_image_at_a_fraction_of_its_size():
     again = empty_encoder(EncoderSpec.from_dict(dataclasses.asdict(twice.spec)))
     again.load_state_dict(twice.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(again(image), twice(image), strict=True))
+
+
+def test_the_small_image_is_brought_to_sides_that_the_network_divides():
+    once, twice = small(), small(coarse=3, coarse_from=16)
+    assert twice.spec.strides == (8, 16, 48)
+    image = some_images(shape=(64, 160)).float()
+    shrunk = F.interpolate(
+        F.avg_pool2d(image.permute(0, 3, 1, 2), 3), size=(16, 48), mode="bilinear"
+    ).permute(0, 2, 3, 1)
+    found, expected = twice(image), [*once(image), once(shrunk)[1]]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert [tuple(level.shape[1:3]) for level in found] == twice.spec.grids((64, 160))
+    assert twice.spec.grids((64, 160)) == [(8, 20), (4, 10), (1, 3)]
+    assert twice.spec.own_strides == once.spec.strides == once.spec.own_strides
 
 
 def test_random_weights_are_named_by_their_seed():
