@@ -153,7 +153,7 @@ def test_what_the_levels_say_of_the_whole_image_is_exported(images, toy_settings
     assert export_model(detector, path, format=format).change.largest < 1e-4
     exported = RuntimeDetector.load(path)
     assert exported.evidence == detector.evidence
-    for image in (images[0], images[1][:60], images[2][:, :70], images[3][:20]):
+    for image in (images[0], images[1][:60], images[2][:, :70]):
         ours, theirs = detector.predict(image), exported.predict(image)
         np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, rtol=1e-3, atol=1e-4)
         assert ours.score != pytest.approx(plain.predict(image).score, rel=1e-3)
