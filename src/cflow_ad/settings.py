@@ -72,7 +72,6 @@ _BEFORE: Mapping[str, Any] = {
 """Settings that older files do not have, and what they were."""
 
 _OWN_STRIDES = "0, or such that no two levels have one stride, as 3"
-_NEVER_CUT = 1024  # pixels: images with no longer side are encoded whole
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -170,8 +169,8 @@ class Settings:
     are left as they are. 0 averages all."""
 
     canvas_multiple: int = 0
-    """What the sides of the network's input are multiples of, in pixels, itself a multiple of 32.
-    0 for 32, and for 32 times `coarse` where images may have to be cut into tiles."""
+    """What the sides of the network's input are multiples of, in pixels, itself a multiple of the
+    largest of `strides` and of 32. 0 for the least such."""
 
     size: str = "384x384"
     """How large images come into the network: a box, height x width in pixels; `native`, each at
@@ -392,16 +391,9 @@ class Settings:
     @property
     def _multiple(self) -> int:
         least = max(32, *self.strides)
-        if self.canvas_multiple:
-            self._require(
-                "canvas_multiple", self.canvas_multiple % least == 0, f"a multiple of {least}"
-            )
-            return self.canvas_multiple
-        # Tiles begin where the cells of all levels do; sides that are rounded so far change an
-        # image's shape, which matters the more, the smaller it is.
-        sides = [int(number) for number in re.findall("[0-9]+", self.size)]
-        is_cut = bool(self.tile.strip()) or not sides or max(sides) > _NEVER_CUT
-        return least * max(1, self.coarse) if is_cut else least
+        divides = self.canvas_multiple % least == 0
+        self._require("canvas_multiple", divides, f"a multiple of {least}")
+        return self.canvas_multiple or least
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Settings:

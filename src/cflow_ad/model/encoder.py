@@ -18,6 +18,8 @@ from cflow_ad.model.pyramid import Padding, Pyramid, build_pyramid, random_weigh
 from cflow_ad.model.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.settings import Settings, level_strides
 
+_STRIP = 256  # rows of a small image that are made at once
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
@@ -119,16 +121,41 @@ class Encoder(nn.Module):
         Raises:
             SettingsError: the images are too small to be padded by reflection.
         """
-        # A batch of interleaved images, permuted, already has torch's channels-last layout.
-        x = (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self._dtype)
-        levels = self._encode(x)
+        x = self.scaled(pixels)
+        levels = self.own_levels(x)
         if self.spec.coarse:
-            small = self._encode(self._shrunk(x))
-            levels = [*levels, *small[2 * len(levels) - len(self.spec.strides) :]]
-        return [
-            self._average(level, stride).permute(0, 2, 3, 1)
-            for level, stride in zip(levels, self.spec.strides, strict=True)
+            small = F.avg_pool2d(x, self.spec.coarse)
+            levels += self.small_levels(self._fitted(small, pixels.shape[1:3]))
+        return levels
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """Pixels `(B, H, W, 3)` as the network takes them, `(B, 3, H, W)`."""
+        # A batch of interleaved images, permuted, already has torch's channels-last layout.
+        return (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self._dtype)
+
+    def shrunk(self, pixels: Tensor) -> Tensor:
+        """Pixels `(B, H, W, 3)` at 1/`coarse` of their size, or near it: the sides are such that
+        the network can divide them. A strip at a time, for large images.
+        """
+        rows = _STRIP * self.spec.coarse
+        strips = [
+            F.avg_pool2d(self.scaled(pixels[:, start : start + rows]), self.spec.coarse)
+            for start in range(0, pixels.shape[1] // self.spec.coarse * self.spec.coarse, rows)
         ]
+        return self._fitted(torch.cat(strips, dim=2), pixels.shape[1:3])
+
+    def own_levels(self, x: Tensor) -> list[Tensor]:
+        """Of an image at its size, `scaled`: shape `(B, H / stride, W / stride, C)` each."""
+        return self._averaged(self._encode(x), self.spec.own_strides)
+
+    def small_levels(self, x: Tensor) -> list[Tensor]:
+        """Of an image `shrunk`, those levels of the network that it is seen in."""
+        small = self.spec.strides[len(self.spec.own_strides) :]
+        return self._averaged(self._encode(x)[-len(small) :], small)
+
+    def _fitted(self, small: Tensor, sides: Sequence[int]) -> Tensor:
+        size = [small_side(side, self.spec.coarse, self.spec.own_strides) for side in sides]
+        return F.interpolate(small, size=size, mode="bilinear", align_corners=False)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -146,13 +173,11 @@ class Encoder(nn.Module):
             raise
         return _join(*levels) if self.spec.fine else levels
 
-    def _shrunk(self, x: Tensor) -> Tensor:
-        """The image at 1/`coarse` of its size, or near it: its sides too are ones that the network
-        can divide.
-        """
-        small = F.avg_pool2d(x, self.spec.coarse)
-        sides = [small_side(side, self.spec.coarse, self.spec.own_strides) for side in x.shape[2:]]
-        return F.interpolate(small, size=sides, mode="bilinear", align_corners=False)
+    def _averaged(self, levels: Sequence[Tensor], strides: Sequence[int]) -> list[Tensor]:
+        return [
+            self._average(level, stride).permute(0, 2, 3, 1)
+            for level, stride in zip(levels, strides, strict=True)
+        ]
 
     def _average(self, level: Tensor, stride: int) -> Tensor:
         """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""

@@ -86,18 +86,12 @@ class Scorer:
         if not self._tiling.is_large((height, width)):
             pyramid = self.encoder(pixels)
             return [level(z) for level, z in zip(self._levels, pyramid, strict=True)]
-        strides = self.encoder.spec.strides
-        maps = [
-            pixels.new_empty((len(pixels), height // s, width // s), dtype=torch.float32)
-            for s in strides
-        ]
+        grids = self.encoder.spec.grids((height, width))
+        maps = [pixels.new_empty((len(pixels), *grid), dtype=torch.float32) for grid in grids]
         with self._tiling.alone():
-            for tile in self._tiling.plan((height, width)):
-                levels = self._tiling.encode(pixels, tile)
-                for level, z, into, s in zip(self._levels, levels, maps, strides, strict=True):
-                    rows, columns = tile.place(s)
-                    grid = (into.shape[1], into.shape[2])
-                    into[:, rows, columns] = level(z, (rows.start, columns.start), grid)
+            for number, rows, columns, z in self._tiling.pieces(pixels):
+                normality = self._levels[number](z, (rows.start, columns.start), grids[number])
+                maps[number][:, rows, columns] = normality
         return maps
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,6 +72,24 @@ class Tile:
         )
 
 
+class Piece(NamedTuple):
+    """What one tile gives of one level."""
+
+    level: int
+    rows: slice
+    """Of the level's cells."""
+    columns: slice
+    vectors: Tensor
+    """Shape `(B, h, w, C)`."""
+
+
+def _pieces(
+    tile: Tile, levels: Sequence[Tensor], strides: Sequence[int], *, first: int
+) -> Iterator[Piece]:
+    for number, (level, stride) in enumerate(zip(levels, strides, strict=True), start=first):
+        yield Piece(number, *tile.place(stride), tile.crop(level, stride))
+
+
 def cut(shape: Shape, tile: Shape, margin: int, unit: int) -> list[Tile]:
     """Cut an image into tiles of one size, whose cores cover it without overlap.
 
@@ -126,7 +144,7 @@ class Tiling:
     def __init__(self, encoder: Encoder, tile: Shape | None = None) -> None:
         self.encoder = encoder
         self._tile = tile
-        self._unit = math.lcm(_UNIT, *encoder.spec.strides)
+        self._unit = math.lcm(_UNIT, *encoder.spec.own_strides)
         self._threads = torch.get_num_threads()
         self._alone = threading.Lock()
         self._margin: int | None = None
@@ -156,53 +174,50 @@ class Tiling:
             tile = (side, side)
         if not any(tile) or (shape[0] <= tile[0] and shape[1] <= tile[1]):
             return cut(shape, shape, 0, 1)
-        if any(side % self._unit for side in shape):
-            raise SettingsError(
-                f"tile: images come to {shape[0]}x{shape[1]} pixels, and only sides that are "
-                f"multiples of {self._unit} can be cut; leave tile out, or train with it"
-            )
         return cut(shape, tile, self.margin, self._unit)
 
     def is_large(self, shape: Shape) -> bool:
         """Whether images of this size are to be encoded `alone`."""
         return shape[0] * shape[1] > LARGE or len(self.plan(shape)) > 1
 
-    def encode(self, pixels: Tensor, tile: Tile) -> list[Tensor]:
-        """The cells that one tile gives, for each level `(B, h, w, C)`.
+    def pieces(self, pixels: Tensor) -> Iterator[Piece]:
+        """The levels of images of one size, tile by tile.
+
+        The small image that coarse levels are of is another image: cut where it is large itself,
+        with the margin that the network needs.
 
         Args:
-            pixels: of the whole image, shape `(B, H, W, 3)`.
-            tile: one of its plan.
+            pixels: shape `(B, H, W, 3)`.
         """
-        part = pixels[:, slice(*tile.rows), slice(*tile.columns)]
-        levels = self.encoder(part)
-        return [
-            tile.crop(level, stride)
-            for level, stride in zip(levels, self.encoder.spec.strides, strict=True)
-        ]
+        spec = self.encoder.spec
+        own = len(spec.own_strides)
+        for tile in self.plan((pixels.shape[1], pixels.shape[2])):
+            part = pixels[:, slice(*tile.rows), slice(*tile.columns)]
+            levels = self.encoder.own_levels(self.encoder.scaled(part))
+            yield from _pieces(tile, levels, spec.own_strides, first=0)
+        if spec.coarse:
+            small = self.encoder.shrunk(pixels)
+            strides = [stride // spec.coarse for stride in spec.strides[own:]]
+            for tile in self.plan((small.shape[2], small.shape[3])):
+                part = small[:, :, slice(*tile.rows), slice(*tile.columns)]
+                yield from _pieces(tile, self.encoder.small_levels(part), strides, first=own)
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Encode images, as `Encoder.forward`."""
         shape = (pixels.shape[1], pixels.shape[2])
         if not self.is_large(shape):
             return self.encoder.forward(pixels)
-        plan = self.plan(shape)
-        spec = self.encoder.spec
         whole: list[Tensor] = []
+        grids = self.encoder.spec.grids(shape)
         with self.alone():
-            if len(plan) == 1:
+            if len(self.plan(shape)) == 1:
                 return self.encoder.forward(pixels)
-            for tile in plan:
-                levels = self.encode(pixels, tile)
-                whole = whole or [
-                    level.new_empty(
-                        (len(pixels), *(side // s for side in pixels.shape[1:3]), level.shape[3])
-                    )
-                    for level, s in zip(levels, spec.strides, strict=True)
-                ]
-                for into, level, stride in zip(whole, levels, spec.strides, strict=True):
-                    rows, columns = tile.place(stride)
-                    into[:, rows, columns] = level
+            for piece in self.pieces(pixels):
+                if piece.level == len(whole):
+                    channels = piece.vectors.shape[3]
+                    size = (len(pixels), *grids[piece.level], channels)
+                    whole.append(piece.vectors.new_empty(size))
+                whole[piece.level][:, piece.rows, piece.columns] = piece.vectors
         return whole
 
     @contextlib.contextmanager
@@ -230,6 +245,8 @@ class Tiling:
 def measure_reach(encoder: Encoder) -> int:
     """How far from a change of the image its features still change noticeably, in pixels.
 
+    Coarse levels are not asked: of their small image it is as many of its pixels.
+
     One half of a noisy strip is replaced by black. A feature notices if it changes by more than a
     three ten-thousandths of its level's standard deviation.
 
@@ -239,8 +256,7 @@ def measure_reach(encoder: Encoder) -> int:
     Raises:
         SettingsError: all of them change, as where attention or pooling spans the image.
     """
-    scale = max(1, encoder.spec.coarse)  # coarse levels see so many times as far
-    height, width = (side * scale for side in _PROBE)
+    height, width = _PROBE
     half = width // 2
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)
@@ -248,8 +264,11 @@ def measure_reach(encoder: Encoder) -> int:
     cut_off[:, :, half:] = 0
     reach = 0
     for level, changed, stride in zip(
-        *(encoder(image.to(encoder.mean.device)) for image in (noise, cut_off)),
-        encoder.spec.strides,
+        *(
+            encoder.own_levels(encoder.scaled(image.to(encoder.mean.device)))
+            for image in (noise, cut_off)
+        ),
+        encoder.spec.own_strides,
         strict=True,
     ):
         change = (level - changed).abs().amax((0, 1, 3)) / level.std()
