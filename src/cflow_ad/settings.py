@@ -151,7 +151,7 @@ class Settings:
     what is large and faint. 0 for not; else so that no two levels have one stride, as 3."""
 
     coarse_from: int = 16
-    """The least of `strides` that the small image is seen in. 0 for all."""
+    """The least of `strides` that the small image is seen in; 0 for all."""
 
     coarse_weight: float = 0.08
     """What those levels weigh in the anomaly map, where the others weigh 1."""
@@ -307,8 +307,8 @@ class Settings:
     image_score: Literal["peak", "levels"] = "levels"
     """What an image's score goes by: the `peak` of its anomaly map, as in the paper; or how far the
     peaks of all `levels`, wherever they lie, stand out from those of good images. The map is then
-    brought to it: multiplied so that its peak is the score. Needs at least 20 images to train on,
-    and not `schedule=paper`; else it is the peak."""
+    brought to it: multiplied so that its peak is the score. Needs at least 80 images to train on,
+    of which a tenth judge by `least_gain`; else it is the peak."""
 
     smoothing: float = 4.0
     """Standard deviation of a Gaussian over the anomaly map, in pixels of the network's input."""

@@ -245,6 +245,10 @@ def test_the_small_image_is_brought_to_sides_that_the_network_divides():
     assert twice.spec.own_strides == once.spec.strides == once.spec.own_strides
 
 
+def test_without_a_level_to_see_it_in_there_is_no_small_image():
+    assert small(coarse=3, coarse_from=17).spec == small().spec
+
+
 def test_random_weights_are_named_by_their_seed():
     assert small(seed=1).spec.sha256 == small(seed=1).spec.sha256
     assert small(seed=1).spec.sha256 != small(seed=2).spec.sha256

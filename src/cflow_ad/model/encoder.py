@@ -346,16 +346,16 @@ def _filled(
 ) -> Encoder:
     network = pyramid.network
     network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
+    levels = level_strides(strides, coarse, coarse_from)
+    if len(levels) == len(strides):
+        coarse = coarse_from = 0  # the small image would be seen in none
     channels = pyramid.channels
     if pyramid.fine:
         channels = (channels[0] + channels[1], *channels[2:])
     spec = EncoderSpec(
         backbone=backbone,
-        strides=level_strides(strides, coarse, coarse_from),
-        channels=(
-            *channels,
-            *(c for c, s in zip(channels, strides, strict=True) if coarse and s >= coarse_from),
-        ),
+        strides=levels,
+        channels=channels + channels[2 * len(channels) - len(levels) :],
         mean=pyramid.mean,
         std=pyramid.std,
         neighbourhood=neighbourhood,
@@ -365,7 +365,7 @@ def _filled(
         coarse=coarse,
         neighbourhood_from=neighbourhood_from,
         fine=pyramid.fine,
-        coarse_from=coarse_from if coarse else 0,
+        coarse_from=coarse_from,
     )
     return Encoder(network, spec)
 
