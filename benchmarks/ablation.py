@@ -110,7 +110,7 @@ class Scored:
         for image, shape, valid in zip(self.likelihoods, self.shapes, self.valid, strict=True):
             yield anomaly_map(
                 [normality(number, grid).astype(np.float32) for number, grid in enumerate(image)],
-                self.settings.strides,
+                [(stride, stride) for stride in self.settings.strides],
                 valid=valid,
                 original=shape,
                 smoothing=self.settings.smoothing,
@@ -224,7 +224,9 @@ class Bench:
 
     def settings(self, changes: Mapping[str, Any], seed: int) -> Settings:
         """Those of a row."""
-        return Settings(**{**self.base, **changes, "seed": seed, "calibration_fraction": 0.0})
+        # What levels say place by place, of one image of a size.
+        common = {"coarse": 0, "image_score": "peak", **self.base}
+        return Settings(**{**common, **changes, "seed": seed, "calibration_fraction": 0.0})
 
     def score(self, settings: Settings) -> Scored:
         """Train what has to be trained, and score the test images."""

@@ -43,7 +43,7 @@ from cflow_ad.model.encoder import encoder_of
 from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import FoldedLevel
-from cflow_ad.model.scoring import canvas_map
+from cflow_ad.model.evidence import seen_map
 
 UNUSED = 100
 """Good training images that were not drawn are scored up to this many."""
@@ -84,7 +84,7 @@ class Bench:
         def map_of(encoded: Encoded) -> np.ndarray:
             canvas, pyramid = encoded
             grids = [level(z[None])[0].numpy() for level, z in zip(levels, pyramid, strict=True)]
-            return canvas_map(grids, canvas, detector.settings)
+            return seen_map(grids, canvas, detector.settings, detector.evidence).values
 
         pixels, scores = PixelMetrics(), []
         defective = [not sample.is_good for sample in self.dataset.test]

@@ -358,7 +358,9 @@ def test_native_images_are_scored_at_their_own_size_whatever_it_is(images, toy_s
 def test_a_model_with_coarse_levels_is_stored_and_scores_alike(
     images, toy_settings, tmp_path, size
 ):
-    settings = dataclasses.replace(toy_settings, size=size, coarse=3, coarse_from=0)
+    settings = dataclasses.replace(
+        toy_settings, size=size, coarse=3, coarse_from=0, coarse_weight=0.25
+    )
     with pytest.warns(CalibrationWarning):
         detector = Detector.fit(images, settings, device="cpu", work=tmp_path / "work")
     detector.save(tmp_path / "m.safetensors")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 """What an encoder and its flows' subnets compute in."""
 
-_POSITIVE = ("shrinkage", "coarse_weight", "clamp", "learning_rate", "feature_budget")
+_POSITIVE = ("shrinkage", "clamp", "learning_rate", "feature_budget")
 _AT_LEAST_ONE = (
     "blocks",
     "batch_size",
@@ -48,6 +48,7 @@ _NOT_NEGATIVE = (
     "local_scale",
     "coarse",
     "coarse_from",
+    "coarse_weight",
     "canvas_multiple",
     "neighbourhood_from",
 )
@@ -153,8 +154,9 @@ class Settings:
     coarse_from: int = 16
     """The least of `strides` that the small image is seen in; 0 for all."""
 
-    coarse_weight: float = 0.08
-    """What those levels weigh in the anomaly map, where the others weigh 1."""
+    coarse_weight: float = 0.0
+    """What those levels weigh in the anomaly map, where the others weigh 1. With 0 they speak for
+    the image as a whole alone (`image_score`), and cannot hide a small defect."""
 
     padding: Literal["zeros", "reflect"] = "zeros"
     """How the backbone's convolutions continue their input beyond its border: `zeros` is what
