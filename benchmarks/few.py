@@ -40,10 +40,10 @@ from cflow_ad.data.sizing import Canvas
 from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.model.encoder import encoder_of
+from cflow_ad.model.evidence import seen_map
 from cflow_ad.model.folding import fold_encoder
 from cflow_ad.model.running import run_over
 from cflow_ad.model.scorer import FoldedLevel
-from cflow_ad.model.evidence import seen_map
 
 UNUSED = 100
 """Good training images that were not drawn are scored up to this many."""
