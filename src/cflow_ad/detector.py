@@ -29,7 +29,7 @@ from cflow_ad.model.file import provenance
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork
 from cflow_ad.model.prediction import Prediction
-from cflow_ad.model.scorer import Scorer
+from cflow_ad.model.scorer import Scorer, scorer_of
 from cflow_ad.model.tiles import Tiling
 from cflow_ad.settings import Precision, Settings
 from cflow_ad.stored import restore, store
@@ -83,9 +83,7 @@ class Detector:
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return Scorer(
-            self.network, precision=self.settings.precision, tile=self.settings.tile_shape
-        )
+        return scorer_of(self.network, self.settings)
 
     @cached_property
     def _tiling(self) -> Tiling:
@@ -252,10 +250,9 @@ class Detector:
             levels = self.network.log_likelihoods(
                 torch.from_numpy(canvas.pixels)[None].to(self.device), self._tiling
             )
-        shape = (canvas.pixels.shape[0], canvas.pixels.shape[1])
         inside = []
         for level in levels:
-            cell = cell_of(shape, (level.shape[1], level.shape[2]))
+            cell = cell_of(canvas.shape, (level.shape[1], level.shape[2]))
             height, width = map(cells_inside, canvas.valid, cell)
             inside.append(level[0, :height, :width].cpu().numpy())
         return inside

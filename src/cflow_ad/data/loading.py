@@ -77,7 +77,7 @@ def load_batches(
             yield _batch(waiting)
             waiting = []
         waiting.append(item)
-        height, width = item[1].pixels.shape[:2]
+        height, width = item[1].shape
         most = min(batch_size, max(1, ROOM // (height * width)))
         if len(waiting) >= most:
             yield _batch(waiting)

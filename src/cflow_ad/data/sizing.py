@@ -53,6 +53,11 @@ class Canvas:
     motion: Motion | None = None
     """How the image was moved before it came onto the canvas; `inside` is moved with it."""
 
+    @property
+    def shape(self) -> Shape:
+        """Height and width of the canvas."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
 
 @dataclass(frozen=True, slots=True)
 class Sizing:

@@ -191,8 +191,7 @@ class View:
         """
         if self.needs_pixels:
             canvas = self.prepare(source)
-            sizes = cells((canvas.pixels.shape[0], canvas.pixels.shape[1]))
-            return [cells_of(canvas.inside, canvas.valid, size) for size in sizes]
+            return [cells_of(canvas.inside, canvas.valid, size) for size in cells(canvas.shape)]
         original = image_shape(source)
         inside = self._inside(source, original, None)
         _require_some(inside, source_name(source))

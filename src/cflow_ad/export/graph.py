@@ -54,12 +54,7 @@ class ExportGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = _with_static_padding(network.encoder, box)
-        spec = network.encoder.spec
-        grids = spec.grids(box)
-        # A factor where there is one: quantisers know what to leave alone after it. The cells of
-        # the small image measure what its size comes to.
-        own = [float(stride) for stride in spec.own_strides]
-        self.strides = own + [None] * (len(grids) - len(own))
+        grids = network.encoder.spec.grids(box)
         self.levels = nn.ModuleList(
             _ExportLevel(level, grid, only)
             for level, grid in zip(cast(list[Level], list(network.levels)), grids, strict=True)
@@ -86,12 +81,9 @@ class ExportGraph(nn.Module):
         enlarged = [
             weight
             * F.interpolate(
-                grid[:, None],
-                **({"size": image.shape[1:3]} if stride is None else {"scale_factor": stride}),
-                mode="bilinear",
-                align_corners=False,
+                grid[:, None], size=image.shape[1:3], mode="bilinear", align_corners=False
             )
-            for grid, stride, weight in zip(normalities, self.strides, self.weights, strict=True)
+            for grid, weight in zip(normalities, self.weights, strict=True)
             if weight
         ]
         mean = self._smooth(torch.stack(enlarged).sum(0) / sum(self.weights))[:, 0]

@@ -56,6 +56,11 @@ class EncoderSpec:
                 return own
         return self.strides
 
+    @property
+    def small_strides(self) -> tuple[int, ...]:
+        """Of the levels that the small image is seen in, in its own pixels."""
+        return tuple(stride // self.coarse for stride in self.strides[len(self.own_strides) :])
+
     def grids(self, canvas: Shape) -> list[Shape]:
         """Height and width of every level, in cells.
 
@@ -67,8 +72,7 @@ class EncoderSpec:
         grids = [(height // stride, width // stride) for stride in own]
         if self.coarse:
             height, width = (small_side(side, self.coarse, own) for side in canvas)
-            small = [stride for stride in own if stride >= self.coarse_from]
-            grids += [(height // stride, width // stride) for stride in small]
+            grids += [(height // stride, width // stride) for stride in self.small_strides]
         return grids
 
     @classmethod
@@ -113,10 +117,10 @@ class Encoder(nn.Module):
 
         Args:
             pixels: shape `(B, H, W, 3)`, RGB in 0..255, uint8 or float; `H` and `W` multiples of
-                all strides.
+                the network's largest stride.
 
         Returns:
-            For each level, shape `(B, H / stride, W / stride, C)`.
+            For each level, shape `(B, h, w, C)`; see `EncoderSpec.grids`.
 
         Raises:
             SettingsError: the images are too small to be padded by reflection.

@@ -122,10 +122,9 @@ def peaks_of(normalities: Sequence[NDArray[np.float32]], canvas: Canvas, seen: S
         `L + 1` numbers: minus the logarithm of each level's least normality where defects matter,
         and the highest value of the map.
     """
-    shape = (canvas.pixels.shape[0], canvas.pixels.shape[1])
     found = []
     for grid in normalities:
-        cell = cell_of(shape, (grid.shape[0], grid.shape[1]))
+        cell = cell_of(canvas.shape, (grid.shape[0], grid.shape[1]))
         cells = cells_of(canvas.inside, canvas.valid, cell)
         least = grid[: cells.shape[0], : cells.shape[1]][cells].min(initial=1)
         found.append(-math.log(max(least, LEAST)))

@@ -23,7 +23,7 @@ from cflow_ad.model.folding import dtype_of, fold_encoder
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.positions import at_places, axis_places
 from cflow_ad.model.tiles import Tiling
-from cflow_ad.settings import Precision
+from cflow_ad.settings import Precision, Settings
 
 _KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
 _SHAPES = 4  # of inputs that the encoder is compiled for
@@ -93,6 +93,11 @@ class Scorer:
                 normality = self._levels[number](z, (rows.start, columns.start), grids[number])
                 maps[number][:, rows, columns] = normality
         return maps
+
+
+def scorer_of(network: CflowNetwork, settings: Settings) -> Scorer:
+    """`Scorer`, as a model's settings have it."""
+    return Scorer(network, precision=settings.precision, tile=settings.tile_shape)
 
 
 class _CompiledForSome(nn.Module):

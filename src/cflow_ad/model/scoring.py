@@ -56,15 +56,18 @@ def anomaly_map(
         >>> anomaly_map([grid], [(2, 2)], valid=(2, 4), original=(1, 4)).tolist()
         [[0.0, 0.2876..., 1.3862..., 69.07...]]
     """
+    weights = weights or [1.0] * len(cells)
+    # A level that weighs nothing is not even resampled.
+    levels = [
+        (np.float32(weight) * grid, cell)
+        for grid, cell, weight in zip(normalities, cells, weights, strict=True)
+        if weight
+    ]
     rows, columns = (
-        [_resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
+        [_resampling(original[axis], valid[axis], cell[axis], smoothing) for _, cell in levels]
         for axis in (0, 1)
     )
-    weights = weights or [1.0] * len(cells)
-    halfway = [
-        _apply(bands, np.float32(weight) * grid)
-        for bands, grid, weight in zip(rows, normalities, weights, strict=True)
-    ]
+    halfway = [_apply(bands, grid) for bands, (grid, _) in zip(rows, levels, strict=True)]
     result = np.empty(original, np.float32)
     for bands in zip(*columns, strict=True):
         pixels = bands[0].pixels
@@ -102,9 +105,8 @@ def model_map(
 
 def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings) -> Floats:
     """`model_map` of an image on its canvas."""
-    shape = (canvas.pixels.shape[0], canvas.pixels.shape[1])
     return model_map(
-        normalities, settings, canvas=shape, valid=canvas.valid, original=canvas.original
+        normalities, settings, canvas=canvas.shape, valid=canvas.valid, original=canvas.original
     )
 
 

@@ -197,10 +197,11 @@ class Tiling:
             yield from _pieces(tile, levels, spec.own_strides, first=0)
         if spec.coarse:
             small = self.encoder.shrunk(pixels)
-            strides = [stride // spec.coarse for stride in spec.strides[own:]]
             for tile in self.plan((small.shape[2], small.shape[3])):
                 part = small[:, :, slice(*tile.rows), slice(*tile.columns)]
-                yield from _pieces(tile, self.encoder.small_levels(part), strides, first=own)
+                yield from _pieces(
+                    tile, self.encoder.small_levels(part), spec.small_strides, first=own
+                )
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Encode images, as `Encoder.forward`."""

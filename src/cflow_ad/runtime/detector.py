@@ -183,7 +183,7 @@ class Detector:
             ) from error
 
     def _check(self, batch: Batch) -> None:
-        shape = batch.canvases[0].pixels.shape[:2]
+        shape = batch.canvases[0].shape
         if self._size is None or shape == self._size:
             return
         source = batch.sources[0]

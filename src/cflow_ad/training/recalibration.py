@@ -16,7 +16,7 @@ from cflow_ad.model.evidence import FEWEST, Evidence, peaks_of, seen_map
 from cflow_ad.model.maps import stream_maps
 from cflow_ad.model.network import CflowNetwork, Level
 from cflow_ad.model.running import run_over
-from cflow_ad.model.scorer import Scorer
+from cflow_ad.model.scorer import scorer_of
 from cflow_ad.settings import Settings
 from cflow_ad.training.cache import build_cache
 from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
@@ -52,7 +52,7 @@ def gather_evidence(
         grids = [level.numpy() for level in levels]
         return peaks_of(grids, canvas, seen_map(grids, canvas, settings, None))
 
-    scorer = Scorer(network, precision=settings.precision, tile=settings.tile_shape)
+    scorer = scorer_of(network, settings)
     found = run_over(
         scorer,
         finish,
@@ -90,7 +90,7 @@ def set_threshold(
     view = view or View(sizing=settings.sizing)
     scores = []
     progress(Progress("calibrate", 0, len(sources)))
-    scorer = Scorer(network, precision=settings.precision, tile=settings.tile_shape)
+    scorer = scorer_of(network, settings)
     for _, seen in stream_maps(scorer, settings, view, sources, evidence=evidence):
         scores.append(float(seen.values.max()))
         progress(Progress("calibrate", len(scores), len(sources)))
