@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import numpy as np
+import onnx
+import openvino
 import pytest
 from PIL import Image
 
@@ -46,19 +49,24 @@ def good_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(trained, good_folder, tmp_path_factory):
-    """Exports once what the tests ask for; gives the detector of the file."""
-    folder, made = tmp_path_factory.mktemp("exported"), {}
+def exported_file(trained, good_folder, tmp_path_factory):
+    """Exports once what the tests ask for."""
+    folder = tmp_path_factory.mktemp("exported")
 
     def export(format, precision):
-        if (format, precision) not in made:
-            path = folder / f"{precision}{suffix_of(format)}"
+        path = folder / f"{precision}{suffix_of(format)}"
+        if not path.exists():
             data = None if precision == "fp32" else open_dataset(good_folder)
             export_model(trained, path, format=format, precision=precision, data=data)
-            made[format, precision] = RuntimeDetector.load(path)
-        return made[format, precision]
+        return path
 
     return export
+
+
+@pytest.fixture(scope="module")
+def exported(exported_file):
+    """The detector of such a file."""
+    return functools.cache(lambda *which: RuntimeDetector.load(exported_file(*which)))
 
 
 def check(predictions, threshold, bound):
@@ -104,6 +112,23 @@ def test_every_export_scores_so_and_decides_the_same(
                 ours.anomaly_map, theirs.anomaly_map, rtol=0, atol=BOUNDS["fp32"] * unit
             )
             assert [r.box for r in ours.regions] == [r.box for r in theirs.regions]
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_two_products_of_int8_fit_into_16_bits(exported_file, format):
+    """Processors without VNNI add two, of an activation up to 255 each, before they widen."""
+    weights = _int8_constants(exported_file(format, "int8"))
+    assert len(weights) > 4
+    assert all(2 * 255 * abs(values.astype(np.int32)).max() < 2**15 for values in weights)
+
+
+def _int8_constants(path):
+    if path.suffix == ".onnx":
+        stored = map(onnx.numpy_helper.to_array, onnx.load(path).graph.initializer)
+    else:
+        graph = openvino.Core().read_model(path)
+        stored = (node.data for node in graph.get_ops() if node.get_type_name() == "Constant")
+    return [values for values in stored if values.dtype == np.int8 and values.ndim > 1]
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
