@@ -8,7 +8,7 @@ import json
 import pytest
 
 from cflow_ad import Settings, SettingsError
-from cflow_ad.settings import describe_settings
+from cflow_ad.cli.settings_help import describe_settings
 
 BAD = [
     ("blocks", 0),

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import itertools
 import math
 import re
-import textwrap
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from cflow_ad.errors import SettingsError
+from cflow_ad.presets import PRESETS
 
 if TYPE_CHECKING:
     from cflow_ad.data.sizing import Sizing
@@ -74,48 +71,6 @@ _BEFORE: Mapping[str, Any] = {
 
 _OWN_STRIDES = "0, or such that no two levels have one stride, as 3"
 _FRACTIONS = ("tail_quantile", "false_alarm_rate")
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {
-        "size": "192x192",
-        "coarse": 0,
-        "neighbourhood_from": 16,
-        "blocks": 2,
-        "steps": 200,
-        "least_gain": 0.01,
-    },
-    "default": {},
-    "accurate": {"blocks": 8, "subnet_width": 0, "permutation": "soft"},
-    "paper": {
-        "backbone": "wide_resnet50_2.tv_in1k",
-        "padding": "reflect",
-        "fine": False,
-        "coarse": 0,
-        "neighbourhood": 1,
-        "size": "512x512",
-        "resize": "stretch",
-        "interpolation": "lanczos",
-        "input_layer": "raw",
-        "positions": "absolute",
-        "local_mean": False,
-        "local_scale": 0.0,
-        "blocks": 8,
-        "subnet_width": 0,
-        "permutation": "soft",
-        "schedule": "paper",
-        "batch_size": 256,
-        "learning_rate": 2e-4,
-        "rotation": 5.0,
-        "loss": "logsigmoid",
-        "image_score": "peak",
-        "smoothing": 0.0,
-        "calibration_fraction": 0.0,
-    },
-}
-"""Settings that belong together, as changes of the defaults. `fast` sees less, in less time.
-`accurate` has the paper's flow; it finds and outlines a little better and takes several times as
-long to train and to run. `paper` is CFLOW-AD as its authors train it on most classes of
-MVTec AD; they take 256x256 for some, see `evaluation.published`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -402,7 +357,7 @@ class Settings:
         """Settings that belong together, with some changed.
 
         Args:
-            name: one of `PRESETS`.
+            name: one of `presets.PRESETS`.
             changes: fields and their values, over those of the preset.
 
         Raises:
@@ -512,34 +467,3 @@ def level_strides(strides: Sequence[int], coarse: int, coarse_from: int = 0) -> 
     """
     small = [stride for stride in strides if coarse and stride >= coarse_from]
     return (*strides, *(coarse * stride for stride in small))
-
-
-class SettingDescription(NamedTuple):
-    """One setting, for people."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-def describe_settings() -> list[SettingDescription]:
-    """Every setting with its default and the text that stands beside it in the source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(Settings))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    texts = {}
-    for field, text in itertools.pairwise(body.body):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
-                value=ast.Constant(value=str(said))
-            ):
-                texts[name] = " ".join(said.split())
-    return [
-        SettingDescription(field.name, _written(field.default), texts[field.name])
-        for field in dataclasses.fields(Settings)
-    ]
-
-
-def _written(default: object) -> str:
-    if isinstance(default, tuple):
-        return ",".join(map(str, default))
-    return "" if default is None else str(default)

@@ -31,7 +31,7 @@ def info(
             else:
                 tables.print_backbones(backbones)
         elif what == "settings":
-            from cflow_ad.settings import describe_settings
+            from cflow_ad.cli.settings_help import describe_settings
 
             described = describe_settings()
             if as_json:
