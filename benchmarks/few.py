@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -159,8 +158,8 @@ def row(result: dict[str, Any]) -> str:
     """A line of the table."""
     cells = []
     for column in zip(*result["figures"], strict=True):
-        spread = f" ± {statistics.stdev(column):.2f}" if len(column) > 1 else ""
-        cells.append("" if np.isnan(column).any() else f"{statistics.fmean(column):.2f}{spread}")
+        spread = f" ± {np.std(column, ddof=1):.2f}" if len(column) > 1 else ""
+        cells.append("" if np.isnan(column).any() else f"{np.mean(column):.2f}{spread}")
     promised = "nothing" if result["promised"] is None else f"{result['promised']:.1f}"
     return f"| {' | '.join([result['images'], *cells[:3], promised, *cells[3:]])} |"
 
@@ -185,7 +184,12 @@ def main() -> None:
         if arguments.quick:
             data = Path(folder) / "carpet"
             write_carpet(data, train=8, good=4, per_defect=1, size=96)
-            settings, counts, seeds, copies = Settings(size="96x96", steps=5), [1, 4, None], [0], 2
+            settings, counts, seeds, copies = (
+                Settings(size="96x96", steps=5),
+                [1, 4, None],
+                [0, 1],
+                2,
+            )
         if data is None:
             parser.error("give DATA, or --quick")
         dataset = open_dataset(data)

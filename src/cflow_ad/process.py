@@ -1,9 +1,10 @@
-"""What a process that trains or scores on a CPU should be set to, as a whole."""
+"""The memory and the threads of a process that trains or scores on a CPU, as a whole."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _KEPT = 256 * 2**20
@@ -29,9 +30,24 @@ def tune_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
         return
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def give_memory_back() -> None:
+    """Give what was freed back to the operating system, where the C library is glibc.
+
+    What a large image leaves free is in pieces, into which the next one may not fit.
+    """
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Any:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
-        return  # not glibc
-    mallopt(_M_MMAP_THRESHOLD, _LARGEST)
-    mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -126,21 +127,44 @@ def test_a_tile_must_be_larger_than_its_margins(tiny_detector):
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "test_efficientnet"])
 @torch.inference_mode()
-def test_strips_change_no_feature(backbone, monkeypatch):
+def test_strips_change_no_feature(backbone):
     encoder = fold_encoder(build_encoder(backbone, (8, 16), weights="random"))
-    strips = [module for module in encoder.network.modules() if isinstance(module, Strips)]
-    assert strips
-    pixels = torch.randint(0, 256, (2, 160, 96, 3), dtype=torch.uint8)
-    expected = encoder(pixels)
+    network = in_strips(copy.deepcopy(encoder.network.plain))
+    strips = [module for module in network.modules() if isinstance(module, Strips)]
+    assert len(strips) > 2
     for module in strips:
         module.at_once = 1
-    for found, level in zip(encoder(pixels), expected, strict=True):
+    pixels = encoder.scaled(torch.randint(0, 256, (2, 160, 96, 3), dtype=torch.uint8))
+    for found, level in zip(network(pixels), encoder.network.plain(pixels), strict=True):
         torch.testing.assert_close(found, level, rtol=1e-4, atol=1e-5 * float(level.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_large_images_go_in_strips_and_small_ones_do_not(dtype):
+    encoder = fold_encoder(build_encoder("test_efficientnet", (8, 16), weights="random"), dtype)
+    small = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    large = torch.randint(0, 256, (1, 1024, 1024, 3), dtype=torch.uint8)
+    encoder(large)
+    seen = []
+    encoder.network.plain.register_forward_hook(lambda *_: seen.append("whole"))
+    for pixels in (small, large, small):
+        encoder(pixels)
+    assert seen == ["whole", "whole"]
+    for level, whole in zip(
+        encoder(large), encoder.network.plain(encoder.scaled(large)), strict=True
+    ):
+        unit = float(whole.abs().max()) * torch.finfo(dtype).eps
+        torch.testing.assert_close(level.permute(0, 3, 1, 2), whole, rtol=0, atol=32 * unit)
+    of_large = encoder.network._in_strips[0]
+    assert any(isinstance(module, Strips) for module in of_large.modules())
+    shared = {tensor.data_ptr() for tensor in encoder.network.plain.parameters()}
+    assert {tensor.data_ptr() for tensor in of_large.parameters()} == shared
 
 
 def test_what_cannot_go_in_strips_is_left_as_it_is():
     # Every block pools its whole map, to squeeze and excite channels.
-    network = build_encoder("efficientnet_b0", (8,), weights="random").network
+    network = build_encoder("efficientnet_b0", (8, 16, 32), weights="random").network
     assert not any(isinstance(module, Strips) for module in in_strips(network).modules())
     one_size = build_encoder("test_vit", (16,), weights="random").network
     assert not any(isinstance(module, Strips) for module in in_strips(one_size).modules())

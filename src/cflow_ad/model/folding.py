@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.strips import in_strips
+from cflow_ad.model.strips import InStrips
 from cflow_ad.settings import Precision
 
 
@@ -25,7 +25,7 @@ def fold_encoder(encoder: Encoder, dtype: torch.dtype = torch.float32) -> Encode
         encoder: with its weights.
         dtype: of its weights and of the features.
     """
-    network = in_strips(fold_batch_norms(encoder.network)).to(dtype)
+    network = InStrips(fold_batch_norms(encoder.network)).to(dtype)
     return Encoder(network, encoder.spec).to(encoder.mean.device)
 
 

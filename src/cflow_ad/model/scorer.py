@@ -60,9 +60,10 @@ class Scorer:
         """
         from torch._inductor import config  # slow, and hardly ever wanted
 
-        self.encoder.network = _CompiledForSome(self.encoder.network)
         device = self.encoder.mean.device
         pixels = torch.zeros(1, *shape, 3, dtype=torch.uint8, device=device)
+        self(pixels)  # what is found out at the first image is no part of the code
+        self.encoder.network = _CompiledForSome(self.encoder.network)
         threads = torch.get_num_threads()
         torch.set_num_threads(1 if device.type == "cpu" else threads)  # as in `run_over`
         try:

@@ -20,6 +20,7 @@ from torch import Tensor
 from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import SettingsError
 from cflow_ad.model.encoder import Encoder
+from cflow_ad.process import give_memory_back
 
 WHOLE = 3072 * 4096
 """Pixels that an image may have to be encoded whole, where no tile was asked for, and that a tile
@@ -231,6 +232,7 @@ class Tiling:
                 yield
             finally:
                 torch.set_num_threads(threads)
+                give_memory_back()
 
     def _check(self, tile: Shape) -> None:
         least = 2 * self.margin + self._unit
