@@ -1,4 +1,4 @@
-"""The first stages of an encoder in strips of rows: the same features in a fraction of the memory.
+"""The stages of an encoder in strips of rows: the same features in a fraction of the memory.
 
 What a network needs most memory for are the widened maps of its first stages, and that of the stem
 before them, which are large and used once. A convolution sees only a few rows beyond its own, so
@@ -67,7 +67,7 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 class InStrips(nn.Module):
-    """A network whose first stages go in strips where an image is large.
+    """A network whose stages go in strips where an image is large.
 
     Which of them can is found out when the first such image comes.
 
@@ -99,7 +99,7 @@ class InStrips(nn.Module):
 
 @torch.no_grad()
 def in_strips(network: nn.Module) -> nn.Module:
-    """A network whose stages go in strips, those that allow it.
+    """A network whose stages go in strips, those of them that allow it.
 
     That is found by trying: one that looks at the whole map, as to squeeze and excite channels, is
     left as it is.
@@ -130,13 +130,11 @@ def in_strips(network: nn.Module) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
-    first = next((name for name in stages if name in seen), None)
+    first = next(iter(seen), None)
     if first is not None and _join_stem(network, first, seen[first], probe, expected):
         del seen[first]
-    for name, stage in stages.items():
-        if name not in seen:
-            continue
-        strips = _tried(stage, *seen[name])
+    for name, (x, output) in seen.items():
+        strips = _tried(stages[name], x, output)
         if strips is not None:
             network.set_submodule(name, strips)
     return network
