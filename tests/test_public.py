@@ -17,6 +17,7 @@ ORDER = [
     "process",
     "files",
     "data",
+    "presets",
     "settings",
     "model",
     "training",
