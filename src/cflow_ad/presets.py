@@ -41,6 +41,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Each as changes of the defaults. `fast` sees less, in less time. `accurate` has the paper's flow;
-it finds and outlines a little better and takes several times as long to train and to run. `paper`
-is CFLOW-AD as its authors train it on most classes of MVTec AD; they take 256x256 for some, see
-`evaluation.published`."""
+it finds and outlines a little better and takes nearly three times as long to train, and a third
+longer to run. `paper` is CFLOW-AD as its authors train it on most classes of MVTec AD; they take
+256x256 for some, see `evaluation.published`."""
