@@ -181,13 +181,11 @@ def _join_stem(
 
 def _stages(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Sequences of blocks by name, as timm's networks have them."""
-    found = []
     for name, child in network.named_children():
         if not isinstance(child, nn.Sequential):
             continue
         inner = [(n, c) for n, c in child.named_children() if isinstance(c, nn.Sequential)]
-        found += [(f"{name}.{n}", c) for n, c in inner] if inner else [(name, child)]
-    yield from found
+        yield from [(f"{name}.{n}", c) for n, c in inner] if inner else [(name, child)]
 
 
 def _tried(stage: nn.Module, x: Tensor, expected: Tensor) -> Strips | None:
