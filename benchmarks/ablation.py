@@ -31,23 +31,23 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad import Settings, open_dataset
+from cflow_ad.cflow.encoder import encoder_of
+from cflow_ad.cflow.model import Level
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset
-from cflow_ad.data.loading import load_batches
 from cflow_ad.data.masks import read_mask
-from cflow_ad.data.sizing import cells_inside
-from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.evaluation.reference import reference_maps
-from cflow_ad.model.encoder import encoder_of
-from cflow_ad.model.network import Level
-from cflow_ad.model.scoring import anomaly_map
-from cflow_ad.training.cache import LevelFeatures, build_cache
-from cflow_ad.training.centring import centred
-from cflow_ad.training.fit import level_batch_size
-from cflow_ad.training.flows import new_level, train_level
-from cflow_ad.training.scale import fit_scale, place_parts
+from cflow_ad.fitting.cache import LevelFeatures, build_cache
+from cflow_ad.fitting.fit import level_batch_size
+from cflow_ad.fitting.likelihood import new_level, train_level
+from cflow_ad.fitting.place_means import centred
+from cflow_ad.fitting.scale import fit_scale, place_parts
+from cflow_ad.scoring.anomaly_map import anomaly_map
+from cflow_ad.scoring.canvas import cells_inside
+from cflow_ad.scoring.loading import load_batches
+from cflow_ad.scoring.view import View
 
 Map = NDArray[np.floating]
 

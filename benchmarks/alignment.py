@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 import numpy as np
 
 from cflow_ad import CalibrationWarning, Detector, Settings
-from cflow_ad.data.alignment import Motion
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
+from cflow_ad.scoring.alignment import Motion
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.data.parts import draw_part, hole_of

@@ -99,7 +99,7 @@ def train(work: Path, backbone: str, soft: bool, images: int) -> None:
 
 def compare(work: Path) -> None:
     """The half that imports."""
-    from cflow_ad.imports.anomalib import import_anomalib
+    from cflow_ad.importers.anomalib import import_anomalib
 
     detector = import_anomalib(work / "model.ckpt", device="cpu")
     said = json.loads((work / "images.json").read_text())

@@ -21,7 +21,7 @@ tune_process()  # as the command line does, before torch is imported
 
 from cflow_ad import CalibrationWarning, Detector, Settings, open_dataset
 from cflow_ad.evaluation.metrics import binomial_interval
-from cflow_ad.training.calibration import conformal_calibration, split_good
+from cflow_ad.scoring.threshold import conformal_calibration, split_good
 
 
 def main() -> None:

@@ -31,18 +31,18 @@ import numpy as np
 import torch
 
 from cflow_ad import CalibrationWarning, Detector, Settings, open_dataset
+from cflow_ad.cflow.encoder import encoder_of
+from cflow_ad.cflow.evidence import seen_map
+from cflow_ad.cflow.folding import fold_encoder
+from cflow_ad.cflow.running import run_over
+from cflow_ad.cflow.scorer import FoldedLevel
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.masks import read_mask
-from cflow_ad.data.sizing import Canvas
-from cflow_ad.data.view import View
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
-from cflow_ad.model.encoder import encoder_of
-from cflow_ad.model.evidence import seen_map
-from cflow_ad.model.folding import fold_encoder
-from cflow_ad.model.running import run_over
-from cflow_ad.model.scorer import FoldedLevel
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.view import View
 
 UNUSED = 100
 """Good training images that were not drawn are scored up to this many."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.positions import position_encoding
+from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.position import position_encoding
 
 FIBRE = 256  # vectors in a step
 

@@ -35,7 +35,7 @@ def measure(folder: Path, size: int, strides: str, budget: float) -> dict[str, f
     from cflow_ad import CalibrationWarning, Detector, Settings, tune_process
 
     tune_process()  # as the command line does
-    from cflow_ad.training.progress import Progress
+    from cflow_ad.fitting.progress import Progress
 
     paths = sorted((folder / "train" / "good").iterdir())
     settings = Settings(

@@ -21,7 +21,7 @@ tune_process()  # as the command line does, before torch is imported
 import numpy as np
 
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
-from cflow_ad.training.progress import Progress
+from cflow_ad.fitting.progress import Progress
 
 
 def measure(data: Path, settings: Settings) -> dict[str, float]:

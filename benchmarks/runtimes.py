@@ -32,12 +32,12 @@ import torch
 
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
 from cflow_ad.data.layouts import Dataset
-from cflow_ad.data.loading import load_batches
 from cflow_ad.export.export import export_model
 from cflow_ad.export.files import suffix_of
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.runtime import Detector as RuntimeDetector
 from cflow_ad.runtime.backends import normality_names
+from cflow_ad.scoring.loading import load_batches
 
 WAYS = [
     ("onnx", "fp32"),

@@ -33,17 +33,17 @@ from freia_loop import FreiaLoop
 from sidebyside import markdown, race, ratio, report, tuned
 
 from cflow_ad import Settings
-from cflow_ad.data.view import View
+from cflow_ad.cflow.encoder import Encoder, encoder_of
+from cflow_ad.cflow.folding import fold_encoder
+from cflow_ad.cflow.model import CflowNetwork, Level
+from cflow_ad.cflow.place_means import PlaceMeans
+from cflow_ad.cflow.running import run_over
+from cflow_ad.cflow.scorer import Scorer
+from cflow_ad.cflow.whitening import InputLayer
 from cflow_ad.errors import WeightsError
-from cflow_ad.model.encoder import Encoder, encoder_of
-from cflow_ad.model.folding import fold_encoder
-from cflow_ad.model.means import PlaceMeans
-from cflow_ad.model.network import CflowNetwork, Level
-from cflow_ad.model.running import run_over
-from cflow_ad.model.scorer import Scorer
-from cflow_ad.model.whitening import InputLayer
-from cflow_ad.training.flows import new_flow
-from cflow_ad.training.scale import place_parts
+from cflow_ad.fitting.likelihood import new_flow
+from cflow_ad.fitting.scale import place_parts
+from cflow_ad.scoring.view import View
 
 BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "resnet18", "wide_resnet50_2")
 

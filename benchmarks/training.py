@@ -33,12 +33,12 @@ from freia_loop import FreiaLoop, anomaly_maps
 from sidebyside import markdown, report, tuned
 
 from cflow_ad import CalibrationWarning, Detector, Settings, evaluate, open_dataset
+from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import image_shape, read_image
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.masks import read_mask
 from cflow_ad.evaluation.metrics import PixelMetrics
-from cflow_ad.model.encoder import build_encoder
 
 TARGETS = (97.0, 98.0, 98.5)
 PASSES = 200

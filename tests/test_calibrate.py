@@ -16,8 +16,8 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
-from cflow_ad.model.network import CflowNetwork, Level
-from cflow_ad.training.calibration import conformal_calibration, split_good
+from cflow_ad.cflow.model import CflowNetwork, Level
+from cflow_ad.scoring.threshold import conformal_calibration, split_good
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
-from cflow_ad.model.device import pick_device
-from cflow_ad.training.calibration import split_good
+from cflow_ad.cflow.device import pick_device
+from cflow_ad.scoring.threshold import split_good
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,14 @@ ORDER = [
     "process",
     "files",
     "data",
+    "scoring",
     "presets",
     "settings",
-    "model",
-    "training",
-    "stored",
+    "cflow",
+    "store",
+    "fitting",
     "detector",
-    "imports",
+    "importers",
     "runtime",
     "evaluation",
     "export",
@@ -77,8 +78,8 @@ def test_importing_is_quick_because_it_imports_nothing_heavy(module):
 
 def test_decoding_and_sizing_need_no_torch():
     code = (
-        "import sys, cflow_ad.data.images, cflow_ad.data.layouts, cflow_ad.data.loading, "
-        "cflow_ad.data.carpet, cflow_ad.model.prediction, cflow_ad.model.scoring, "
+        "import sys, cflow_ad.data.images, cflow_ad.data.layouts, cflow_ad.scoring.loading, "
+        "cflow_ad.data.carpet, cflow_ad.scoring.prediction, cflow_ad.scoring.anomaly_map, "
         "cflow_ad.runtime; "
         "print('torch' in sys.modules)"
     )

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from cflow_ad.data.layouts import Dataset, Sample, open_dataset
     from cflow_ad.detector import Detector
     from cflow_ad.evaluation.evaluate import Evaluation, evaluate
-    from cflow_ad.model.prediction import Prediction, Region
     from cflow_ad.process import tune_process
+    from cflow_ad.scoring.prediction import Prediction, Region
     from cflow_ad.settings import Settings
 
 __all__ = [
@@ -74,8 +74,8 @@ _HOME = {
     "Dataset": "data.layouts",
     "Detector": "detector",
     "Evaluation": "evaluation.evaluate",
-    "Prediction": "model.prediction",
-    "Region": "model.prediction",
+    "Prediction": "scoring.prediction",
+    "Region": "scoring.prediction",
     "Sample": "data.layouts",
     "Settings": "settings",
     "evaluate": "evaluation.evaluate",

@@ -16,29 +16,29 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad._version import __version__
+from cflow_ad.cflow.device import pick_device
+from cflow_ad.cflow.encoder import encoder_of
+from cflow_ad.cflow.evidence import Evidence
+from cflow_ad.cflow.maps import stream_maps
+from cflow_ad.cflow.model import CflowNetwork
+from cflow_ad.cflow.scorer import Scorer, scorer_of
+from cflow_ad.cflow.tiles import Tiling
 from cflow_ad.data.images import ImageSource, PathLike, source_name
-from cflow_ad.data.loading import OnError
-from cflow_ad.data.region import RegionSource
-from cflow_ad.data.sizing import cell_of, cells_inside
-from cflow_ad.data.view import View
+from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_line
-from cflow_ad.model.device import pick_device
-from cflow_ad.model.encoder import encoder_of
-from cflow_ad.model.evidence import Evidence
-from cflow_ad.model.file import provenance
-from cflow_ad.model.maps import stream_maps
-from cflow_ad.model.network import CflowNetwork
-from cflow_ad.model.prediction import Prediction
-from cflow_ad.model.scorer import Scorer, scorer_of
-from cflow_ad.model.tiles import Tiling
+from cflow_ad.fitting.calibration import gather_evidence, recalibrate, set_threshold
+from cflow_ad.fitting.fit import fit_levels
+from cflow_ad.fitting.good_images import GoodData, GoodImages, good_images
+from cflow_ad.fitting.progress import ProgressCallback, silent
+from cflow_ad.fitting.screening import ScreenedImages
+from cflow_ad.scoring.canvas import cell_of, cells_inside
+from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.scoring.region import RegionSource
+from cflow_ad.scoring.threshold import Calibration, split_good
+from cflow_ad.scoring.view import View
 from cflow_ad.settings import Precision, Settings
-from cflow_ad.stored import restore, store
-from cflow_ad.training.calibration import Calibration, split_good
-from cflow_ad.training.fit import fit_levels
-from cflow_ad.training.progress import ProgressCallback, silent
-from cflow_ad.training.recalibration import gather_evidence, recalibrate, set_threshold
-from cflow_ad.training.screening import ScreenedImages
-from cflow_ad.training.sources import GoodData, GoodImages, good_images
+from cflow_ad.store.model_file import provenance
+from cflow_ad.store.parts import restore, store
 
 
 class Detector:

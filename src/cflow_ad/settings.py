@@ -15,7 +15,7 @@ from cflow_ad.errors import SettingsError
 from cflow_ad.presets import PRESETS
 
 if TYPE_CHECKING:
-    from cflow_ad.data.sizing import Sizing
+    from cflow_ad.scoring.canvas import Sizing
 
 Precision = Literal["fp32", "bf16"]
 """What an encoder and its flows' subnets compute in."""
@@ -336,7 +336,7 @@ class Settings:
     @property
     def sizing(self) -> Sizing:
         """How images come into the network."""
-        from cflow_ad.data.sizing import Sizing  # numpy and Pillow, which `--help` does without
+        from cflow_ad.scoring.canvas import Sizing  # numpy and Pillow, which `--help` does without
 
         return Sizing.parse(
             self.size,

@@ -48,7 +48,7 @@ COMMAND = "from cflow_ad.cli import main; main()"
 # Steps of training that take their time and are saved each, so that there is one to interrupt.
 SLOWLY = """
 import time
-from cflow_ad.training import checkpoint, flows
+from cflow_ad.fitting import checkpoint, likelihood as flows
 rate = flows.learning_rate_at
 flows.learning_rate_at = lambda *arguments: (time.sleep(0.05), rate(*arguments))[1]
 checkpoint._SECONDS, checkpoint._SHARE = 0.0, 1e9

@@ -16,7 +16,7 @@ from PIL import Image
 from cflow_ad import Detector
 from cflow_ad.data.images import image_shape
 from cflow_ad.data.listing import list_images
-from cflow_ad.model.file import read_model, write_model
+from cflow_ad.store.model_file import read_model, write_model
 from tests.cli.commands import TINY, refused, run
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cflow_ad import CalibrationWarning, Detector
-from cflow_ad.model.file import read_metadata, read_model, write_model
+from cflow_ad.store.model_file import read_metadata, read_model, write_model
 from tests.cli.commands import refused, run
 
 

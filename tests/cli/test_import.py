@@ -7,7 +7,7 @@ import torch
 
 from cflow_ad import Detector
 from tests.cli.commands import refused, run
-from tests.imports import peers
+from tests.importers import peers
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import warnings
 import typer
 from cflow_ad.cli.common import bars, plain_errors
 from cflow_ad.errors import CalibrationWarning, DataError
-from cflow_ad.training.progress import Progress
+from cflow_ad.fitting.progress import Progress
 
 def work():
     with bars() as shown:

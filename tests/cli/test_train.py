@@ -12,7 +12,7 @@ import safetensors.torch
 from PIL import Image
 
 from cflow_ad import Detector
-from cflow_ad.model.file import read_metadata
+from cflow_ad.store.model_file import read_metadata
 from tests.cli.commands import SLOWLY, SMALL, TINY, refused, run, start
 
 

@@ -16,7 +16,7 @@ from cflow_ad.evaluation.metrics import (
     binomial_interval,
     image_metrics,
 )
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction
 
 THRESHOLD = 1.8
 DETECTOR = {

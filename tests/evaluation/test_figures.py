@@ -18,7 +18,7 @@ from cflow_ad.data.images import read_image
 from cflow_ad.errors import DataError, SettingsError
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import heatmap, jet_table, map_scale, outline, overlay
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction
 
 THRESHOLD = 1.8
 SVG = "{http://www.w3.org/2000/svg}"

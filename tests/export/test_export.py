@@ -20,6 +20,7 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
+from cflow_ad.cflow.evidence import Evidence
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.export import export as module
 from cflow_ad.export.export import export_model
@@ -27,7 +28,6 @@ from cflow_ad.export.files import suffix_of
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import to_onnx, trace
 from cflow_ad.export.quantise import _quantised
-from cflow_ad.model.evidence import Evidence
 from cflow_ad.runtime import Detector as RuntimeDetector
 
 VARIANTS = {

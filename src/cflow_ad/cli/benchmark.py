@@ -100,7 +100,7 @@ def _watcher(shown: Bars) -> Watcher:
     from cflow_ad.evaluation.benchmark import Job, Watcher
     from cflow_ad.evaluation.benchmark_page import area_text
     from cflow_ad.evaluation.benchmark_summary import AREAS, Failure, Row
-    from cflow_ad.training.progress import Progress
+    from cflow_ad.fitting.progress import Progress
 
     class Shown(Watcher):
         def begin(self, job: Job, number: int, total: int) -> None:

@@ -63,7 +63,7 @@ def calibrate(
     """
     with plain_errors():
         from cflow_ad.detector import Detector
-        from cflow_ad.model.file import check_writable
+        from cflow_ad.store.model_file import check_writable
 
         target = output or model
         detector = Detector.load(model, weights=weights, device=device)

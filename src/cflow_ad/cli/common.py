@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cflow_ad import runtime
     from cflow_ad.data.layouts import Dataset
     from cflow_ad.detector import Detector
+    from cflow_ad.fitting.progress import Progress
     from cflow_ad.settings import Settings
-    from cflow_ad.training.progress import Progress
 
 FAILED = 2
 """Exit status of an error, and of a wrong command line."""

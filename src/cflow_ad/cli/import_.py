@@ -81,8 +81,8 @@ def authors(
 ) -> None:
     """Import a checkpoint of the code of CFLOW-AD's authors."""
     with plain_errors():
-        from cflow_ad.imports.authors import import_authors
-        from cflow_ad.model.file import check_writable
+        from cflow_ad.importers.authors import import_authors
+        from cflow_ad.store.model_file import check_writable
 
         check_writable(output)
         detector = import_authors(
@@ -116,8 +116,8 @@ def anomalib(
 ) -> None:
     """Import a checkpoint of anomalib's Cflow."""
     with plain_errors():
-        from cflow_ad.imports.anomalib import import_anomalib
-        from cflow_ad.model.file import check_writable
+        from cflow_ad.importers.anomalib import import_anomalib
+        from cflow_ad.store.model_file import check_writable
 
         check_writable(output)
         detector = import_anomalib(checkpoint, backbone=backbone, size=size, device=device)

@@ -23,7 +23,7 @@ def info(
         from cflow_ad.cli import tables
 
         if what == "backbones":
-            from cflow_ad.model.backbones import list_backbones
+            from cflow_ad.cflow.backbones import list_backbones
 
             backbones = list_backbones()
             if as_json:

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from cflow_ad.cflow.backbones import BackboneStatus
     from cflow_ad.cli.settings_help import SettingDescription
     from cflow_ad.data.check import Check
     from cflow_ad.evaluation.benchmark_summary import Summary
     from cflow_ad.evaluation.evaluate import Evaluation
     from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
-    from cflow_ad.model.backbones import BackboneStatus
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -147,8 +147,8 @@ def train(
         from cflow_ad.data.excluding import read_exclusions
         from cflow_ad.data.layouts import open_dataset
         from cflow_ad.detector import Detector
-        from cflow_ad.model.file import check_writable
-        from cflow_ad.training.fit import discard, work_folder
+        from cflow_ad.fitting.fit import discard, work_folder
+        from cflow_ad.store.model_file import check_writable
 
         dataset = open_dataset(data, layout)
         names = read_exclusions(exclude or [])

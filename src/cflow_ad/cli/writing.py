@@ -18,7 +18,7 @@ from PIL import Image
 from cflow_ad.data.images import read_image
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction
 
 _COLUMNS = ("path", "score", "threshold", "is_anomalous", "n_regions", "area")
 _MOST_IN_PICTURE = 12

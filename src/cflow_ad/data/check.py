@@ -17,10 +17,9 @@ from typing import Any, Literal, TypeAlias
 
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts import Dataset, Sample
-from cflow_ad.data.loading import work_ahead
 from cflow_ad.data.look import MEASURES, Look, look_at, nearly_alike, outlying
-from cflow_ad.data.masks import read_mask
-from cflow_ad.data.regions import read_region
+from cflow_ad.data.masks import read_mask, read_region
+from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
 
 Kind: TypeAlias = Literal[

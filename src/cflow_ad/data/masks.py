@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.data._decode import convert, load, upright
 from cflow_ad.data.images import PathLike, image_shape
-from cflow_ad.errors import DataError, MaskError
+from cflow_ad.errors import DataError, ImageError, MaskError
 
 
 class MaskSource(Protocol):
@@ -171,3 +171,16 @@ def open_array(file: Path) -> NDArray[Any]:
     if not isinstance(array, np.ndarray) or array.ndim == 0:
         raise DataError(f"{file}: this is no array of numbers; copy it again from its source")
     return array
+
+
+def read_region(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Read the mask of one image of height and width `shape`; it has the same shape.
+
+    Raises:
+        ImageError: the mask cannot be read, or is empty.
+        MaskError: the mask does not fit the image.
+    """
+    mask = read_mask(path, shape)
+    if not mask.any():
+        raise ImageError(f"{path}: the region of interest is empty; mark what matters in white")
+    return mask

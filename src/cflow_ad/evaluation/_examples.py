@@ -24,7 +24,7 @@ from cflow_ad.evaluation.overlay import (
     shrink_map,
     shrink_mask,
 )
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
     from cflow_ad.evaluation.evaluate import ImageRecord

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cflow_ad.evaluation.metrics import PixelResult
-from cflow_ad.training.calibration import images_needed
+from cflow_ad.scoring.threshold import images_needed
 
 if TYPE_CHECKING:
     from cflow_ad.evaluation.evaluate import DefectResult, Evaluation

@@ -39,9 +39,9 @@ from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.published import MVTEC_CLASSES
 from cflow_ad.evaluation.results import make_panel, typical_records
 from cflow_ad.files import replacing
+from cflow_ad.fitting.fit import discard
+from cflow_ad.fitting.progress import Progress
 from cflow_ad.settings import Settings
-from cflow_ad.training.fit import discard
-from cflow_ad.training.progress import Progress
 
 
 class Job(NamedTuple):

@@ -20,7 +20,6 @@ from cflow_ad.data.fitting import check_fit
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
 from cflow_ad.data.masks import read_mask
-from cflow_ad.data.regions import regions_of
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.evaluation.metrics import (
     Confusion,
@@ -31,7 +30,8 @@ from cflow_ad.evaluation.metrics import (
     image_metrics,
 )
 from cflow_ad.evaluation.reference import ReferenceResult, reference_result, require_whole
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.image_regions import regions_of
+from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
     from cflow_ad import runtime

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from cflow_ad.evaluation import curves
 from cflow_ad.evaluation.curves import Counts, Curve, Floats
 from cflow_ad.evaluation.histogram import ScoreHistogram
-from cflow_ad.model.labelling import label_runs
+from cflow_ad.scoring.components import label_runs
 
 NOTHING = Curve(np.empty(0), np.empty(0))
 

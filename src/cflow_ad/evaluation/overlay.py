@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -21,7 +21,7 @@ from cflow_ad.evaluation._pages import render
 from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
 from cflow_ad.evaluation.overlay import jet_table, map_scale
 from cflow_ad.files import replacing
-from cflow_ad.model.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
     from cflow_ad.evaluation.evaluate import Evaluation

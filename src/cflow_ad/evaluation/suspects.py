@@ -17,7 +17,7 @@ from cflow_ad.evaluation._examples import Picture, as_uri
 from cflow_ad.evaluation._pages import render
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.overlay import heatmap, map_scale, shrink_image, shrink_map
-from cflow_ad.training.screening import ScreenedImages, Suspect
+from cflow_ad.fitting.screening import ScreenedImages, Suspect
 
 _LONGEST = 288  # pixels of a picture
 

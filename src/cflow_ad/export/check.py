@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from cflow_ad.data.carpet import photograph, weave
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.layouts import Dataset
-from cflow_ad.data.loading import load_batches
-from cflow_ad.data.sizing import Shape
-from cflow_ad.data.view import View
 from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, evaluate
-from cflow_ad.model.prediction import Prediction
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
-from cflow_ad.training.calibration import Calibration, conformal_calibration, split_good
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.scoring.loading import load_batches
+from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.scoring.threshold import Calibration, conformal_calibration, split_good
+from cflow_ad.scoring.view import View
 
 Report = Callable[[int, int], None]
 

@@ -30,7 +30,7 @@ from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.layouts.manifest import COLUMNS
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import SettingsError
-from cflow_ad.model.labelling import label_runs
+from cflow_ad.scoring.components import label_runs
 
 DatasetFormat: TypeAlias = Literal["manifest", "coco", "mvtec"]
 

@@ -15,18 +15,18 @@ import torch
 
 from cflow_ad._version import __version__
 from cflow_ad.data.layouts import Dataset
-from cflow_ad.data.sizing import Shape, Sizing
-from cflow_ad.data.view import View
 from cflow_ad.detector import Detector
 from cflow_ad.errors import ExportError, SettingsError, missing_library
 from cflow_ad.export.check import Change, Report, compare, gather, recalibrated
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import OPSET, to_onnx, trace
-from cflow_ad.model.file import check_writable
 from cflow_ad.runtime.detector import PICTURES, SCHEMA
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
-from cflow_ad.training.calibration import Calibration
+from cflow_ad.scoring.canvas import Shape, Sizing
+from cflow_ad.scoring.threshold import Calibration
+from cflow_ad.scoring.view import View
+from cflow_ad.store.model_file import check_writable
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 

@@ -16,14 +16,14 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.data.sizing import Shape
-from cflow_ad.model.encoder import Encoder
-from cflow_ad.model.evidence import CERTAIN, Evidence
-from cflow_ad.model.flow import CouplingBlock, standard_normal_log_prob
-from cflow_ad.model.means import STEPS
-from cflow_ad.model.network import CflowNetwork, Level
-from cflow_ad.model.positions import FRAME, at_places, axis_places
-from cflow_ad.model.scoring import LEAST, gaussian_weights
+from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.evidence import CERTAIN, Evidence
+from cflow_ad.cflow.flow import CouplingBlock, standard_normal_log_prob
+from cflow_ad.cflow.model import CflowNetwork, Level
+from cflow_ad.cflow.place_means import STEPS
+from cflow_ad.cflow.position import FRAME, at_places, axis_places
+from cflow_ad.scoring.anomaly_map import LEAST, gaussian_weights
+from cflow_ad.scoring.canvas import Shape
 
 _LEAST = float(LEAST)
 

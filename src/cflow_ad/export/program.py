@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from cflow_ad.data.sizing import Shape
 from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.quiet import quiet
 from cflow_ad.runtime.backends import INPUT, output_names
+from cflow_ad.scoring.canvas import Shape
 
 if TYPE_CHECKING:
     import onnx

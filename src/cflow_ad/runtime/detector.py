@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from cflow_ad._version import __version__
+from cflow_ad.cflow.evidence import Evidence, seen_map
 from cflow_ad.data.images import ImageSource, PathLike, source_name
-from cflow_ad.data.loading import Batch, OnError, load_batches
-from cflow_ad.data.sizing import Shape
-from cflow_ad.data.view import View
+from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
-from cflow_ad.model.evidence import Evidence, seen_map
-from cflow_ad.model.prediction import Prediction
 from cflow_ad.runtime.backends import Backend, normality_names, open_backend
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.scoring.loading import Batch, load_batches
+from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.scoring.threshold import Calibration
+from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
-from cflow_ad.training.calibration import Calibration
 
 PICTURES = "pictures"
 """Where the metadata has what a view needs: names, and PNG files in base 64."""

@@ -76,6 +76,6 @@ def describe(path: Path) -> dict[str, Any]:
         about = parse_metadata(read_text(path), str(path))
         about.pop(PICTURES, None)  # not to be read by people
         return about
-    from cflow_ad.model.file import read_metadata
+    from cflow_ad.store.model_file import read_metadata
 
     return read_metadata(path)

@@ -1,0 +1,293 @@
+"""The conditional normalizing flow of one level: `log p(z | c)` of a feature vector at a position.
+
+`K` affine coupling blocks turn a vector `z` into `u`, a standard normal variable for vectors of
+good images. The change of variables gives the exact density::
+
+    log p(z | c) = log N(u; 0, I) + log |det du/dz|
+
+Everywhere in this file a batch of vectors has the channels last: `(..., C)`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cflow_ad.cflow.position import Frame, axis_encoding, axis_places
+
+Permutation = Literal["soft", "index"]
+
+_UNIT_GAMMA = 2.0 * math.log(math.expm1(5.0))
+"""The parameter at which the global scale `0.1 * softplus(gamma; beta=0.5)` is one."""
+
+
+class CouplingBlock(nn.Module):
+    """Conditional affine coupling, then a global affine map, then a fixed permutation.
+
+    With `x = [x1, x2]`, the subnet's output `a = 0.1 * subnet([x1, c])` and `n2` channels in `x2`::
+
+        log s = clamp * tanh(a[:n2]);   x2' = x2 * s + a[n2:]
+        y = W ([x1, x2'] * g + o),      g = 0.1 * softplus(gamma; beta=0.5)
+
+    Args:
+        permutation: `W`. Either a rotation, shape `(C, C)`, or an index, shape `(C,)`, with
+            `y[i] = x[permutation[i]]`.
+        condition_channels: width `P` of the condition `c`.
+        clamp: bound on `|log s|`, above 0.
+        width: of the subnet's hidden layer; unset, twice its input, as in the paper.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.3; Dinh et al., Real NVP, ICLR 2017, for the
+        coupling; the global affine map and soft permutation are FrEIA's `AllInOneBlock`.
+    """
+
+    permutation: Tensor
+
+    def __init__(
+        self,
+        permutation: Tensor,
+        condition_channels: int,
+        *,
+        clamp: float = 1.9,
+        width: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels = permutation.shape[0]
+        self.n2 = channels // 2
+        self.n1 = channels - self.n2
+        self.clamp = clamp
+        inputs = self.n1 + condition_channels
+        hidden = width or 2 * inputs
+        self.first = nn.Linear(inputs, hidden)
+        self.second = nn.Linear(hidden, 2 * self.n2)
+        self.gamma = nn.Parameter(torch.full((channels,), _UNIT_GAMMA))
+        self.offset = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("permutation", permutation)
+
+    def condition_term(self, condition: Tensor) -> Tensor:
+        """The condition's share of the subnet's first layer, bias included.
+
+        Args:
+            condition: `c`, shape `(..., P)`.
+
+        Returns:
+            Shape `(..., hidden)`.
+        """
+        return F.linear(condition, self.first.weight[:, self.n1 :], self.first.bias)
+
+    def position_term(self, column_code: Tensor, row_code: Tensor) -> tuple[Tensor, Tensor]:
+        """The same share, as one table of the columns and one of the rows, to be added.
+
+        Args:
+            column_code: encoding of the columns, shape `(W, P / 2)`.
+            row_code: encoding of the rows, shape `(H, P / 2)`.
+
+        Returns:
+            Shapes `(W, hidden)` and `(H, hidden)`.
+        """
+        of_column, of_row = self.first.weight[:, self.n1 :].chunk(2, dim=1)
+        return F.linear(column_code, of_column), F.linear(row_code, of_row, self.first.bias)
+
+    def forward(self, x: Tensor, condition_term: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `x` one block closer to the normal variable.
+
+        Args:
+            x: shape `(..., C)`.
+            condition_term: see `condition_term`; shape `(..., hidden)`, or one that broadcasts.
+
+        Returns:
+            `y`, shape `(..., C)`, and the log-determinant, shape `(...)`.
+        """
+        x1, x2 = x[..., : self.n1], x[..., self.n1 :]
+        log_scale, shift = self._scale_and_shift(x1, condition_term)
+        coupled = torch.cat((x1, x2 * log_scale.exp() + shift), dim=-1)
+        g = self.global_scale()
+        if self.permutation.is_floating_point():
+            # W (z * g + o) as one dense product: the scale and offset fold into matrix and bias.
+            y = F.linear(coupled, self.permutation * g, self.permutation @ self.offset)
+        else:
+            y = (coupled * g + self.offset)[..., self.permutation]
+        return y, log_scale.sum(-1) + g.log().sum()
+
+    def inverse(self, y: Tensor, condition_term: Tensor) -> Tensor:
+        """Undo `forward`.
+
+        Args:
+            y: shape `(..., C)`.
+            condition_term: as given to `forward`.
+
+        Returns:
+            `x`, shape `(..., C)`.
+        """
+        if self.permutation.is_floating_point():
+            coupled = F.linear(y, self.permutation.T)
+        else:
+            coupled = y[..., self.permutation.argsort()]
+        coupled = (coupled - self.offset) / self.global_scale()
+        x1, changed = coupled[..., : self.n1], coupled[..., self.n1 :]
+        log_scale, shift = self._scale_and_shift(x1, condition_term)
+        return torch.cat((x1, (changed - shift) * (-log_scale).exp()), dim=-1)
+
+    def _scale_and_shift(self, x1: Tensor, condition_term: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = F.relu(F.linear(x1, self.first.weight[:, : self.n1]) + condition_term)
+        a, shift = (0.1 * self.second(hidden)).chunk(2, dim=-1)
+        return self.clamp * torch.tanh(a), shift
+
+    def global_scale(self) -> Tensor:
+        """The scale `g` of each channel, shape `(C,)`, above 0."""
+        return 0.1 * F.softplus(self.gamma, beta=0.5)
+
+
+class ConditionalFlow(nn.Module):
+    """`K` coupling blocks, conditioned on the position of each vector (one level's decoder).
+
+    Args:
+        channels: `C`, at least 2.
+        blocks: `K`.
+        clamp: bound on each block's `|log s|`.
+        position_channels: `P`, a multiple of 4; 0 leaves the condition out.
+        permutation: `"soft"`, a random rotation from SO(C), or `"index"`, a random reordering.
+        width: of each subnet's hidden layer; unset, twice its input.
+        seed: of the permutations; None leaves them to be loaded. The subnets are initialised from
+            torch's global generator.
+        stride: of the level where its positions are relative; see `positions.axis_encoding`.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        blocks: int = 8,
+        clamp: float = 1.9,
+        position_channels: int = 128,
+        permutation: Permutation = "soft",
+        width: int | None = None,
+        seed: int | None = 0,
+        stride: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.channels = channels
+        self.position_channels = position_channels
+        rng = None if seed is None else np.random.default_rng(seed)
+        draw = random_rotation if permutation == "soft" else random_index
+        self.blocks = nn.ModuleList(
+            CouplingBlock(draw(channels, rng), position_channels, clamp=clamp, width=width)
+            for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Map vectors to the normal variable.
+
+        Args:
+            x: vectors, shape `(..., C)`.
+            rows: integer rows, see `positions.axis_places`; with `columns`, broadcasts to the
+                leading shape of `x`.
+            columns: integer columns.
+
+        Returns:
+            `u`, shape `(..., C)`, and the log-determinant, shape `(...)`.
+        """
+        log_det = x.new_zeros(x.shape[:-1])
+        for block, term in zip(self._couplings, self._terms(rows, columns, x), strict=True):
+            x, block_log_det = block(x, term)
+            log_det = log_det + block_log_det
+        return x, log_det
+
+    def inverse(self, u: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Map normal variables back to feature vectors; with random `u`, a sample of good ones.
+
+        Args:
+            u: shape `(..., C)`.
+            rows: as for `forward`.
+            columns: as for `forward`.
+
+        Returns:
+            `x`, shape `(..., C)`.
+        """
+        terms = self._terms(rows, columns, u)
+        for block, term in zip(self._couplings[::-1], terms[::-1], strict=True):
+            u = block.inverse(u, term)
+        return u
+
+    def log_prob(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Exact log-likelihood of vectors at their positions, in nats.
+
+        Args:
+            x: shape `(..., C)`.
+            rows: as for `forward`.
+            columns: as for `forward`.
+
+        Returns:
+            `log p(x | c)`, shape `(...)`.
+        """
+        u, log_det = self.forward(x, rows, columns)
+        return standard_normal_log_prob(u) + log_det
+
+    @property
+    def frame(self) -> Frame:
+        """How its positions are counted."""
+        return "absolute" if self.stride is None else "relative"
+
+    def places(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The places of all cells of a map: rows `(height, 1)` and columns `(1, width)`."""
+        rows, columns = (
+            axis_places(side, self.frame).to(self._couplings[0].offset.device)
+            for side in (height, width)
+        )
+        return rows[:, None], columns[None, :]
+
+    def axis_code(self, places: int) -> Tensor:
+        """Encoding of the places `0 .. places - 1` along one axis, shape `(places, P / 2)`."""
+        return axis_encoding(places, self.position_channels // 2, stride=self.stride)
+
+    @property
+    def _couplings(self) -> list[CouplingBlock]:
+        return cast(list[CouplingBlock], list(self.blocks))
+
+    def _terms(self, rows: Tensor, columns: Tensor, like: Tensor) -> list[Tensor]:
+        row_code = self.axis_code(int(rows.max()) + 1).to(like)
+        column_code = self.axis_code(int(columns.max()) + 1).to(like)
+        terms = []
+        for block in self._couplings:
+            of_column, of_row = block.position_term(column_code, row_code)
+            # embedding, not indexing: the backward pass of indexing is many times slower.
+            terms.append(F.embedding(columns, of_column) + F.embedding(rows, of_row))
+        return terms
+
+
+def standard_normal_log_prob(u: Tensor) -> Tensor:
+    """Log-density of `u` under `N(0, I)`, in nats: shape `(..., C)` to `(...)`."""
+    return -0.5 * (u.square().sum(-1) + u.shape[-1] * math.log(2.0 * math.pi))
+
+
+def random_rotation(channels: int, rng: np.random.Generator | None) -> Tensor:
+    """A rotation drawn uniformly (Haar) from SO(C), float32, shape `(C, C)`; undefined without
+    `rng`.
+
+    The Q of a Gaussian matrix, its signs fixed by R's diagonal (Mezzadri, How to generate random
+    matrices from the classical compact groups, 2007), costs `O(C^3)` once, against `O(C^4)` work
+    for the usual product of reflections.
+    """
+    if rng is None:
+        return torch.empty(channels, channels)
+    q, r = np.linalg.qr(rng.standard_normal((channels, channels)))
+    q *= np.sign(np.diagonal(r))
+    if np.linalg.det(q) < 0:
+        q[:, 0] = -q[:, 0]
+    return torch.from_numpy(q.astype(np.float32))
+
+
+def random_index(channels: int, rng: np.random.Generator | None) -> Tensor:
+    """A reordering of `0 .. C - 1` drawn uniformly, int64, shape `(C,)`; or an undefined one."""
+    if rng is None:
+        return torch.empty(channels, dtype=torch.int64)
+    return torch.from_numpy(rng.permutation(channels))

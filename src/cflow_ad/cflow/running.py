@@ -1,0 +1,90 @@
+"""Run a network over many images, decoding, computing and finishing at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cflow_ad.data.images import ImageSource
+from cflow_ad.data.parallel import OnError, work_ahead
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.loading import canvas_pixels, load_batches
+from cflow_ad.scoring.view import View
+
+Result = TypeVar("Result")
+
+
+def run_over(
+    network: Callable[[Tensor], list[Tensor]],
+    finish: Callable[[Canvas, list[Tensor]], Result],
+    sources: Iterable[ImageSource],
+    view: View,
+    *,
+    device: torch.device,
+    batch_size: int = 8,
+    on_error: OnError | None = None,
+) -> Iterator[tuple[ImageSource, Result]]:
+    """Put images through a network, in their order.
+
+    On a CPU each core has one image at a time, from its file to its result. That makes better use
+    of the cores than sharing the work of one image among them, and makes a result bit for bit that
+    of the image alone, whatever the number of cores: convolutions choose their algorithm by the
+    size of the batch and the number of threads. Large images are encoded in turn by all cores (see
+    `tiles.Tiling`), and few are in work at a time. On a GPU images go in batches.
+
+    Args:
+        network: pixels `(B, H, W, 3)` to one `(B, h, w, ...)` per level. Called from several
+            threads.
+        finish: makes the result of an image from its canvas and its levels, `(h, w, ...)` each,
+            on the CPU.
+        sources: as for `load_batches`.
+        view: how they come into the network.
+        device: where the network is.
+        batch_size: the most images at once on a GPU.
+        on_error: as for `load_batches`.
+
+    Raises:
+        ImageError: an image cannot be used and `on_error` is unset.
+    """
+    if device.type != "cpu":
+        yield from _in_batches(network, finish, sources, view, device, batch_size, on_error)
+        return
+
+    def work(source: ImageSource) -> Result:
+        canvas = view.prepare(source)
+        with torch.no_grad():
+            levels = network(torch.from_numpy(canvas.pixels)[None])
+        return finish(canvas, [level[0] for level in levels])
+
+    workers = torch.get_num_threads()
+    yield from work_ahead(
+        sources,
+        work,
+        workers=workers,
+        ahead=2 * workers,
+        size=lambda source: canvas_pixels(source, view.sizing),
+        on_error=on_error,
+        start=lambda: torch.set_num_threads(1),  # of this thread alone
+    )
+
+
+def _in_batches(
+    network: Callable[[Tensor], list[Tensor]],
+    finish: Callable[[Canvas, list[Tensor]], Result],
+    sources: Iterable[ImageSource],
+    view: View,
+    device: torch.device,
+    batch_size: int,
+    on_error: OnError | None,
+) -> Iterator[tuple[ImageSource, Result]]:
+    for batch in load_batches(sources, view, batch_size=batch_size, on_error=on_error):
+        pixels = torch.from_numpy(batch.pixels)
+        with torch.no_grad():
+            if device.type == "cuda":
+                pixels = pixels.pin_memory()
+            levels = [level.cpu() for level in network(pixels.to(device, non_blocking=True))]
+        for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
+            yield source, finish(canvas, [level[number] for level in levels])

@@ -1,0 +1,70 @@
+"""Process images in threads, ahead of the consumer, within a bound on memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from cflow_ad.data.images import ImageSource
+from cflow_ad.errors import ImageError
+
+ROOM = 20_000_000
+"""Pixels of canvases that may be in work, or done and waiting, at the same time; of a larger image
+there is one."""
+
+Result = TypeVar("Result")
+OnError = Callable[[ImageSource, ImageError], None]
+
+
+def work_ahead(
+    sources: Iterable[ImageSource],
+    work: Callable[[ImageSource], Result],
+    *,
+    workers: int,
+    ahead: int,
+    size: Callable[[ImageSource], int] = lambda source: 0,
+    on_error: OnError | None = None,
+    start: Callable[[], None] | None = None,
+) -> Iterator[tuple[ImageSource, Result]]:
+    """Do something with each image in threads, ahead of the consumer; results come in order.
+
+    Args:
+        sources: consumed no further ahead than needed.
+        work: what to do with one.
+        workers: threads.
+        ahead: the most images in work, or done and waiting for the consumer.
+        size: of one, in pixels; those in work or waiting have `ROOM` at the most.
+        on_error: as for `load_batches`.
+        start: called once in each thread.
+
+    Raises:
+        ImageError: an image cannot be used and `on_error` is unset.
+    """
+    pool = ThreadPoolExecutor(max_workers=workers, initializer=start)
+    pending: deque[tuple[ImageSource, Future[Result], int]] = deque()
+
+    def finish_first() -> Iterator[tuple[ImageSource, Result]]:
+        source, future, _ = pending.popleft()
+        try:
+            result = future.result()
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(source, error)
+        else:
+            yield source, result
+
+    try:
+        for source in sources:
+            pixels = size(source)
+            while pending and pixels + sum(taken for *_, taken in pending) > ROOM:
+                yield from finish_first()
+            pending.append((source, pool.submit(work, source), pixels))
+            if len(pending) > ahead:
+                yield from finish_first()
+        while pending:
+            yield from finish_first()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""From good images to a model: features, statistics, maximum likelihood, threshold."""

@@ -1,0 +1,268 @@
+"""From good images to fitted levels: encode once, then train one flow after another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.model import Level
+from cflow_ad.data.augmentation import Variant, variants
+from cflow_ad.data.images import ImageSource, image_shape
+from cflow_ad.errors import TrainingError
+from cflow_ad.fitting.cache import LevelFeatures, build_cache
+from cflow_ad.fitting.likelihood import Ended, new_level, train_level
+from cflow_ad.fitting.paper import train_by_passes
+from cflow_ad.fitting.place_means import centred
+from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
+from cflow_ad.fitting.scale import fit_scale, place_parts
+from cflow_ad.fitting.screening import Encoded, Screening, screen
+from cflow_ad.scoring.view import View
+from cflow_ad.settings import Settings
+
+_FEWEST_TO_JUDGE = 20
+_BEYOND_TRAINING = ("smoothing", "image_score", "false_alarm_rate", "weights")
+"""Settings that change nothing in the features or the flows."""
+
+
+class Fitted(NamedTuple):
+    """Levels, and how their training came to its end."""
+
+    levels: list[Level]
+    ended: list[Ended]
+    """One for each level; one for all by the paper's schedule, its steps being passes."""
+    screening: Screening
+    """Of the images, and after them of those held out."""
+    judges: list[int]
+    """Which of the images were not trained on, and said when training had come to its end."""
+
+
+def fit_levels(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    settings: Settings,
+    *,
+    fingerprint: str,
+    view: View | None = None,
+    seconds: float = math.inf,
+    held_out: Sequence[ImageSource] = (),
+    work: Path | None = None,
+    progress: ProgressCallback = silent,
+) -> Fitted:
+    """Fit the levels to good images.
+
+    Args:
+        encoder: frozen.
+        sources: the images, at least one.
+        settings: how.
+        fingerprint: of the images, and of the regions of interest.
+        view: of the model; unset, all of each image.
+        seconds: to be done in. The images are encoded in any case.
+        held_out: images that are only screened; the caller will score them in what is left of
+            the seconds, or all the others if there are none.
+        work: a folder for what a killed run would lose; taken up from where it was left by a run
+            with the same settings and images. Unset, everything stays in memory.
+        progress: told how far the work has come.
+
+    Raises:
+        ImageError: an image cannot be used.
+        DivergenceError: the likelihood became NaN or infinite.
+        TrainingError: the work folder cannot be used.
+    """
+    began = time.monotonic()
+    view = view or View(sizing=settings.sizing)
+    key = _key(encoder, settings, fingerprint)
+    if work is not None:
+        _open(work)
+    judges = judges_of(len(sources), settings)
+    n, copies = len(sources), settings.augment_copies
+    features = build_cache(
+        encoder,
+        [*sources, *_variants(sources, settings)],
+        view,
+        budget=settings.feature_budget,
+        seed=settings.seed,
+        frame=settings.positions,
+        tile=settings.tile_shape,
+        precision=settings.precision,
+        # The variants of an image stay on its side.
+        held_out={n * copy + judge for copy in range(copies + 1) for judge in judges},
+        folder=work,
+        key=key,
+        progress=lambda done, total: progress(Progress("encode", done, total)),
+    )
+    screening = _screen(encoder, sources, features, held_out, view, settings, progress)
+    device = encoder.mean.device
+    if settings.local_mean:
+        features = [
+            centred(of_level, place_parts(settings, number))
+            for number, of_level in enumerate(features)
+        ]
+    levels = [
+        new_level(of_level, settings, number).to(device) for number, of_level in enumerate(features)
+    ]
+    # Scoring an image takes less than twice as long as encoding it.
+    spent = time.monotonic() - began
+    to_score = len(judges) + (len(held_out) or len(sources))
+    encoded = n * (1 + copies) + len(held_out)
+    left = seconds - spent * (1 + 2 * to_score / encoded)
+    if settings.schedule == "paper":
+        by_passes = train_by_passes(
+            encoder,
+            sources,
+            levels,
+            settings,
+            view=view,
+            seconds=left,
+            checkpoint=None if work is None else work / "passes.safetensors",
+            key=key,
+            progress=lambda done, total, loss: progress(Progress("passes", done, total, loss)),
+        )
+        ended = [by_passes]
+    else:
+        ended = _train_levels(levels, features, settings, device, left, work, key, progress)
+    for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
+        fit_scale(level, of_level, settings, number)
+    return Fitted(levels, ended, screening, sorted(judges))
+
+
+def _screen(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    features: Sequence[LevelFeatures],
+    held_out: Sequence[ImageSource],
+    view: View,
+    settings: Settings,
+    progress: ProgressCallback,
+) -> Screening:
+    parts = [Encoded(features, [image_shape(source) for source in sources])]
+    if held_out:
+        others = build_cache(
+            encoder,
+            held_out,
+            view,
+            budget=settings.feature_budget * len(held_out) / len(sources),
+            seed=settings.seed,
+            frame=settings.positions,
+            tile=settings.tile_shape,
+            precision=settings.precision,
+            progress=lambda done, total: progress(Progress("screen", done, total)),
+        )
+        parts.append(Encoded(others, [image_shape(source) for source in held_out]))
+    return screen(parts, settings)
+
+
+def _train_levels(
+    levels: Sequence[Level],
+    features: Sequence[LevelFeatures],
+    settings: Settings,
+    device: torch.device,
+    seconds: float,
+    work: Path | None,
+    key: str,
+    progress: ProgressCallback,
+) -> list[Ended]:
+    """On a CPU a core for each level: their steps are too small to be shared among cores."""
+    workers = min(len(levels), torch.get_num_threads()) if device.type == "cpu" else 1
+    rounds = math.ceil(len(levels) / workers)
+    stopped = threading.Event()
+    done = [0] * len(levels)
+    lock = threading.Lock()
+
+    def train(number: int) -> Ended:
+        stride = settings.levels[number]
+
+        def report(step: int, loss: float) -> None:
+            with lock:
+                done[number] = step
+                total = settings.steps * len(levels)
+                progress(Progress("train", sum(done), total, loss, stride))
+
+        ended = train_level(
+            levels[number],
+            features[number],
+            settings,
+            number=number,
+            batch_size=level_batch_size(settings, stride),
+            seconds=seconds / rounds,
+            checkpoint=None if work is None else work / f"level-{stride}.safetensors",
+            key=key,
+            is_stopped=stopped.is_set,
+            progress=report,
+        )
+        with lock:
+            done[number] = settings.steps  # what was not needed counts as done
+        return ended
+
+    if device.type != "cpu":
+        return [train(number) for number in range(len(levels))]
+    # Of the threads in the pool alone: it is set for each thread.
+    pool = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))
+    with pool:
+        running = [pool.submit(train, number) for number in range(len(levels))]
+        try:
+            return [future.result() for future in running]
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Variant]:
+    return variants(
+        sources,
+        settings.augment_copies,
+        rotation=settings.augment_rotation,
+        shift=settings.augment_shift,
+        brightness=settings.augment_brightness,
+        seed=settings.seed,
+    )
+
+
+def judges_of(images: int, settings: Settings) -> set[int]:
+    """Which of so many images say when training has come to its end; the others are trained on."""
+    if images < _FEWEST_TO_JUDGE or not settings.least_gain or settings.schedule == "paper":
+        return set()
+    rng = np.random.default_rng([settings.seed, images, 3])
+    return set(rng.permutation(images)[: images // 10].tolist())
+
+
+def level_batch_size(settings: Settings, stride: int) -> int:
+    """Vectors in a step: a level with fewer positions takes as many fewer, so that a step of any
+    level sees the same number of images' worth.
+    """
+    return max(1, settings.batch_size * min(settings.strides) ** 2 // stride**2)
+
+
+def work_folder(model: Path) -> Path:
+    """Where the command line keeps what a killed run of training `model` would lose."""
+    return model.with_name(model.name + ".work")
+
+
+def discard(work: Path) -> None:
+    """Remove a work folder and what this package put there."""
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _key(encoder: Encoder, settings: Settings, fingerprint: str) -> str:
+    relevant = {k: v for k, v in settings.to_dict().items() if k not in _BEYOND_TRAINING}
+    text = json.dumps([relevant, encoder.spec.sha256, fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _open(work: Path) -> None:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{work}: the work folder cannot be made ({error.strerror})") from error

@@ -1,0 +1,96 @@
+"""The good images that a model is fitted to or calibrated on, wherever they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from cflow_ad.data.excluding import find_excluded
+from cflow_ad.data.fitting import check_fit
+from cflow_ad.data.images import ImageSource, as_image, source_name
+from cflow_ad.data.layouts import Dataset, open_dataset
+from cflow_ad.errors import DataError
+from cflow_ad.scoring.image_regions import RegionFiles, regions_of
+
+GoodData: TypeAlias = str | os.PathLike[str] | Dataset | Sequence[ImageSource]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GoodImages:
+    """Good images, at least one."""
+
+    sources: list[ImageSource]
+    name: str
+    """Of the data set."""
+    fingerprint: str
+    """The same where name and content of every image are."""
+    names: list[str]
+    """Of the images, relative to the data set; those from memory are numbered from 1."""
+    excluded: list[str]
+    """Names of the images left out."""
+    regions: RegionFiles | None = None
+    """Those that the data set gives its images; None where it gives none."""
+
+
+def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
+    """Find the good images.
+
+    Args:
+        data: a folder, a manifest, a `Dataset` (its `train`), or images as for `as_image`.
+        exclude: names of images to leave out, as for `find_excluded`.
+
+    Raises:
+        DataError: there are none, or none is left, or one cannot be read, or a name to leave out
+            is not that of one image, or a region of interest does not fit its image.
+    """
+    if isinstance(data, str | os.PathLike):
+        data = open_dataset(data)
+    if isinstance(data, Dataset):
+        samples, root = data.require_train(), data.root
+        out = find_excluded([sample.path for sample in samples], root, exclude)
+        kept = tuple(sample for number, sample in enumerate(samples) if number not in out)
+        names = [_relative(sample.path, root) for sample in samples]
+        _require_some(kept, data.name)
+        check_fit(kept)
+        return GoodImages(
+            [sample.path for sample in kept],
+            data.name,
+            dataclasses.replace(data, train=kept).fingerprint(),
+            *_parted(names, out),
+            regions=regions_of(data),
+        )
+    sources = list(data)
+    if not sources:
+        raise DataError("no good images to train on: the sequence is empty")
+    names = [source_name(source) or f"image {n}" for n, source in enumerate(sources, start=1)]
+    out = find_excluded([Path(name) for name in names], Path(), exclude)
+    sources = [source for number, source in enumerate(sources) if number not in out]
+    _require_some(sources, "the sequence")
+    digest = hashlib.sha256()
+    for source in sources:
+        pixels = as_image(source)
+        digest.update(f"{pixels.shape} {pixels.dtype}".encode())
+        digest.update(pixels.tobytes())
+    return GoodImages(sources, "images from memory", digest.hexdigest()[:16], *_parted(names, out))
+
+
+def _parted(names: Sequence[str], out: set[int]) -> tuple[list[str], list[str]]:
+    """The names that are kept, and those that are left out."""
+    return (
+        [name for number, name in enumerate(names) if number not in out],
+        [name for number, name in enumerate(names) if number in out],
+    )
+
+
+def _relative(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def _require_some(kept: Sequence[object], name: str) -> None:
+    if not kept:
+        raise DataError(f"{name}: every good image is excluded; leave some to train on")

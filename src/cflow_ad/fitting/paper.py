@@ -1,0 +1,202 @@
+"""Training by the paper's schedule: every pass encodes every image anew.
+
+Hundreds of times the work of `flows`, for the researcher who wants the paper's own numbers. One
+Adam has the parameters of all levels; each image batch is encoded, and the vectors of each level
+in turn are mixed and consumed a batch at a time, one optimiser step each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.model import Level
+from cflow_ad.cflow.position import axis_places
+from cflow_ad.data.images import ImageSource
+from cflow_ad.fitting.checkpoint import Checkpoint
+from cflow_ad.fitting.likelihood import Ended, check_finite, loss_of
+from cflow_ad.scoring.canvas import Canvas, Cell, cell_of
+from cflow_ad.scoring.loading import Batch, load_batches
+from cflow_ad.scoring.view import View, cells_of
+from cflow_ad.settings import Settings
+
+_WARM_UP = 2  # epochs
+
+
+def train_by_passes(
+    encoder: Encoder,
+    sources: Sequence[ImageSource],
+    levels: Sequence[Level],
+    settings: Settings,
+    *,
+    view: View | None = None,
+    seconds: float = math.inf,
+    checkpoint: Path | None = None,
+    key: str = "",
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> Ended:
+    """Train the flows of all levels, in place.
+
+    Args:
+        encoder: frozen.
+        sources: the images, at least one.
+        levels: their flows at their start.
+        settings: how.
+        view: of the model; unset, all of each image.
+        seconds: after which to stop.
+        checkpoint: a file to save to now and then, and to take up from where it was written with
+            the same `key`.
+        key: names everything the training depends on.
+        progress: called after each image batch with the images passed, in all to pass, and the
+            smoothed loss.
+
+    Returns:
+        The whole passes done, as steps, and why there are no more.
+
+    Raises:
+        DivergenceError: the loss became NaN or infinite.
+        ImageError: an image cannot be used.
+
+    References:
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code, which tells more.
+    """
+    began = time.monotonic()
+    view = view or View(sizing=settings.sizing)
+    parameters = {
+        f"{number}.{name}": parameter
+        for number, level in enumerate(levels)
+        for name, parameter in level.flow.named_parameters()
+    }
+    optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate)
+    kept = Checkpoint(checkpoint, key, parameters, optimiser)
+    in_a_pass = images_in_a_pass(len(sources), settings.images_per_batch)
+    passes = settings.epochs * settings.passes_per_epoch
+    total = passes * in_a_pass
+    state = kept.restore()
+    progress(state.done, total, state.loss)
+    for number in range(state.done // in_a_pass, passes):
+        epoch = number // settings.passes_per_epoch
+        order = np.random.default_rng([settings.seed, number]).permutation(len(sources))
+        remaining = order[state.done - number * in_a_pass : in_a_pass]
+        batches = load_batches(
+            [sources[i] for i in remaining], view, batch_size=settings.images_per_batch
+        )
+        for batch in batches:
+            rng = np.random.default_rng([settings.seed, number, state.done % in_a_pass])
+            rate = learning_rate_at(
+                state.done / (in_a_pass * settings.passes_per_epoch),
+                epoch,
+                settings.epochs,
+                settings.learning_rate,
+            )
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss = _train_on(batch, encoder, levels, optimiser, settings, rng)
+            state.done += len(batch.canvases)
+            check_finite(loss, f"image {state.done} of {total}")
+            state.smooth(loss)
+            kept.save(state, now=state.done == total)
+            progress(state.done, total, state.loss)
+            if time.monotonic() - began > seconds:
+                return Ended(state.done // in_a_pass, "time")
+    return Ended(passes, "steps")
+
+
+def images_in_a_pass(images: int, batch: int) -> int:
+    """How many of the images a pass takes: an incomplete last batch is left out, as in the paper,
+    unless it is all there is.
+    """
+    return images - images % batch if images > batch else images
+
+
+def learning_rate_at(now: float, epoch: int, epochs: int, peak: float) -> float:
+    """The paper's learning rate.
+
+    Args:
+        now: epochs passed, with their fraction.
+        epoch: the epoch now, a whole number.
+        epochs: in all.
+        peak: the rate that the cosine begins at.
+
+    Returns:
+        A line from a tenth of the peak, up to where the cosine is after two epochs; from there the
+        cosine, down to a thousandth, changed once an epoch.
+    """
+    least = peak / 1000
+
+    def cosine(epoch: int) -> float:
+        return least + (peak - least) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+    if epoch < _WARM_UP:
+        return peak / 10 + now / _WARM_UP * (cosine(_WARM_UP) - peak / 10)
+    return cosine(epoch)
+
+
+def rotated(canvas: Canvas, degrees: float) -> Canvas:
+    """Turn an image about its own middle, by nearest neighbours; what comes in is black."""
+    height, width = canvas.valid
+
+    def turn(channel: Image.Image) -> Image.Image:
+        return channel.rotate(
+            degrees, Image.Resampling.NEAREST, center=(width / 2, height / 2), fillcolor=0
+        )
+
+    channels = [np.asarray(turn(Image.fromarray(canvas.pixels[..., c]))) for c in range(3)]
+    return dataclasses.replace(canvas, pixels=np.stack(channels, axis=2))
+
+
+def _train_on(
+    batch: Batch,
+    encoder: Encoder,
+    levels: Sequence[Level],
+    optimiser: torch.optim.Adam,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> float:
+    """The steps of one image batch; their mean loss."""
+    if settings.rotation:
+        degrees = rng.uniform(-settings.rotation, settings.rotation, len(batch.canvases))
+        canvases = map(rotated, batch.canvases, degrees.tolist())
+        batch = Batch(batch.sources, tuple(canvases))
+    device = encoder.mean.device
+    pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
+    losses = []
+    canvas = (batch.pixels.shape[1], batch.pixels.shape[2])
+    for level, features in zip(levels, pyramid, strict=True):
+        grid = (features.shape[1], features.shape[2])
+        image, row, column = _positions(batch, cell_of(canvas, grid))
+        features = level.centred(features)
+        rows_of, columns_of = (
+            axis_places(side, settings.positions).to(device) for side in features.shape[1:3]
+        )
+        count = min(settings.batch_size, len(image))
+        order = rng.permutation(len(image))
+        # The vectors that do not fill a batch are left out.
+        for index in np.split(order[: len(order) - len(order) % count], len(order) // count):
+            rows, columns = torch.from_numpy(row[index]), torch.from_numpy(column[index])
+            z = features[torch.from_numpy(image[index]), rows, columns]
+            places = rows_of[rows.to(device)], columns_of[columns.to(device)]
+            loss = loss_of(level(z, *places), settings.loss)
+            optimiser.zero_grad(set_to_none=not settings.zero_fill)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def _positions(batch: Batch, cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, row and column of every vector where defects matter, each shape `(n,)`."""
+    grids = [
+        np.argwhere(cells_of(canvas.inside, canvas.valid, cell)).T for canvas in batch.canvases
+    ]
+    image = np.repeat(np.arange(len(grids)), [grid.shape[1] for grid in grids])
+    row, column = np.concatenate(grids, axis=1)
+    return image, row, column

@@ -1,0 +1,254 @@
+"""Are the good images good? Each is scored by what the others say of it.
+
+Defective images that lie among the good ones teach the model that they are normal. An image must
+not vouch for itself: images are dealt into folds, the whitening of each level is fitted without an
+image's fold, and the distance of its vectors is scored and combined as the model's likelihoods
+are. No flow is trained for it, so that it costs next to nothing beside encoding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cflow_ad.cflow.position import FRAME, Frame
+from cflow_ad.cflow.whitening import Moments, layer_of
+from cflow_ad.data.images import ImageSource
+from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.scale import TAIL_SCORE
+from cflow_ad.scoring.anomaly_map import model_map
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.settings import Settings
+
+FEWEST = 8
+"""Images below which none can be said to stand out from the others."""
+
+_FOLDS = 5
+_DEVIATIONS = 3.5  # of the logarithms of the scores, above which an image stands out
+_NOTHING = 0.1  # added to a score first: below it scores differ, but images do not
+_LEAST_DEVIATION = 0.05  # 5 % of a score: images that hardly differ are not told apart
+_MOST_KEPT = 48  # maps, for a report
+
+
+class Encoded(NamedTuple):
+    """Images in a feature cache."""
+
+    features: Sequence[LevelFeatures]
+    """One for each level."""
+    shapes: Sequence[Shape]
+    """Height and width of each image as it came."""
+
+
+@dataclass(frozen=True, eq=False)
+class Suspect:
+    """An image, and how it looks to a model of the others."""
+
+    index: int
+    """Among the images screened."""
+    score: float
+    stands_out: bool
+    """Whether the score is above the limit."""
+    anomaly_map: NDArray[np.float32]
+    """In the size that the image has in the network."""
+
+
+@dataclass(frozen=True, eq=False)
+class Screening:
+    """What the good images say of one another."""
+
+    scores: NDArray[np.float64]
+    """Of each image, shape `(n,)`: on a scale like the model's, but not the same."""
+    limit: float
+    """An image whose score is above this stands out; infinite with fewer than `FEWEST`."""
+    suspects: tuple[Suspect, ...]
+    """Those that stand out, the worst first, and after them the next in line."""
+
+    @property
+    def flagged(self) -> list[int]:
+        """Indices of the images that stand out, the worst first."""
+        order = np.argsort(-self.scores, kind="stable")
+        return [int(i) for i in order if self.scores[i] > self.limit]
+
+
+@dataclass(frozen=True, eq=False)
+class ScreenedImages:
+    """A screening with the images it is of: those trained on, then those held out."""
+
+    screening: Screening
+    names: Sequence[str]
+    sources: Sequence[ImageSource]
+    trained_on: int
+    """How many of the images are; the others set the threshold."""
+
+    @property
+    def flagged(self) -> dict[str, float]:
+        """Names and scores of the images that stand out, the worst first."""
+        scores = self.screening.scores
+        return {self.names[i]: round(float(scores[i]), 3) for i in self.screening.flagged}
+
+    @property
+    def flagged_held_out(self) -> int:
+        """How many of those that stand out are held out, and set the threshold."""
+        return sum(i >= self.trained_on for i in self.screening.flagged)
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in a sentence."""
+        n, flagged = len(self.names), len(self.flagged)
+        if n < FEWEST:
+            return (
+                f"{n} good image{'s are' if n != 1 else ' is'} too few to say whether one of them "
+                f"stands out; {FEWEST} are needed."
+            )
+        if not flagged:
+            return f"None of the {n} good images stands out from the others."
+        verb = "stands" if flagged == 1 else "stand"
+        return f"{flagged} of the {n} good images {verb} out from the others."
+
+    @property
+    def note(self) -> str:
+        """`verdict`, with the worst images, and what they do to the threshold."""
+        if not self.flagged:
+            return self.verdict
+        worst = ", ".join(f"{name} ({score:.2f})" for name, score in list(self.flagged.items())[:3])
+        said = f"{self.verdict[:-1]} (score above {self.screening.limit:.2f}), the most {worst}."
+        if held_out := self.flagged_held_out:
+            said += (
+                f" {held_out} of them helped to set the threshold: a defective image there makes "
+                "it too high."
+            )
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a model file keeps, as plain values."""
+        limit = self.screening.limit
+        return {
+            "n_images": len(self.names),
+            "limit": round(limit, 3) if math.isfinite(limit) else None,
+            "flagged": self.flagged,
+        }
+
+
+def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 6) -> Screening:
+    """Score images by what the others say of them.
+
+    Where the feature budget keeps only a share of an image's vectors, only these are looked at.
+
+    Args:
+        parts: the images; where there are several caches, numbered on from one to the next.
+        settings: of the model; the flow's do not matter.
+        next_in_line: how many images that do not stand out are kept as suspects as well.
+
+    Raises:
+        DivergenceError: a vector is NaN or infinite.
+    """
+    images = [(part, i) for part in parts for i in range(len(part.shapes))]
+    n = len(images)
+    if n < 2:
+        return Screening(np.zeros(n), math.inf, ())
+    rng = np.random.default_rng([settings.seed, n, 4])
+    fold = np.empty(n, np.int64)
+    fold[rng.permutation(n)] = np.arange(n) % min(n, _FOLDS)
+
+    normalities = [_normalities(images, fold, level, settings) for level in range(_levels(parts))]
+
+    def map_of(number: int) -> NDArray[np.float32]:
+        part, index = images[number]
+        sizing = settings.sizing
+        valid = sizing.valid_shape(part.shapes[index])
+        grids = [
+            _grid(part.features[level], index, of_level[number], settings.positions)
+            for level, of_level in enumerate(normalities)
+        ]
+        canvas = sizing.canvas_shape(part.shapes[index])
+        return model_map(grids, settings, canvas=canvas, valid=valid, original=valid)
+
+    scores = np.array([float(map_of(number).max()) for number in range(n)])
+    limit = limit_of(scores)
+    order = np.argsort(-scores, kind="stable")
+    shown = order[: min(_MOST_KEPT, int((scores > limit).sum()) + next_in_line)]
+    suspects = tuple(
+        Suspect(int(i), float(scores[i]), bool(scores[i] > limit), map_of(int(i))) for i in shown
+    )
+    return Screening(scores, limit, suspects)
+
+
+def limit_of(scores: NDArray[np.float64]) -> float:
+    """The score above which an image stands out from the others.
+
+    The logarithms of good images' scores lie about their median much as a normal distribution
+    does; the median and the median deviation from it are those of good images as long as these
+    are the most.
+
+    Args:
+        scores: of the images, shape `(n,)`.
+
+    Example:
+        >>> scores = np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1, 4.0])
+        >>> scores > limit_of(scores)
+        array([False, False, False, False, False, False, False,  True])
+    """
+    if len(scores) < FEWEST:
+        return math.inf
+    logs = np.log(scores + _NOTHING)
+    middle = np.median(logs)
+    deviation = max(1.4826 * float(np.median(np.abs(logs - middle))), _LEAST_DEVIATION)
+    return float(np.exp(middle + _DEVIATIONS * deviation)) - _NOTHING
+
+
+def _levels(parts: Sequence[Encoded]) -> int:
+    return len(parts[0].features)
+
+
+def _normalities(
+    images: Sequence[tuple[Encoded, int]], fold: NDArray[np.int64], level: int, settings: Settings
+) -> list[NDArray[np.float32]]:
+    """Of each image's vectors at one level, by whitening fitted without the image's fold."""
+
+    def vectors(number: int) -> torch.Tensor:
+        part, index = images[number]
+        features = part.features[level]
+        return torch.from_numpy(np.array(features.vectors[features.of_image(index)]))
+
+    def members(of: int) -> Iterator[torch.Tensor]:
+        return (vectors(int(number)) for number in np.flatnonzero(fold == of))
+
+    some = torch.from_numpy(np.array(images[0][0].features[level].vectors[:1024]))
+    channels, origin = some.shape[1], some.double().mean(0)
+    folds = range(int(fold.max()) + 1)
+    sums = [Moments.of(members(of), channels, origin) for of in folds]
+    likelihoods: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(images)
+    for of in folds:
+        first_other, *others = (sums[other] for other in folds if other != of)
+        total = sum(others, start=first_other)
+        layer = layer_of(total, "whiten", shrinkage=settings.shrinkage)
+        for number in np.flatnonzero(fold == of):
+            likelihoods[number] = -0.5 * layer(vectors(int(number))).square().mean(1).numpy()
+    median, tail = np.quantile(np.concatenate(likelihoods), [0.5, settings.tail_quantile])
+    spread = max((median - tail) / TAIL_SCORE, 1e-3)
+    return [
+        np.exp(np.minimum((values - median) / spread, 0)).astype(np.float32)
+        for values in likelihoods
+    ]
+
+
+def _grid(
+    features: LevelFeatures,
+    index: int,
+    values: NDArray[np.float32],
+    frame: Frame,
+) -> NDArray[np.float32]:
+    """An image's values on its grid; vectors beyond the feature budget count as normal."""
+    grid = np.ones(features.grids[index], np.float32)
+    places = features.positions[features.of_image(index)].astype(np.intp)
+    if frame == "relative":
+        places = places * grid.shape // FRAME
+    # On a grid finer than the places, the least normal of a place's vectors speaks for it.
+    np.minimum.at(grid, (places[:, 0], places[:, 1]), values)
+    return grid

@@ -1,0 +1,122 @@
+"""Which backbone an encoder's tensors are of, and which of its levels some decoders take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from cflow_ad.cflow.pyramid import MOBILENET_V3, Tap, list_taps
+from cflow_ad.errors import ModelFileError, SettingsError
+
+_RESNETS = {
+    # blocks of each stage, shape of the first 3x3 convolution of a bottleneck
+    ((2, 2, 2, 2), None): "resnet18",
+    ((3, 4, 6, 3), None): "resnet34",
+    ((3, 4, 6, 3), (64, 64)): "resnet50",
+    ((3, 4, 6, 3), (128, 4)): "resnext50_32x4d",
+    ((3, 4, 6, 3), (128, 128)): "wide_resnet50_2",
+    ((3, 4, 23, 3), (64, 64)): "resnet101",
+    ((3, 4, 23, 3), (128, 128)): "wide_resnet101_2",
+}
+
+_MOBILENET_PROJECTION = (160, 960, 1, 1)  # of its last inverted-residual block
+
+
+def recognise(encoder: Mapping[str, Tensor]) -> str | None:
+    """The backbone that an encoder's tensors are of, by their names and shapes.
+
+    Args:
+        encoder: state dict, of the whole network or of its first stages.
+
+    Returns:
+        A name without a tag of weights, or None.
+    """
+    stages = [0] * 4
+    for name in encoder:
+        if (match := re.match(r"layer([1-4])\.(\d+)\.", name)) is not None:
+            stage = int(match[1]) - 1
+            stages[stage] = max(stages[stage], int(match[2]) + 1)
+    if "layer1.0.conv1.weight" in encoder:
+        width = None
+        if "layer1.0.conv3.weight" in encoder:
+            width = tuple(encoder["layer1.0.conv2.weight"].shape[:2])
+        used = 4 - stages.count(0)
+        for (depths, of_first), backbone in _RESNETS.items():
+            if of_first == width and list(depths[:used]) == stages[:used]:
+                return backbone
+        return None
+    projection = re.compile(r"(features\.)?15\.block\.3\.0\.weight")
+    for name, value in encoder.items():
+        if projection.fullmatch(name) and tuple(value.shape) == _MOBILENET_PROJECTION:
+            return MOBILENET_V3
+    return None
+
+
+def choose_backbone(
+    path: Path, encoder: Mapping[str, Tensor], *, said: str | None, tag: str = ""
+) -> str:
+    """Decide on the backbone.
+
+    Args:
+        path: of the checkpoint, for the error.
+        encoder: its tensors, none if they are not there.
+        said: what the user or the checkpoint says it is.
+        tag: of the weights, appended to what is recognised of a ResNet.
+
+    Raises:
+        ModelFileError: nothing says it, or the tensors contradict what is said.
+    """
+    found = recognise(encoder)
+    if said is not None:
+        if found is not None and said.partition(".")[0] != found:
+            raise ModelFileError(
+                f"{path}: its encoder is a {found}, not a {said}; leave --backbone out, or give "
+                f"{found}"
+            )
+        return said
+    if found is None:
+        what = "a backbone that is not recognised" if encoder else "no encoder"
+        raise ModelFileError(f"{path}: it has {what}; say which it was trained with by --backbone")
+    return found if found == MOBILENET_V3 else found + tag
+
+
+def choose_strides(
+    path: Path, backbone: str, channels: Sequence[int], names: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """Find the levels that some decoders take.
+
+    Args:
+        path: of the checkpoint, for the error.
+        backbone: a timm model name, or `mobilenet_v3_large`.
+        channels: that the decoders take.
+        names: of the modules whose outputs they take, where the checkpoint says them.
+
+    Raises:
+        ModelFileError: the backbone has no such levels.
+    """
+    try:
+        taps = list_taps(backbone)
+    except SettingsError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    levels: list[Tap | None]
+    if names is None:
+        # Where two levels have as many channels, the coarser is the one that is of use.
+        by_channels = {tap.channels: tap for tap in taps}
+        levels = [by_channels.get(count) for count in channels]
+    else:
+        by_name = {tap.name: tap for tap in taps}
+        levels = [by_name.get(name) for name in names]
+    found = [tap for tap in levels if tap is not None]
+    strides = tuple(tap.stride for tap in found)
+    fits = [tap.channels for tap in found] == list(channels)
+    if not fits or list(strides) != sorted(set(strides)):
+        given = ", ".join(map(str, channels))
+        offered = ", ".join(f"{tap.channels} ({tap.name})" for tap in taps)
+        raise ModelFileError(
+            f"{path}: its decoders take levels of {given} channels, and {backbone} has levels of "
+            f"{offered}; give the right --backbone"
+        )
+    return strides

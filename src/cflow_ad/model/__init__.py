@@ -1,1 +1,0 @@
-"""The method: encoder, positions, conditional flow, scoring, and the file they are kept in."""

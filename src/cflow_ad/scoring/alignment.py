@@ -1,0 +1,350 @@
+"""Bring a part that lies elsewhere, or turned, to where it lies in a reference image.
+
+A coarse search correlates small copies at every shift, by FFT, and for `rigid` at every angle too.
+Gauss-Newton steps on ever larger copies refine what it finds. A motion is used only where the image
+then correlates with the reference well, and better than without; else the image stays as it is.
+
+References:
+    Evangelidis and Psarakis, Parametric image alignment using enhanced correlation coefficient
+    maximization, IEEE TPAMI 2008, whose measure is maximised here.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cflow_ad.data.images import ImageSource, as_image, source_name
+from cflow_ad.errors import ImageError
+from cflow_ad.scoring.canvas import Shape
+
+Floats: TypeAlias = NDArray[np.float32]
+
+LEAST_CORRELATION = 0.5
+"""An image that correlates less than this with the reference after its motion is not moved."""
+
+LEAST_SEEN = 0.5
+"""The least share of the reference's frame that a moved image must fill."""
+
+_SIDE = 256  # the longer side of the reference, in pixels
+_SIDES = (64, 128, 256)  # of the copies that a motion is refined on, coarse to fine
+_STEP = 4.0  # degrees between the angles that are tried
+_STILL = 0.05  # a motion of no pixel by more than this is none
+_MOST_COMPARED = 32  # images among which the reference is chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Where a part lies, seen from the reference: turned about the image's centre, then shifted.
+
+    >>> points = np.array([[50.0, 50.0], [60.0, 50.0]])
+    >>> Motion(3.0, 0.0, 90.0).of_points(points, (100, 100)).round(6).tolist()
+    [[53.0, 50.0], [53.0, 60.0]]
+    """
+
+    right: float
+    """Pixels of the image as it came."""
+
+    down: float
+
+    degrees: float
+    """Clockwise."""
+
+    def of_points(self, points: NDArray[Any], shape: Shape) -> NDArray[np.float64]:
+        """From places in the reference's frame to places in the image, `(n, 2)` of `x, y`."""
+        a, b, c, d, e, f = self._coefficients(shape)
+        moved: NDArray[np.float64] = points @ np.array([[a, d], [b, e]]) + (c, f)
+        return moved
+
+    def bring(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The image in the reference's frame; beyond its edge, the edge goes on.
+
+        Args:
+            image: shape `(H, W, 3)`, 0 to 255, `uint8` or `float32`.
+        """
+        reach = self._reach((image.shape[0], image.shape[1]))
+        padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+        a, b, c, d, e, f = self._coefficients((image.shape[0], image.shape[1]))
+        moved = _transform(
+            padded,
+            (image.shape[0], image.shape[1]),
+            (a, b, c + reach, d, e, f + reach),
+            Image.Resampling.BICUBIC,
+        )
+        return moved if image.dtype == np.uint8 else moved.clip(0, 255)
+
+    def seen(self, shape: Shape) -> NDArray[np.bool_]:
+        """Which pixels of the reference's frame the image fills, shape `(H, W)`."""
+        return self.bring_mask(np.ones(shape, np.bool_))
+
+    def bring_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A mask of the image, `(H, W)`, in the reference's frame; false beyond its edge."""
+        shape = (mask.shape[0], mask.shape[1])
+        moved = _transform(
+            mask.astype(np.uint8), shape, self._coefficients(shape), Image.Resampling.NEAREST
+        )
+        return moved.astype(np.bool_)
+
+    def give_back(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A map or mask in the reference's frame, `(H, W)`, in the image's own; 0 where the
+        reference's frame does not reach.
+
+        Args:
+            values: `float32`, interpolated; or of bool, whose nearest is taken.
+        """
+        shape = (values.shape[0], values.shape[1])
+        a, b, c, d, e, f = self._coefficients(shape)
+        # The rotation's inverse is its transpose.
+        back = (a, d, -(a * c + d * f), b, e, -(b * c + e * f))
+        if values.dtype == np.bool_:
+            whole = values.astype(np.uint8)
+            return _transform(whole, shape, back, Image.Resampling.NEAREST).astype(np.bool_)
+        return _transform(values, shape, back, Image.Resampling.BILINEAR)
+
+    def _coefficients(self, shape: Shape) -> tuple[float, float, float, float, float, float]:
+        """From the reference's frame to the image, `x' = a x + b y + c`, `y' = d x + e y + f`."""
+        cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        x, y = shape[1] / 2, shape[0] / 2
+        right, down = x + self.right - cos * x + sin * y, y + self.down - sin * x - cos * y
+        return cos, -sin, right, sin, cos, down
+
+    def _reach(self, shape: Shape) -> int:
+        """By how many pixels, at the most, the reference's frame goes beyond the image."""
+        height, width = shape
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+        moved = self.of_points(corners, shape)
+        beyond = float(max(-moved.min(), *(moved.max(0) - (width, height)), 0.0))
+        return math.ceil(beyond) + 2
+
+
+class Reference:
+    """The image that others are brought to.
+
+    Args:
+        grey: shape `(h, w)`, `uint8`, no longer than 256 pixels on either side.
+        turns: whether parts are turned as well as shifted.
+        name: of the image that it came from.
+    """
+
+    def __init__(self, grey: NDArray[np.uint8], *, turns: bool, name: str = "") -> None:
+        self.grey = grey
+        self.turns = turns
+        self.name = name
+        self._levels = _copies(grey.astype(np.float32))
+        self._angles = np.arange(0, 360, _STEP) if turns else np.zeros(1)
+        coarse = _centred(self._levels[0])
+        turned = [_turned(coarse, float(angle)) for angle in self._angles]
+        self._spectra = np.fft.rfft2(np.stack(turned)).conj().astype(np.complex64)
+
+    def motion_of(self, image: NDArray[Any], name: str = "") -> Motion | None:
+        """How a part lies in an image.
+
+        Args:
+            image: shape `(H, W, 3)`, 0 to 255.
+            name: what to call it in an error.
+
+        Returns:
+            None where the image is left as it is: no motion found reaches `LEAST_CORRELATION` and
+            `LEAST_SEEN` and is better than none, or the part lies in its place.
+
+        Raises:
+            ImageError: the image has another aspect ratio than the reference.
+        """
+        height, width = self.grey.shape
+        ratio = (image.shape[1] * height) / (image.shape[0] * width)
+        if abs(ratio - 1) > max(0.01, 2 / min(height, width)):
+            raise ImageError(
+                f"{name or 'the image'}: {image.shape[0]} x {image.shape[1]} pixels (height x "
+                f"width) has another aspect ratio than the images that parts are aligned to "
+                f"({height} x {width}); crop it, or train with align=none"
+            )
+        levels = _copies(_shrunk(image, (height, width)).astype(np.float32))
+        found = self._search(levels[0])
+        for number, (moving, fixed) in enumerate(zip(levels, self._levels, strict=True)):
+            if number:
+                grown = fixed.shape[1] / levels[number - 1].shape[1]
+                found = Motion(found.right * grown, found.down * grown, found.degrees)
+            found = _refine(moving, fixed, found, turns=self.turns)
+        moved, seen = _correlation(levels[-1], self._levels[-1], found)
+        still, _ = _correlation(levels[-1], self._levels[-1], Motion(0.0, 0.0, 0.0))
+        if moved < max(LEAST_CORRELATION, still) or seen < LEAST_SEEN:
+            return None
+        motion = Motion(
+            found.right * image.shape[1] / width,
+            found.down * image.shape[0] / height,
+            found.degrees,
+        )
+        corners = np.array([[0, 0], [image.shape[1], 0]])
+        travelled = motion.of_points(corners, (image.shape[0], image.shape[1])) - corners
+        return motion if np.abs(travelled).max() > _STILL else None
+
+    def _search(self, moving: Floats) -> Motion:
+        """The best of all whole shifts and all angles, on the smallest copies."""
+        spectrum = np.fft.rfft2(_centred(moving)).astype(np.complex64)
+        peaks = np.fft.irfft2(spectrum * self._spectra, s=moving.shape)
+        angle, down, right = np.unravel_index(int(peaks.argmax()), peaks.shape)
+        height, width = moving.shape
+        return Motion(
+            float((right + width // 2) % width - width // 2),
+            float((down + height // 2) % height - height // 2),
+            float(self._angles[angle]),
+        )
+
+    def to_png(self) -> bytes:
+        """As a grey PNG file, which `from_png` reads."""
+        file = io.BytesIO()
+        Image.fromarray(self.grey).save(file, "PNG", optimize=True)
+        return file.getvalue()
+
+    @classmethod
+    def from_png(cls, data: bytes, *, turns: bool) -> Reference:
+        """From `to_png`'s form.
+
+        Raises:
+            OSError: the bytes are no image.
+        """
+        with Image.open(io.BytesIO(data)) as image:
+            return cls(np.array(image.convert("L")), turns=turns)
+
+    @classmethod
+    def choose(cls, sources: Sequence[ImageSource], *, turns: bool) -> Reference:
+        """The most central of some good images: the one that differs least from the others.
+
+        Args:
+            sources: at least one, all of one aspect ratio; of many, some evenly spread.
+            turns: as for `Reference`.
+
+        Raises:
+            ImageError: an image cannot be used.
+        """
+        index = np.unique(np.linspace(0, len(sources) - 1, _MOST_COMPARED).round().astype(int))
+        some = [sources[i] for i in index]
+        greys: list[NDArray[np.uint8]] = []
+        for source in some:
+            image = as_image(source)
+            factor = min(1.0, _SIDE / max(image.shape[:2]))
+            shape = (round(image.shape[0] * factor) or 1, round(image.shape[1] * factor) or 1)
+            if greys and shape != greys[0].shape:
+                raise ImageError(
+                    f"{source_name(source) or 'an image'}: it has another aspect ratio than "
+                    f"{source_name(some[0]) or 'the first'}, so that parts cannot be aligned; crop "
+                    "it, or train with align=none"
+                )
+            greys.append(_shrunk(image, shape))
+        stack = np.stack(greys).astype(np.float32)
+        apart = [float(np.abs(stack - grey).mean()) for grey in stack]
+        best = int(np.argmin(apart))
+        return cls(
+            greys[best], turns=turns, name=source_name(some[best]) or f"image {index[best] + 1}"
+        )
+
+
+def _shrunk(image: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
+    """A grey copy of an image `(H, W, 3)`."""
+    pixels = np.rint(image.clip(0, 255)).astype(np.uint8) if image.dtype != np.uint8 else image
+    grey = Image.fromarray(pixels).convert("L")
+    return np.array(grey.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def _copies(grey: Floats) -> list[Floats]:
+    """Smaller and smaller copies of an image, the smallest first."""
+    copies = []
+    for side in _SIDES:
+        factor = min(1.0, side / max(grey.shape))
+        size = (max(8, round(grey.shape[1] * factor)), max(8, round(grey.shape[0] * factor)))
+        copies.append(np.array(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR)))
+    return copies
+
+
+def _centred(grey: Floats) -> Floats:
+    """A plain ground brought to 0, so that what leaves one edge and enters at the other, as it
+    does in an FFT, is nothing; and scaled to a standard deviation of 1.
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    centred = grey - np.median(border)
+    scaled: Floats = centred / max(float(centred.std()), 1e-6)
+    return scaled
+
+
+def _turned(grey: Floats, degrees: float) -> Floats:
+    """What a part of the reference looks like turned by so many degrees; 0 comes in."""
+    turned: Floats = Motion(0.0, 0.0, degrees).give_back(grey)
+    return turned
+
+
+def _refine(moving: Floats, fixed: Floats, start: Motion, *, turns: bool) -> Motion:
+    """Gauss-Newton steps to the motion of the highest correlation near by."""
+    down, right = np.gradient(moving)
+    height, width = fixed.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x, y = x + 0.5 - width / 2, y + 0.5 - height / 2
+    found = start
+    for _ in range(20):
+        coefficients = found._coefficients((height, width))
+        inside = found.seen((height, width))
+        if inside.mean() < LEAST_SEEN:
+            return start
+
+        def brought(values: Any, of: Any = coefficients, keep: Any = inside) -> Any:
+            return _transform(values, values.shape, of, Image.Resampling.BILINEAR)[keep]
+
+        cos, sin = coefficients[0], coefficients[3]
+        gx, gy = brought(right), brought(down)
+        u, v = x[inside], y[inside]
+        slopes = [gx, gy]
+        if turns:  # how a pixel changes as the part turns by one radian
+            slopes.append(gx * (-sin * u - cos * v) + gy * (cos * u - sin * v))
+        target, values = fixed[inside], brought(moving)
+        # Another exposure is no motion: brightness and contrast are fitted with it.
+        jacobian = np.stack([*slopes, values, np.ones_like(values)]).astype(np.float64)
+        try:
+            step = np.linalg.solve(
+                jacobian @ jacobian.T + 1e-6 * np.eye(len(jacobian)), jacobian @ (target - values)
+            )
+        except np.linalg.LinAlgError:
+            return start
+        gain = max(1 + step[-2], 0.1)
+        turn = math.degrees(step[2] / gain) if turns else 0.0
+        found = Motion(
+            found.right + step[0] / gain, found.down + step[1] / gain, found.degrees + turn
+        )
+        if max(abs(step[0]), abs(step[1])) < 0.005 and abs(turn) < 0.005:
+            break
+    # Steps that lead far away have lost their way.
+    travelled = math.hypot(found.right - start.right, found.down - start.down)
+    lost = travelled > 0.15 * max(fixed.shape) or abs(found.degrees - start.degrees) > 3 * _STEP
+    return start if lost or not math.isfinite(travelled) else found
+
+
+def _correlation(moving: Floats, fixed: Floats, motion: Motion) -> tuple[float, float]:
+    """Pearson's correlation of the part of the frame that is seen, and the share that is seen."""
+    shape = (fixed.shape[0], fixed.shape[1])
+    seen = motion.seen(shape)
+    if not seen.any():
+        return -1.0, 0.0
+    moved = _transform(moving, shape, motion._coefficients(shape), Image.Resampling.BILINEAR)[seen]
+    one, other = moved - moved.mean(), fixed[seen] - fixed[seen].mean()
+    scale = math.sqrt(float(one @ one) * float(other @ other))
+    return (float(one @ other) / scale if scale > 0 else 0.0), float(seen.mean())
+
+
+def _transform(
+    array: NDArray[Any],
+    shape: Shape,
+    coefficients: tuple[float, ...],
+    kernel: Image.Resampling,
+) -> NDArray[Any]:
+    """Sample an array `(H, W)` or `(H, W, 3)` at an affine image of each pixel; 0 beyond it."""
+    if array.ndim == 3 and array.dtype != np.uint8:
+        channels = [_transform(array[..., c], shape, coefficients, kernel) for c in range(3)]
+        return np.stack(channels, axis=2)
+    image = Image.fromarray(np.ascontiguousarray(array))
+    size = (shape[1], shape[0])
+    return np.array(image.transform(size, Image.Transform.AFFINE, coefficients, kernel))

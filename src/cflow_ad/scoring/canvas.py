@@ -1,0 +1,285 @@
+"""How an image of any size becomes the network's input.
+
+The image is resized, placed at the top left of a canvas whose sides the network can divide, and
+the rest of the canvas is filled by the image's own reflection, which looks like more of the same
+surface where a flat fill would look like an edge.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cflow_ad.errors import ImageError, SettingsError
+
+if TYPE_CHECKING:
+    from cflow_ad.scoring.alignment import Motion
+
+Mode: TypeAlias = Literal["snap", "fit", "pad", "stretch", "native", "longest"]
+Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
+Shape: TypeAlias = tuple[int, int]
+Cell: TypeAlias = tuple[float, float]
+"""Height and width of a level's cells, in pixels of the canvas."""
+
+MAX_SIDE = 16384
+"""The longest side, in pixels, that a box can be asked to have."""
+
+MAX_NATIVE = 131072
+"""The longest side, in pixels, of an image that keeps its own size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """An image made ready for the network."""
+
+    pixels: NDArray[Any]
+    """The canvas, h x w x 3, from 0 to 255, contiguous; ``uint8`` or ``float32``."""
+
+    valid: Shape
+    """Height and width of the part at the top left that is image; the rest is its reflection."""
+
+    original: Shape
+    """Height and width of the image as it came."""
+
+    inside: NDArray[np.bool_] | None = None
+    """Where in the image defects matter, of shape `original`; None is everywhere."""
+
+    motion: Motion | None = None
+    """How the image was moved before it came onto the canvas; `inside` is moved with it."""
+
+    @property
+    def shape(self) -> Shape:
+        """Height and width of the canvas."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The size that images are brought to before the network sees them.
+
+    >>> sizing = Sizing(256, 256)
+    >>> sizing.valid_shape((500, 1250)), sizing.canvas_shape((500, 1250))
+    ((102, 256), (128, 256))
+    >>> Sizing.parse("native").canvas_shape((500, 1250))
+    (512, 1280)
+    >>> Sizing.parse("longest=800").valid_shape((500, 1250))
+    (320, 800)
+    """
+
+    height: int
+    """Height of the box, in pixels, from 1 to 16384; 131072 where there is none."""
+
+    width: int
+    """Width of the box, likewise."""
+
+    mode: Mode = "fit"
+    """How an image meets the box.
+
+    ``fit``: scaled, up or down, by one factor for both sides to the largest size that fits; the
+    canvas is no larger than it needs to be. ``pad``: the same, but the canvas is the whole box,
+    so every image has one canvas size. ``snap``: as ``fit``, but each side is then brought to the
+    nearest multiple, so that the image is the whole canvas and nothing is mirrored. ``stretch``:
+    both sides scaled to the box, each on its own. ``native``: not at all; the image keeps its own
+    size. ``longest``: as ``fit``, but never up.
+    """
+
+    multiple: int = 32
+    """Each side of the canvas is rounded up to a multiple of this, from 1 to 16384."""
+
+    interpolation: Interpolation = "bilinear"
+    """The kernel that images are resized with, widened where they shrink."""
+
+    def __post_init__(self) -> None:
+        for field in ("height", "width", "multiple"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise SettingsError(f"size: {field} is {value!r}; give a whole number of pixels")
+            most = MAX_NATIVE if self.mode == "native" else MAX_SIDE
+            if not 1 <= value <= most:
+                raise SettingsError(f"size: {field} is {value}; give a number from 1 to {most}")
+            object.__setattr__(self, field, int(value))
+        if self.mode not in get_args(Mode):
+            raise SettingsError(
+                f"size: mode is {self.mode!r}; give one of {', '.join(get_args(Mode))}"
+            )
+        if self.interpolation not in get_args(Interpolation):
+            raise SettingsError(
+                f"size: interpolation is {self.interpolation!r}; give one of "
+                + ", ".join(get_args(Interpolation))
+            )
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        mode: Mode = "fit",
+        multiple: int = 32,
+        interpolation: Interpolation = "bilinear",
+    ) -> Sizing:
+        """Read a size as it is written on a command line.
+
+        Args:
+            text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square; ``"native"``;
+                or ``"longest=N"``.
+            mode: See `Sizing.mode`; ``snap`` or ``fit`` with the latter two, which need no box.
+            multiple: See `Sizing.multiple`.
+            interpolation: See `Sizing.interpolation`.
+
+        Raises:
+            SettingsError: The text is no size, or a value is outside its range.
+
+        >>> Sizing.parse("256x512")
+        Sizing(height=256, width=512, mode='fit', multiple=32, interpolation='bilinear')
+        >>> Sizing.parse("256") == Sizing(256, 256)
+        True
+        """
+        boxless = re.fullmatch(r"\s*(native|longest\s*=\s*(-?[0-9]{1,9}))\s*", text)
+        if boxless is not None and mode not in ("snap", "fit"):
+            raise SettingsError(
+                f"size: {text.strip()} has no box to {mode} images to; leave resize out"
+            )
+        if boxless is not None and boxless[1] == "native":
+            return cls(MAX_NATIVE, MAX_NATIVE, "native", multiple, interpolation)
+        if boxless is not None:
+            return cls(int(boxless[2]), int(boxless[2]), "longest", multiple, interpolation)
+        match = re.fullmatch(r"\s*(-?[0-9]{1,9})\s*(?:[xX×]\s*(-?[0-9]{1,9})\s*)?", text)
+        if match is None:
+            raise SettingsError(
+                f"size: {text!r} is not a size; write height x width, as in 256x512, "
+                "one number for a square, native, or longest=N"
+            )
+        height, width = match.groups()
+        return cls(int(height), int(width or height), mode, multiple, interpolation)
+
+    def valid_shape(self, original: Shape) -> Shape:
+        """Say what size an image is brought to.
+
+        Args:
+            original: Height and width of the image, at least 1 each.
+
+        Returns:
+            Height and width of the image on its canvas: at least 1, at most the box's, or with
+            ``snap`` the box's rounded up to the multiple.
+
+        Raises:
+            ImageError: The image is to keep its size, and a side is longer than 131072 pixels.
+        """
+        if self.mode == "stretch":
+            return self.height, self.width
+        height, width = original
+        if self.mode == "native" and max(original) > MAX_NATIVE:
+            raise ImageError(
+                f"the image: it has {height} x {width} pixels (height x width), and at its own "
+                f"size a side has {MAX_NATIVE} at the most; cut it up, or give --size longest=N"
+            )
+        if self.mode in ("native", "longest") and max(original) <= self.height:
+            return height, width
+        if self.height * width <= self.width * height:
+            shape = self.height, _scaled(width, self.height, height)
+        else:
+            shape = _scaled(height, self.width, width), self.width
+        if self.mode == "snap":
+            return _nearest(shape[0], self.multiple), _nearest(shape[1], self.multiple)
+        return shape
+
+    def canvas_shape(self, original: Shape) -> Shape:
+        """Say what size of canvas an image gets.
+
+        Args:
+            original: Height and width of the image, at least 1 each.
+
+        Returns:
+            Height and width, each a multiple of `multiple`.
+        """
+        height, width = self.valid_shape(original)
+        if self.mode == "pad":
+            height, width = self.height, self.width
+        return _round_up(height, self.multiple), _round_up(width, self.multiple)
+
+    def prepare(self, image: NDArray[Any]) -> Canvas:
+        """Put an image on its canvas.
+
+        Where an image shrinks, all its pixels are averaged and none is skipped. An image that has
+        the right size already keeps its pixels exactly.
+
+        Args:
+            image: Pixels, H x W x 3, from 0 to 255, ``uint8`` or ``float32``.
+
+        Returns:
+            The canvas, of the image's own type.
+
+        Raises:
+            ImageError: The array has another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ImageError(f"the image array: its shape is {image.shape}; it has to be H x W x 3")
+        if image.dtype not in (np.uint8, np.float32):
+            raise ImageError(f"the image array: its type is {image.dtype}, not uint8 or float32")
+        original = (image.shape[0], image.shape[1])
+        valid = self.valid_shape(original)
+        if valid == original:
+            resized = image
+        elif image.dtype == np.uint8:
+            resized = self._resize(image, valid)
+        else:
+            resized = np.stack([self._resize(image[..., c], valid) for c in range(3)], axis=2)
+            resized = resized.clip(0, 255)  # Lanczos overshoots at edges
+        return Canvas(_reflect(resized, self.canvas_shape(original)), valid, original)
+
+    def _resize(self, array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+        image = Image.fromarray(np.ascontiguousarray(array))
+        kernel = Image.Resampling[self.interpolation.upper()]
+        return np.array(image.resize((shape[1], shape[0]), kernel))
+
+
+def cells_inside(side: int, cell: float) -> int:
+    """How many cells have their centre in an image, along one of its sides; at least one.
+
+    Args:
+        side: of the image on its canvas, in pixels.
+        cell: its side, in pixels.
+
+    >>> cells_inside(64, 16), cells_inside(70, 16), cells_inside(72, 16)
+    (4, 4, 5)
+    """
+    return max(1, math.floor(side / cell + 0.5))
+
+
+def cell_of(canvas: Shape, grid: Shape) -> Cell:
+    """What one cell of a grid over a canvas measures."""
+    return canvas[0] / grid[0], canvas[1] / grid[1]
+
+
+def _scaled(side: int, numerator: int, denominator: int) -> int:
+    """Scale a side by a fraction, in whole numbers, so that no platform rounds another way."""
+    return max(1, (2 * side * numerator + denominator) // (2 * denominator))
+
+
+def _nearest(side: int, multiple: int) -> int:
+    return max(1, round(side / multiple)) * multiple
+
+
+def _round_up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _reflect(image: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """Continue an image to the right and downwards by mirroring it as often as it takes."""
+    rows, columns = (_mirrored(n, size) for n, size in zip(shape, image.shape[:2], strict=True))
+    if shape[1] > image.shape[1]:
+        image = image[:, columns]
+    if shape[0] > image.shape[0]:
+        image = image[rows]
+    return np.ascontiguousarray(image)
+
+
+def _mirrored(length: int, period: int) -> NDArray[np.intp]:
+    """Number `length` places as 0, 1, ..., period - 1, period - 1, ..., 1, 0, 0, 1, ..."""
+    index = np.arange(length) % (2 * period)
+    return np.minimum(index, 2 * period - 1 - index)

@@ -1,0 +1,98 @@
+"""Decode images ahead of their use, in threads, and hand them on in batches of one shape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cflow_ad.data.images import ImageSource, image_shape
+from cflow_ad.data.parallel import ROOM, OnError, work_ahead
+from cflow_ad.errors import ImageError, SettingsError
+from cflow_ad.scoring.canvas import Canvas, Shape, Sizing
+from cflow_ad.scoring.view import View
+
+_AHEAD = 8  # images prepared beyond the batch that is waited for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Images of one canvas shape."""
+
+    sources: tuple[ImageSource, ...]
+    canvases: tuple[Canvas, ...]
+
+    @property
+    def pixels(self) -> NDArray[Any]:
+        """The canvases stacked, shape `(B, H, W, 3)`."""
+        return np.stack([canvas.pixels for canvas in self.canvases])
+
+
+def load_batches(
+    sources: Iterable[ImageSource],
+    view: View,
+    *,
+    batch_size: int,
+    on_error: OnError | None = None,
+) -> Iterator[Batch]:
+    """Prepare images in order, ahead of the consumer.
+
+    Args:
+        sources: paths, Pillow images or arrays; consumed no further ahead than needed.
+        view: how they come into the network.
+        batch_size: the most images in a batch, at least 1; a change of canvas shape ends a batch
+            early.
+        on_error: called with an image that cannot be used, which is then left out; unset, the
+            error is raised.
+
+    Raises:
+        ImageError: an image cannot be used and `on_error` is unset.
+        SettingsError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
+    waiting: list[tuple[ImageSource, Canvas]] = []
+    prepared = work_ahead(
+        sources,
+        view.prepare,
+        workers=min(4, os.cpu_count() or 1),
+        ahead=_AHEAD + batch_size,
+        size=lambda source: canvas_pixels(source, view.sizing),
+        on_error=on_error,
+    )
+    for item in prepared:
+        if waiting and waiting[0][1].pixels.shape != item[1].pixels.shape:
+            yield _batch(waiting)
+            waiting = []
+        waiting.append(item)
+        height, width = item[1].shape
+        most = min(batch_size, max(1, ROOM // (height * width)))
+        if len(waiting) >= most:
+            yield _batch(waiting)
+            waiting = []
+    if waiting:
+        yield _batch(waiting)
+
+
+def canvas_pixels(source: ImageSource, sizing: Sizing) -> int:
+    """How many pixels an image's canvas has; 0 where that cannot be known before it is decoded."""
+    if sizing.mode not in ("native", "longest"):
+        return _area(sizing.canvas_shape((sizing.height, sizing.width)))  # at most
+    try:
+        return _area(sizing.canvas_shape(image_shape(source)))
+    except ImageError:
+        return 0  # decoding will say what is wrong with it
+
+
+def _area(shape: Shape) -> int:
+    return shape[0] * shape[1]
+
+
+def _batch(items: Sequence[tuple[ImageSource, Canvas]]) -> Batch:
+    sources, canvases = zip(*items, strict=True)
+    # uint8 and float32 images may meet in a batch; stacking makes them float32.
+    return Batch(sources, canvases)

@@ -1,0 +1,1 @@
+"""The model file: one `.safetensors` file that holds tensors and metadata, and no code."""

@@ -1,1 +1,0 @@
-"""From good images to a model: feature cache, likelihood training, calibration."""

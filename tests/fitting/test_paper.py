@@ -1,0 +1,214 @@
+"""Training by the paper's schedule is what the authors' loop does with FrEIA's decoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torchvision.transforms import functional as transforms
+
+from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.position import position_encoding
+from cflow_ad.errors import DivergenceError
+from cflow_ad.fitting import checkpoint as checkpoint_module
+from cflow_ad.fitting.cache import build_cache
+from cflow_ad.fitting.likelihood import new_level
+from cflow_ad.fitting.paper import (
+    images_in_a_pass,
+    learning_rate_at,
+    rotated,
+    train_by_passes,
+)
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.view import View
+from cflow_ad.settings import Settings
+from tests.cflow.freia import freia_of
+
+SETTINGS = Settings.preset(
+    "paper",
+    backbone="test_efficientnet",
+    weights="random",
+    padding="zeros",
+    size="64x64",
+    strides=(8, 16),
+    blocks=2,
+    epochs=3,
+    passes_per_epoch=2,
+    images_per_batch=4,
+    batch_size=48,
+    # Raw features of a random network are tiny.
+    input_layer="standardise",
+)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return build_encoder(SETTINGS.backbone, SETTINGS.strides, weights="random")
+
+
+def start(encoder, images, settings):
+    features = build_cache(encoder, images, View(sizing=settings.sizing), budget=2.0, seed=0)
+    return [new_level(of_level, settings, number) for number, of_level in enumerate(features)]
+
+
+def train(encoder, images, settings, **kwargs):
+    levels = start(encoder, images, settings)
+    train_by_passes(encoder, images, levels, settings, **kwargs)
+    return levels
+
+
+def parameters(levels):
+    return [value.detach().clone() for level in levels for value in level.flow.parameters()]
+
+
+def assert_equal(ours, theirs):
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, other)
+
+
+def authors_loop(encoder, images, decoders, input_layers, settings):
+    """The schedule of the authors' code, from its description; our draws of chance."""
+    optimiser = torch.optim.Adam([p for d in decoders for p in d.parameters()], lr=1.0)
+    lr, batch = settings.learning_rate, settings.images_per_batch
+    epochs, passes = settings.epochs, settings.passes_per_epoch
+
+    def cosine(epoch):
+        return lr / 1000 + (lr - lr / 1000) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+    full = len(images) // batch * batch
+    for epoch in range(epochs):
+        for sub_epoch in range(passes):
+            order = np.random.default_rng([settings.seed, epoch * passes + sub_epoch]).permutation(
+                len(images)
+            )
+            for first in range(0, full, batch):
+                progress = (sub_epoch * full + first) / (passes * full)
+                rate = cosine(epoch)
+                if epoch < 2:
+                    rate = lr / 10 + (epoch + progress) / 2 * (cosine(2) - lr / 10)
+                rng = np.random.default_rng([settings.seed, epoch * passes + sub_epoch, first])
+                angles = rng.uniform(-5, 5, batch)
+                pixels = []
+                for number, angle in zip(order[first : first + batch], angles, strict=True):
+                    image = Image.fromarray(images[number]).resize((64, 64), Image.LANCZOS)
+                    pixels.append(np.asarray(transforms.rotate(image, float(angle))))
+                pyramid = encoder(torch.from_numpy(np.stack(pixels)))
+                for decoder, layer, features in zip(decoders, input_layers, pyramid, strict=True):
+                    count, h, w, channels = features.shape
+                    code = position_encoding(h, w, 128).repeat(count, 1, 1, 1)
+                    vectors, code = features.reshape(-1, channels), code.reshape(-1, 128)
+                    chosen = rng.permutation(len(vectors))
+                    for number in range(len(vectors) // settings.batch_size):
+                        index = chosen[number * settings.batch_size :][: settings.batch_size]
+                        u, log_det = decoder(layer(vectors[index]), [code[index]])
+                        log_p = log_det - 0.5 * (u**2 + math.log(2 * math.pi)).sum(1)
+                        loss = -F.logsigmoid(log_p / channels).mean()
+                        optimiser.param_groups[0]["lr"] = rate
+                        optimiser.zero_grad(set_to_none=not settings.zero_fill)
+                        loss.backward()
+                        optimiser.step()
+
+
+@pytest.mark.parametrize("zero_fill", [False, True])
+def test_it_ends_where_the_authors_loop_ends(encoder, images, zero_fill):
+    settings = dataclasses.replace(SETTINGS, zero_fill=zero_fill)
+    images = images[:10]  # two batches of four; two images are left out of each pass
+    begun = start(encoder, images, settings)
+    decoders = [freia_of(level.flow).float() for level in begun]
+    layers = [level.input_layer for level in begun]
+    authors_loop(encoder, images, decoders, layers, settings)
+
+    ours = train(encoder, images, settings)
+    for level, decoder, before in zip(ours, decoders, begun, strict=True):
+        x = torch.randn(50, level.flow.channels)
+        rows, columns = torch.randint(0, 4, (2, 50))
+        code = position_encoding(4, 4, 128)[rows, columns]
+        theirs, log_det = decoder(x, [code])
+        u, our_log_det = level.flow(x, rows, columns)
+        unmoved, _ = before.flow(x, rows, columns)
+        torch.testing.assert_close(u, theirs, rtol=0, atol=1e-4)
+        torch.testing.assert_close(our_log_det, log_det, rtol=0, atol=1e-4)
+        assert (unmoved - theirs).abs().max() > 1e-2
+
+
+def test_zeros_for_gradients_move_the_other_levels_too(encoder, images):
+    plain = train(encoder, images, SETTINGS)
+    filled = train(encoder, images, dataclasses.replace(SETTINGS, zero_fill=True))
+    for one, other in zip(plain, filled, strict=True):
+        assert not torch.allclose(one.flow.blocks[0].gamma, other.flow.blocks[0].gamma)
+
+
+def test_the_learning_rate_is_the_authors():
+    peak = 2e-4
+    rates = [learning_rate_at(epoch, epoch, 25, peak) for epoch in range(25)]
+    assert rates[0] == pytest.approx(peak / 10)
+    assert rates[2] == pytest.approx(learning_rate_at(2 - 1e-9, 1, 25, peak))
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert peak / 1000 < rates[-1] < peak / 100
+    assert learning_rate_at(7.9, 7, 25, peak) == rates[7]  # changed once an epoch
+    assert learning_rate_at(0.5, 0, 25, peak) > rates[0]  # but for the warm-up
+
+
+@pytest.mark.parametrize(("images", "batch", "taken"), [(70, 32, 64), (32, 32, 32), (5, 32, 5)])
+def test_an_incomplete_last_batch_is_left_out_unless_it_is_all(images, batch, taken):
+    assert images_in_a_pass(images, batch) == taken
+
+
+def test_an_image_is_turned_about_its_middle_and_not_its_canvas():
+    pixels = np.random.default_rng(0).integers(1, 256, (64, 96, 3), dtype=np.uint8)
+    turned = rotated(Canvas(pixels, (40, 50), (400, 500)), 180.0)
+    assert (turned.valid, turned.original) == ((40, 50), (400, 500))
+    assert np.array_equal(turned.pixels[:40, :50], pixels[:40, :50][::-1, ::-1])
+    assert (turned.pixels[:, 51:] == 0).all()
+
+
+@pytest.mark.parametrize("stop_at", [4, 12, 48])
+def test_a_stopped_run_goes_on_to_the_same_flows(encoder, images, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(checkpoint_module, "_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "_SHARE", 1e9)
+
+    def stop(done, total, loss):
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    kept = tmp_path / "passes.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(encoder, images[:10], SETTINGS, checkpoint=kept, key="k", progress=stop)
+    seen = []
+    resumed = train(
+        encoder,
+        images[:10],
+        SETTINGS,
+        checkpoint=kept,
+        key="k",
+        progress=lambda done, total, loss: seen.append((done, total)),
+    )
+    assert seen[0] == (stop_at, 48)
+    assert seen[-1] == (48, 48)
+    assert_equal(parameters(resumed), parameters(train(encoder, images[:10], SETTINGS)))
+
+
+def test_diverging_is_said(encoder, images):
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e9)
+    with pytest.raises(DivergenceError, match=r"diverged: the loss is .* at image"):
+        train(encoder, images, settings)
+
+
+def test_a_detector_trained_so_tells_its_good_images_apart(images):
+    from cflow_ad import CalibrationWarning, Detector
+
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        detector = Detector.fit(images, SETTINGS, device="cpu", progress=seen.append)
+    assert not detector.calibration.held_out
+    assert detector.calibration.n_images == len(images)  # the paper holds none out
+    assert [p.done for p in seen if p.stage == "passes"][-1] == 72
+    noise = np.random.default_rng(0).integers(0, 256, images[0].shape, dtype=np.uint8)
+    assert detector.predict(noise).score > max(detector.predict(i).score for i in images)
