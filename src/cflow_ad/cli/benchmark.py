@@ -1,25 +1,22 @@
-"""`cflow-ad benchmark`: public data sets, beside what was published."""
+"""`cflow-ad benchmark`: public data sets, beside published results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cflow_ad.cli.common import (
     DEVICE_HELP,
+    PRESET_HELP,
     SETTING_HELP,
     UNCHECKED,
-    Bars,
     bars,
     parse_settings,
     plain_errors,
-    tell,
 )
-
-if TYPE_CHECKING:
-    from cflow_ad.evaluation.benchmark import Watcher
+from cflow_ad.errors import DataError, TrainingError
 
 SOME_FAILED = 3
 
@@ -36,35 +33,34 @@ def mvtec(
     data: Annotated[
         Path,
         typer.Argument(
-            help="The folder of MVTec AD, or of one of its classes.",
+            help="The folder of MVTec AD.",
             show_default=False,
             readable=UNCHECKED,
         ),
     ],
     classes: Annotated[
         str | None,
-        typer.Option(help="Which, as in bottle,carpet. [default: all that are there]"),
+        typer.Option(help="Names of classes, as in bottle,carpet. [default: all in the folder]"),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Settings to begin with; paper also takes the paper's sizes.")
+        str, typer.Option(help=f"{PRESET_HELP} `paper` also takes the paper's input sizes.")
     ] = "default",
-    seeds: Annotated[int, typer.Option(min=1, help="How many trainings of each class.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings for each class.")] = 3,
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help=SETTING_HELP)
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results; gone on with.")
-    ] = Path("benchmark-mvtec"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "benchmark-mvtec"
+    ),
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
 ) -> None:
-    """Train and evaluate on every class of MVTec AD, beside the figures of the CFLOW-AD paper.
+    """Train and evaluate on the classes of MVTec AD, beside the results of the CFLOW-AD paper.
 
-    Each class is written when it is finished; the same command goes on after an interruption, or
-    with more classes and seeds. The last step's model is measured. Writes benchmark.md,
-    benchmark.json and pictures.
+    Writes CLASS-SEED.json after each run and results.md at the end. A run whose file is there is
+    skipped, so that the same command continues after an interruption. The column `ref.` is the same
+    model scored as the paper's code does.
 
-    Exit status: 0, all is measured; 2, nothing could be done; 3, at least one class failed (the
-    others are done).
+    Exit status: 0, all classes are measured; 2, none; 3, at least one failed.
     """
     with plain_errors():
         from cflow_ad.settings import Settings
@@ -73,52 +69,39 @@ def mvtec(
         settings = Settings.preset(preset, **given)
         wanted = [] if classes is None else [name.strip() for name in classes.split(",")]
 
-        from cflow_ad.cli.tables import print_benchmark
-        from cflow_ad.evaluation.benchmark import Benchmark, find_classes
+        from cflow_ad.cli.tables import print_table
+        from cflow_ad.evaluation import benchmark as bench
 
-        folders = find_classes(data, wanted)
-        paper_sizes = preset == "paper" and "size" not in given
-        benchmark = Benchmark(output, settings, paper_sizes=paper_sizes)
-        try:
+        paper_size = preset == "paper" and "size" not in given
+        runs = [
+            (name, data, bench.adapt_settings(name, settings, seed, paper_size=paper_size))
+            for name, data in bench.find_classes(data, wanted).items()
+            for seed in range(settings.seed, settings.seed + seeds)
+        ]
+        files = [output / f"{name}-{own.seed}.json" for name, _, own in runs]
+        output.mkdir(parents=True, exist_ok=True)
+        found = [bench.read_result(file, own) for file, (*_, own) in zip(files, runs, strict=True)]
+        failed = False
+        for number, (file, run) in enumerate(zip(files, runs, strict=True)):
+            if found[number] is not None:
+                continue
             with bars() as shown:
-                summary = benchmark.run(folders, seeds, device=device, watcher=_watcher(shown))
-        except KeyboardInterrupt:
-            tell("what was done is kept: the same command goes on from there")
-            raise
-        print_benchmark(summary)
-        for path in (
-            output / "benchmark.md",
-            output / "benchmark.json",
-            *benchmark.pictures.values(),
-        ):
-            typer.echo(path)
-        if summary.failures:
+                shown.say(f"{run[0]}, seed {run[2].seed}")
+                try:
+                    found[number] = bench.measure(
+                        *run,
+                        file,
+                        device=device,
+                        training=shown.show_training,
+                        evaluating=lambda done, total: shown.show("evaluate", done, total),
+                    )
+                except (DataError, TrainingError) as error:
+                    shown.say(f"failed: {error}", "red")
+                    failed = True
+        if results := [result for result in found if result is not None]:
+            rows = bench.build_table(results)
+            print_table(bench.HEADER, rows, "MVTec AD: areas in percent")
+            bench.write_markdown(output / "results.md", rows)
+            typer.echo(output / "results.md")
+        if failed:
             raise typer.Exit(SOME_FAILED)
-
-
-def _watcher(shown: Bars) -> Watcher:
-    from cflow_ad.evaluation.benchmark import Job, Watcher
-    from cflow_ad.evaluation.benchmark_page import area_text
-    from cflow_ad.evaluation.benchmark_summary import AREAS, Failure, Row
-    from cflow_ad.fitting.progress import Progress
-
-    class Shown(Watcher):
-        def begin(self, job: Job, number: int, total: int) -> None:
-            shown.restart()
-            shown.say(f"{job.name}, seed {job.settings.seed} ({number} of {total})")
-
-        def training(self, progress: Progress) -> None:
-            shown.show_training(progress)
-
-        def evaluating(self, done: int, total: int) -> None:
-            shown.show("evaluate", done, total)
-
-        def end(self, outcome: Row | Failure) -> None:
-            if isinstance(outcome, Failure):
-                shown.say(f"failed: {outcome.reason}", "red")
-                return
-            areas = zip(AREAS, outcome.areas, strict=True)
-            said = ", ".join(f"{name} {area_text(area)}" for name, area in areas)
-            shown.say(f"{said} ({sum(outcome.seconds):.0f} s)")
-
-    return Shown()

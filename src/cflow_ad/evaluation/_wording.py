@@ -1,4 +1,4 @@
-"""What the report says in words: numbers, the verdict, and what the threshold promises."""
+"""The words of the report and of the printed tables: numbers, and sentences about the results."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cflow_ad.evaluation.metrics import PixelResult
-from cflow_ad.scoring.threshold import images_needed
-
 if TYPE_CHECKING:
-    from cflow_ad.evaluation.evaluate import DefectResult, Evaluation
+    from cflow_ad.evaluation.evaluate import Evaluation
 
 DASH = "–"
 
@@ -40,13 +37,13 @@ def percent(share: float, digits: int = 1) -> str:
     return (text.rstrip("0").rstrip(".") if digits else text) + "%"
 
 
-def metric(share: float) -> str:
-    """A metric in percent, without the sign.
+def metric(share: float | None) -> str:
+    """A metric in percent, without the sign; a dash where it is undefined.
 
-    >>> metric(0.98), metric(float("nan"))
-    ('98.00', '–')
+    >>> metric(0.98), metric(float("nan")), metric(None)
+    ('98.00', '–', '–')
     """
-    return f"{100 * share:.2f}" if math.isfinite(share) else DASH
+    return DASH if share is None or math.isnan(share) else f"{100 * share:.2f}"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
@@ -58,151 +55,89 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def verdict(evaluation: Evaluation) -> str:
-    """What happened to the test images, in one sentence."""
+def plain(value: object) -> str:
+    """Any value of a model's metadata, for a person to read.
+
+    >>> plain([8, 16]), plain({"a": 0.25, "b": None}), plain(True)
+    ('8, 16', 'a 0.25; b', 'yes')
+    """
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case list() | tuple():
+            return ", ".join(map(plain, value))
+        case Mapping():
+            return "; ".join(f"{name} {plain(each)}".rstrip() for name, each in value.items())
+    return str(value)
+
+
+def sections(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """A model's metadata as text, by section and name; values outside a section are in `model`.
+
+    >>> sections({"version": "1", "training": {"seconds": 2.5, "excluded": None}})
+    {'model': {'version': '1'}, 'training': {'seconds': '2.5', 'excluded': ''}}
+    """
+    found: dict[str, dict[str, str]] = {"model": {}}
+    for name, value in info.items():
+        if isinstance(value, Mapping):
+            found[name] = {str(key): plain(each) for key, each in value.items()}
+        else:
+            found["model"][name] = plain(value)
+    return {name: values for name, values in found.items() if values}
+
+
+def summarise(evaluation: Evaluation) -> str:
+    """How many defects were found and how many false alarms there were, in one sentence."""
     confusion = evaluation.confusion
     n_defect, n_good = confusion.tp + confusion.fn, confusion.fp + confusion.tn
     alarms = count(confusion.fp, "false alarm")
-    if n_defect and n_good:
-        found = f"Finds {_found(confusion.tp, n_defect)}"
-        return f"{found}, with {alarms} on {count(n_good, 'good one')}."
-    if n_defect:
-        return f"Finds {_found(confusion.tp, n_defect)}."
-    if n_good:
+    if not n_defect:
         return f"Raises {alarms} on {count(n_good, 'good image')}."
-    return "No image was evaluated."
+    share = "all" if confusion.tp == n_defect > 1 else f"{confusion.tp:,} of"
+    found = f"Finds {share} {count(n_defect, 'defective image')}"
+    return f"{found}, with {alarms} on {count(n_good, 'good image')}." if n_good else f"{found}."
 
 
-def caveats(evaluation: Evaluation) -> list[str]:
-    """What the test images cannot tell, in sentences."""
+def list_caveats(evaluation: Evaluation) -> list[str]:
+    """What these test images cannot show, in sentences."""
     confusion = evaluation.confusion
     said = []
     if not confusion.fp + confusion.tn:
         said.append(
-            "There are no good images in the test set, so this page does not show how often the "
-            "detector raises a false alarm."
+            "There are no good test images: the false-alarm rate and the areas of images are not "
+            "defined."
         )
     if not confusion.tp + confusion.fn:
-        said.append(
-            "There are no defective images in the test set, so this page does not show what the "
-            "detector finds."
-        )
+        said.append("There are no defective test images: recall and all areas are not defined.")
     elif evaluation.pixel is None:
-        said.append(
-            "No defective image has a ground-truth mask, so this page does not show how well "
-            "defects are outlined."
-        )
+        said.append("No defective test image has a mask: metrics of pixels are not defined.")
     if evaluation.skipped:
-        said.append(
-            f"{count(len(evaluation.skipped), 'image')} could not be read and "
-            f"{'is' if len(evaluation.skipped) == 1 else 'are'} not counted."
-        )
+        said.append(f"{count(len(evaluation.skipped), 'image')} could not be read and is left out.")
     return said
 
 
-def promise(evaluation: Evaluation) -> str:
-    """What the threshold promises for good images, and what was asked of it."""
-    calibration = section(evaluation.detector, "calibration")
-    asked = _share(calibration.get("false_alarm_rate"))
-    promised = promised_rate(evaluation)
-    n = calibration.get("n_images")
-    images = count(n, "good image") if isinstance(n, int) else "good images"
-    threshold = f"The stored threshold, {number(evaluation.threshold)},"
-    if not _is_held_out(evaluation):
-        return (
-            f"{threshold} was set on the {images} that the model learned from, because none were "
-            "held out of training. It promises no false-alarm rate."
-        )
-    if not math.isfinite(promised):
-        return f"{threshold} promises no false-alarm rate."
-    rate = f"at most {percent(promised)} of good images like those it was set on"
-    if not math.isfinite(asked) or promised <= asked * (1 + 1e-9):
-        wish = "" if not math.isfinite(asked) else f"; {percent(asked)} was asked for"
-        return (
-            f"{threshold} promises to call {rate} anomalous. It was set on {images} held out of "
-            f"training{wish}."
-        )
-    return (
-        f"{threshold} promises to call {rate} anomalous. That is more than the {percent(asked)} "
-        f"asked for: the {images} held out of training allow no less, and "
-        f"{percent(asked)} takes {images_needed(asked):,} or more."
-    )
-
-
-def promised_rate(evaluation: Evaluation) -> float:
-    """The false-alarm rate that the threshold promises; `nan` where it promises none."""
-    return evaluation.false_alarms.promised if _is_held_out(evaluation) else math.nan
-
-
-def realised(evaluation: Evaluation) -> str:
-    """What became of the promise on this test set."""
+def compare_alarms(evaluation: Evaluation) -> str:
+    """The measured false-alarm rate with its interval, beside what the calibration promises."""
     alarms = evaluation.false_alarms
     if not alarms.trials:
         return ""
     low, high = alarms.interval
-    of = f"{alarms.count:,} of {count(alarms.trials, 'good image')}"
     measured = (
-        f"On this test set {of} {'was' if alarms.count == 1 else 'were'} called anomalous: "
-        f"{percent(alarms.rate)}, and with 95% confidence between {percent(low)} and "
+        f"On this test set {alarms.count:,} of {count(alarms.trials, 'good image')} were called "
+        f"anomalous: {percent(alarms.rate)}, with a 95% interval of {percent(low)} to "
         f"{percent(high)}"
     )
-    promised = promised_rate(evaluation)
-    if not math.isfinite(promised):
+    if math.isnan(alarms.promised):
         return measured + "."
-    if promised < low:
+    promised = f"the promised {percent(alarms.promised)}"
+    if alarms.promised < low:
         return (
-            measured + ". That is more than promised: these good images differ from those that the "
-            "threshold was set on, by the parts, the light or the camera."
+            f"{measured}. This is more than {promised}: these images differ from the calibration "
+            "images in parts, light or camera."
         )
-    if promised > high:
-        return measured + ", less than promised."
-    return measured + ", which agrees with the promise."
-
-
-def why_undefined(
-    evaluation: Evaluation, result: DefectResult | None = None, *, pixel: bool
-) -> str:
-    """Why a metric has no value, or an empty text where it has one.
-
-    Args:
-        evaluation: of all images.
-        result: of one defect type instead.
-        pixel: whether pixels are meant, or images.
-    """
-    of: Evaluation | DefectResult = evaluation if result is None else result
-    confusion = evaluation.confusion
-    if not confusion.tp + confusion.fn:
-        return "there are no defective test images"
-    if pixel and of.pixel is None:
-        return "no defective image has a mask" if result is None else "its images have no masks"
-    if pixel and of.pixel is not None and math.isnan(of.pixel.auroc):
-        return _empty_pixels(of.pixel)
-    if not pixel and math.isnan(of.image.auroc):
-        return "there are no good test images to tell them from"
-    return ""
-
-
-def section(detector: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """One part of what a detector says of itself; empty where it is missing."""
-    part = detector.get(name)
-    return part if isinstance(part, Mapping) else {}
-
-
-def _empty_pixels(pixel: PixelResult) -> str:
-    if not pixel.n_defect_pixels:
-        return "the masks are empty"
-    return "no pixel is good"
-
-
-def _is_held_out(evaluation: Evaluation) -> bool:
-    return section(evaluation.detector, "calibration").get("held_out") is not False
-
-
-def _found(found: int, n: int) -> str:
-    if found == n == 1:
-        return "the one defective image"
-    return f"{'all' if found == n else f'{found:,} of'} {n:,} defective images"
-
-
-def _share(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    agrees = alarms.promised <= high
+    return f"{measured}, {'in agreement with' if agrees else 'less than'} {promised}."

@@ -1,7 +1,7 @@
-"""Evaluate a detector on a data set: what it scores, what it finds, what it calls wrongly.
+"""Evaluate a detector on a data set with test images.
 
-Nothing here changes the detector, and nothing is chosen by the test images: the threshold in force
-is the one stored in the model. The thresholds of best F1 are reported beside it, as what they are.
+The detector is used as it is: its thresholds were set on good images, and nothing is chosen on the
+test images. The thresholds with the best F1 on them are reported as such.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError, ImageError, SettingsError
+from cflow_ad.evaluation.curves import Curve
 from cflow_ad.evaluation.metrics import (
     Confusion,
     PixelMetrics,
@@ -29,7 +30,7 @@ from cflow_ad.evaluation.metrics import (
     binomial_interval,
     image_metrics,
 )
-from cflow_ad.evaluation.reference import ReferenceResult, reference_result, require_whole
+from cflow_ad.evaluation.reference import ReferenceResult, compute_reference, require_whole
 from cflow_ad.scoring.image_regions import regions_of
 from cflow_ad.scoring.prediction import Prediction
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What was said of one test image."""
+    """The result for one test image."""
 
     sample: Sample
     score: float
@@ -49,12 +50,12 @@ class ImageRecord:
 
     @property
     def is_miss(self) -> bool:
-        """A defective image called good."""
+        """Whether a defective image was called good."""
         return not self.sample.is_good and not self.is_anomalous
 
     @property
     def is_false_alarm(self) -> bool:
-        """A good image called anomalous."""
+        """Whether a good image was called anomalous."""
         return self.sample.is_good and self.is_anomalous
 
 
@@ -65,20 +66,21 @@ class DefectResult:
     n_images: int
     image: ScoreMetrics
     pixel: PixelResult | None
+    """None where none of its images has a mask."""
     recall: float
     """Share of its images called anomalous at the stored threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class FalseAlarms:
-    """False alarms on good test images, beside what the threshold promises."""
+    """False alarms on good test images, beside the rate that the calibration promises."""
 
     count: int
     trials: int
     interval: tuple[float, float]
     """95% Clopper-Pearson interval of the rate."""
     promised: float
-    """The rate that the calibration allows, in expectation over calibration sets."""
+    """The rate that the calibration promises; `nan` without a calibration set held out."""
 
     @property
     def rate(self) -> float:
@@ -88,15 +90,20 @@ class FalseAlarms:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything measured in one evaluation."""
+    """All results of one evaluation."""
 
     dataset: Dataset
     threshold: float
+    """Of images, as stored in the model."""
+    map_threshold: float
+    """Of pixels, as stored in the model."""
     image: ScoreMetrics
+    """Of the images' scores."""
     pixel: PixelResult | None
-    """None where no defective image has a mask."""
+    """Of the anomaly maps; None where no defective image has a mask."""
     per_defect: dict[str, DefectResult]
     confusion: Confusion
+    """Of images, at `threshold`."""
     false_alarms: FalseAlarms
     images: tuple[ImageRecord, ...]
     skipped: tuple[tuple[str, str], ...]
@@ -104,42 +111,44 @@ class Evaluation:
     detector: dict[str, Any] = field(repr=False)
     """`Detector.info()`: settings, calibration, versions, fingerprint of the training data."""
     seconds: float
-    """Wall time, decoding included."""
+    """Wall time, including decoding."""
     reference: ReferenceResult | None = None
-    """The same model scored as the paper's authors do; None where not asked for."""
+    """The same model scored as the paper's code does; None unless asked for."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON; a metric that is undefined is None."""
+        """Convert to plain values, for JSON; an undefined metric is None."""
+        alarms, reference = self.false_alarms, self.reference
+        ratios = ("accuracy", "precision", "recall", "false_alarm_rate")
         return {
             "dataset": {
                 "name": self.dataset.name,
                 "layout": self.dataset.layout,
                 "notes": list(self.dataset.notes),
-                "test_good": sum(record.sample.is_good for record in self.images),
-                "test_defect": sum(not record.sample.is_good for record in self.images),
+                "test_good": alarms.trials,
+                "test_defect": len(self.images) - alarms.trials,
             },
-            "image": _scores(self.image),
-            "pixel": None if self.pixel is None else _scores(self.pixel),
-            "reference": None if self.reference is None else _reference(self.reference),
+            "image": _numbers(self.image),
+            "pixel": _numbers(self.pixel),
+            "reference": None
+            if reference is None
+            else {"image": _numbers(reference.image), "pixel": _numbers(reference.pixel)},
             "threshold": self.threshold,
-            "confusion": {name: getattr(self.confusion, name) for name in ("tp", "fp", "tn", "fn")}
-            | {
-                name: _finite(getattr(self.confusion, name))
-                for name in ("accuracy", "precision", "recall", "false_alarm_rate")
-            },
+            "map_threshold": self.map_threshold,
+            "confusion": (_numbers(self.confusion) or {})
+            | {name: _finite(getattr(self.confusion, name)) for name in ratios},
             "false_alarms": {
-                "count": self.false_alarms.count,
-                "trials": self.false_alarms.trials,
-                "rate": _finite(self.false_alarms.rate),
-                "interval_95": [_finite(bound) for bound in self.false_alarms.interval],
-                "promised": self.false_alarms.promised,
+                "count": alarms.count,
+                "trials": alarms.trials,
+                "rate": _finite(alarms.rate),
+                "interval_95": [_finite(bound) for bound in alarms.interval],
+                "promised": _finite(alarms.promised),
             },
             "per_defect": {
                 name: {
                     "n_images": result.n_images,
-                    "recall": _finite(result.recall),
-                    "image": _scores(result.image),
-                    "pixel": None if result.pixel is None else _scores(result.pixel),
+                    "recall": result.recall,
+                    "image": _numbers(result.image),
+                    "pixel": _numbers(result.pixel),
                 }
                 for name, result in self.per_defect.items()
             },
@@ -159,7 +168,7 @@ class Evaluation:
         }
 
     def to_json(self) -> str:
-        """`to_dict` as indented JSON."""
+        """Convert to indented JSON; see `to_dict`."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
@@ -194,10 +203,10 @@ class _Pixels:
         return total.compute()
 
 
-def looking_at(
+def with_regions(
     detector: Detector | runtime.Detector, dataset: Dataset
 ) -> Detector | runtime.Detector:
-    """A detector that looks at each image of a data set where the data set says, if it says so.
+    """A detector with the regions of interest that a data set gives its images, if any.
 
     Raises:
         SettingsError: an image has another region of interest already.
@@ -205,9 +214,9 @@ def looking_at(
     view = detector.view.with_own(regions_of(dataset))
     if view is detector.view:
         return detector
-    looking = copy.copy(detector)
-    looking.view = view
-    return looking
+    other = copy.copy(detector)
+    other.view = view
+    return other
 
 
 def evaluate(
@@ -219,23 +228,22 @@ def evaluate(
     reference: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score every test image of a data set and measure the result.
+    """Score all test images of a data set and compute the metrics.
 
     Args:
-        detector: trained or exported; used as it is, but that it looks at each image where the data
-            set says.
-        dataset: its `test` images; masks are optional.
+        detector: trained or exported; it is not changed.
+        dataset: its `test` images, with their regions of interest; masks are optional.
         batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
-        reference: measure the authors' scores too, in a second pass over the images.
-        progress: called with the number of images done and the number in all, both passes counted.
+        reference: compute the scores of the paper's code too, in a second pass over the images.
+        progress: called with the number of images done and the number of all, in both passes.
 
     Raises:
-        DataError: there are no test images, or one or its mask cannot be used.
-        SettingsError: `reference` is asked of an exported model, or of one that does not look at
-            whole images; or an image has two regions of interest.
+        DataError: there are no test images, or an image or its mask cannot be used.
+        SettingsError: `reference` with an exported model, or with one that does not score whole
+            images; or an image has two regions of interest.
     """
-    detector = looking_at(detector, dataset)
+    detector = with_regions(detector, dataset)
     if reference and not hasattr(detector, "log_likelihoods"):
         raise SettingsError(
             "the reference scores need the trained model (.safetensors): an exported one gives no "
@@ -243,16 +251,15 @@ def evaluate(
         )
     if reference:
         require_whole(detector.view)
-    trained = cast("Detector", detector)
     samples = {str(sample.path): sample for sample in dataset.require_test()}
     check_fit(samples.values())
     total = len(samples) * (2 if reference else 1)
+    report = progress or (lambda done, total: None)
     skipped: list[tuple[str, str]] = []
 
     def skip(source: ImageSource, error: ImageError) -> None:
         skipped.append((str(source), str(error)))
-        if progress is not None:
-            progress(len(records) + len(skipped), total)
+        report(len(records) + len(skipped), total)
 
     began = time.perf_counter()
     records: list[ImageRecord] = []
@@ -268,90 +275,65 @@ def evaluate(
             ImageRecord(sample, prediction.score, prediction.is_anomalous, len(prediction.regions))
         )
         pixels.add(sample, prediction)
-        if progress is not None:
-            progress(len(records) + len(skipped), total)
+        report(len(records) + len(skipped), total)
     if not records:
         raise DataError(f"{dataset.root}: none of the {len(samples)} test images could be read")
     by_reference = None
     if reference:
-        by_reference = reference_result(
-            trained,
+        by_reference = compute_reference(
+            cast("Detector", detector),
             [record.sample for record in records],
-            progress=lambda done: progress(len(samples) + done, total) if progress else None,
+            progress=lambda done: report(len(samples) + done, total),
         )
-    return _summarise(
-        detector,
-        dataset,
-        records,
-        pixels,
-        tuple(skipped),
-        by_reference,
-        time.perf_counter() - began,
-    )
-
-
-def _summarise(
-    detector: Detector | runtime.Detector,
-    dataset: Dataset,
-    records: Sequence[ImageRecord],
-    pixels: _Pixels,
-    skipped: tuple[tuple[str, str], ...],
-    reference: ReferenceResult | None,
-    seconds: float,
-) -> Evaluation:
-    def metrics_of(some: Sequence[ImageRecord]) -> ScoreMetrics:
-        return image_metrics(
-            [record.score for record in some], [not record.sample.is_good for record in some]
-        )
-
     good = [record for record in records if record.sample.is_good]
-    defects = sorted({record.sample.label for record in records} - {GOOD})
+    calibration = detector.calibration
     per_defect = {}
-    for defect in defects:
+    for defect in sorted({record.sample.label for record in records} - {GOOD}):
         some = [record for record in records if record.sample.label == defect]
         per_defect[defect] = DefectResult(
             n_images=len(some),
-            image=metrics_of(good + some),
+            image=_image_metrics(good + some),
             pixel=pixels.result([defect]),
             recall=sum(record.is_anomalous for record in some) / len(some),
         )
-    alarms = sum(record.is_false_alarm for record in good)
+    n_alarms = sum(record.is_false_alarm for record in good)
     return Evaluation(
         dataset=dataset,
-        threshold=detector.threshold,
-        image=metrics_of(records),
-        pixel=pixels.result(defects),
+        threshold=calibration.threshold,
+        map_threshold=calibration.map_threshold,
+        image=_image_metrics(records),
+        pixel=pixels.result(per_defect),
         per_defect=per_defect,
         confusion=Confusion.count(
             [record.is_anomalous for record in records],
             [not record.sample.is_good for record in records],
         ),
         false_alarms=FalseAlarms(
-            count=alarms,
+            count=n_alarms,
             trials=len(good),
-            interval=binomial_interval(alarms, len(good)) if good else (math.nan, math.nan),
-            promised=detector.calibration.achieved_rate,
+            interval=binomial_interval(n_alarms, len(good)) if good else (math.nan, math.nan),
+            promised=calibration.achieved_rate if calibration.held_out else math.nan,
         ),
         images=tuple(records),
-        skipped=skipped,
+        skipped=tuple(skipped),
         detector=detector.info(),
-        seconds=seconds,
-        reference=reference,
+        seconds=time.perf_counter() - began,
+        reference=by_reference,
     )
 
 
-def _scores(result: ScoreMetrics | PixelResult) -> dict[str, Any]:
-    names = ["auroc", "average_precision", "best_f1", "best_f1_threshold"]
-    if isinstance(result, PixelResult):
-        names += ["aupro", "n_pixels", "n_defect_pixels", "n_regions"]
-    return {name: _finite(getattr(result, name)) for name in names}
+def _image_metrics(records: Sequence[ImageRecord]) -> ScoreMetrics:
+    return image_metrics(
+        [record.score for record in records], [not record.sample.is_good for record in records]
+    )
 
 
-def _reference(result: ReferenceResult) -> dict[str, Any]:
-    return {
-        "image": _scores(result.image),
-        "pixel": None if result.pixel is None else _scores(result.pixel),
-    }
+def _numbers(result: ScoreMetrics | PixelResult | Confusion | None) -> dict[str, Any] | None:
+    """The fields that are numbers; None for an undefined one, and without a result."""
+    if result is None:
+        return None
+    values = {name: value for name, value in vars(result).items() if not isinstance(value, Curve)}
+    return {name: _finite(value) for name, value in values.items()}
 
 
 def _finite(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The picture that CFLOW-AD is known by: images, anomaly maps and predictions, one over another."""
+"""The figure of the CFLOW-AD paper: images, anomaly maps and predictions in three rows."""
 
 from __future__ import annotations
 
@@ -13,43 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.errors import DataError, SettingsError
-from cflow_ad.evaluation.overlay import (
-    heatmap,
-    jet_table,
-    shrink_image,
-    shrink_map,
-    shrink_mask,
-)
+from cflow_ad.evaluation.overlay import shrink_image, shrink_map, shrink_mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
 SUFFIXES = (".png", ".svg")
 
-_LONGEST = 512  # pixels of an embedded image: more than it is drawn with
+_LONGEST = 512
+"""Pixels of an image in the figure, more than it is drawn with."""
+
 _DPI = 200
-_HEIGHT, _WIDEST, _NARROWEST = 1.5, 2.7, 0.8  # inches, of a picture
-_GAP = 0.06
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.26, 0.8, 0.38, 0.06  # inches, of the margins
-_INK, _FAINT, _RED = "#1b1f24", "#5c6570", "#ff0000"
-_FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Hiragino Sans",
-    "WenQuanYi Micro Hei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-)
+_INK, _FAINT, _WRONG, _RED = "#1b1f24", "#5c6570", "#b3261e", "#ff0000"
+_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC")
+"""Those that are installed draw the titles, in this order."""
+
+_TITLE = 24
+"""The most characters of a title for a square image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One column of the picture: an image and what was said of it."""
+    """One column of the figure: an image and its prediction."""
 
     image: NDArray[Any]
     """RGB, shape `(H, W, 3)`, 0 to 255."""
@@ -58,40 +43,39 @@ class Panel:
     """Shape `(H, W)`."""
 
     predicted_mask: NDArray[np.bool_]
-    """Shape `(H, W)`; empty where nothing was found."""
+    """Shape `(H, W)`; empty for an image called good."""
 
     truth: NDArray[np.bool_] | None
-    """Shape `(H, W)`; empty for a good image, None where the truth is not known."""
+    """Shape `(H, W)`; empty for a good image, None where the truth is unknown."""
 
     title: str
-    """Such as the defect's name. One that is too long for its column is cut."""
+    """Such as the name of the defect. A title too long for its column is cut."""
 
     score: float
-    """Of the image."""
+    """The image's score."""
+
+    is_anomalous: bool
+    """Whether the score is above the image's threshold."""
 
 
 def draw_panels(
-    panels: Sequence[Panel], *, threshold: float, scale: tuple[float, float], path: Path
+    panels: Sequence[Panel], *, map_threshold: float, scale: tuple[float, float], path: Path
 ) -> None:
-    """Draw one column for each image, and three rows.
+    """Draw one column for each image, in three rows.
 
     The first row is the image with the true defects outlined, the second the anomaly map, the
-    third the image with what was found outlined. Good images, and those where nothing was found,
-    have no outline.
+    third the image with the predicted mask outlined. An empty mask has no outline.
 
     Args:
         panels: at least one; sizes may differ, aspect ratios are kept.
-        threshold: marked on the colour bar.
-        scale: the scores of the first and the last colour, for all maps alike; see
-            `overlay.map_scale`.
-        path: ends with `.png` or `.svg`; replaced if it exists.
+        map_threshold: marked on the colour bar.
+        scale: the scores of the first and the last colour, for all maps; see `overlay.map_scale`.
+        path: ends with `.png` or `.svg`; an existing file is replaced.
 
     Raises:
-        SettingsError: there are no panels, or the file is to be of another kind.
+        SettingsError: there are no panels, or the suffix is another one.
         DataError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     kind = path.suffix.lower()
@@ -100,68 +84,54 @@ def draw_panels(
     if not panels:
         raise SettingsError(f"{path}: there is no image to draw; give at least one")
 
-    sizes = [_drawn_size(panel) for panel in panels]
-    columns = [max(width, _NARROWEST) for width, _ in sizes]
-    row = max(height for _, height in sizes)
-    width = _LEFT + sum(columns) + _GAP * (len(columns) - 1) + _RIGHT
-    height = _TOP + 3 * row + 2 * _GAP + _BOTTOM
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)  # measures text, whatever is written in the end
+    ratios = [float(np.clip(p.image.shape[1] / p.image.shape[0], 0.5, 1.8)) for p in panels]
+    figure = Figure(figsize=(1.5 * sum(ratios), 4.6), dpi=_DPI, facecolor="white")
+    grid = {"width_ratios": ratios, "wspace": 0.04, "hspace": 0.04}
+    axes = figure.subplots(3, len(panels), squeeze=False, gridspec_kw=grid)
+    fonts = _installed_fonts()
+    for column, panel, ratio in zip(axes.T, panels, ratios, strict=True):
+        _draw_column(column, panel, scale, raw=kind == ".svg")
+        title = _shorten(panel.title, max(10, round(_TITLE * ratio)))
+        words = {"ha": "center", "va": "bottom", "fontsize": 7.5, "parse_math": False}
+        at = {"xycoords": "axes fraction", "textcoords": "offset points", "family": fonts}
+        column[0].annotate(title, (0.5, 1), (0, 12), color=_INK, **words, **at)
+        colour = _WRONG if panel.is_anomalous else _FAINT
+        column[0].annotate(f"{panel.score:.3g}", (0.5, 1), (0, 3), color=colour, **words, **at)
+    is_known = any(panel.truth is not None for panel in panels)
+    names = ("ground truth" if is_known else "image", "anomaly map", "prediction")
+    for row, name in zip(axes[:, 0], names, strict=True):
+        row.set_ylabel(name, fontsize=7.5, color=_FAINT)
+    bar = figure.colorbar(axes[1, -1].images[0], cax=axes[1, -1].inset_axes((1.06, 0, 0.07, 1)))
+    bar.set_ticks([scale[0], map_threshold, scale[1]])
+    bar.set_ticklabels([f"{scale[0]:.3g}", f"threshold\n{map_threshold:.3g}", f"{scale[1]:.3g}"])
+    bar.ax.tick_params(labelsize=6.5, labelcolor=_FAINT)
 
-    fonts = _fonts()
-    left = _LEFT
-    for panel, size, column in zip(panels, sizes, columns, strict=True):
-        middle = left + column / 2
-        _draw_column(figure, panel, size, row, middle, scale, raw=kind == ".svg")
-        _write_title(figure, panel, middle, column, threshold, fonts)
-        left += column + _GAP
-    known = any(panel.truth is not None for panel in panels)
-    rows = ("ground truth" if known else "image", "anomaly map", "prediction")
-    for index, name in enumerate(rows):
-        y = height - _TOP - row / 2 - index * (row + _GAP)
-        _text(figure, _LEFT - 0.08, y, name, 7.5, _FAINT, fonts, va="center", ha="right", turn=90)
-    bar = (left - _GAP + 0.1, height - _TOP - 2 * row - _GAP, 0.1, row)
-    _draw_colour_bar(figure, bar, threshold, scale, fonts)
-
-    canvas = FigureCanvasSVG(figure) if kind == ".svg" else FigureCanvasAgg(figure)
     metadata = {"Date": None, "Creator": None} if kind == ".svg" else {"Software": None}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that no installed font has is drawn as boxes; that is no fault here.
+        # Characters that no installed font has are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        canvas.print_figure(buffer, format=kind[1:], dpi=_DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind[1:], bbox_inches="tight", metadata=metadata)
     try:
         path.write_bytes(buffer.getvalue())
     except OSError as error:
         raise DataError(f"{path}: the figure cannot be written ({error.strerror})") from error
 
 
-def _drawn_size(panel: Panel) -> tuple[float, float]:
-    """Width and height in inches."""
-    rows, columns = panel.anomaly_map.shape
-    scale = min(_HEIGHT / rows, _WIDEST / columns)
-    return columns * scale, rows * scale
-
-
 def _draw_column(
-    figure: Figure,
-    panel: Panel,
-    size: tuple[float, float],
-    row: float,
-    middle: float,
-    scale: tuple[float, float],
-    *,
-    raw: bool,
+    column: Sequence[Axes], panel: Panel, scale: tuple[float, float], *, raw: bool
 ) -> None:
     image = shrink_image(panel.image, _LONGEST)
-    colours = heatmap(shrink_map(panel.anomaly_map, _LONGEST), scale)
-    rasters = ((image, panel.truth), (colours, None), (image, panel.predicted_mask))
-    top = figure.get_figheight() - _TOP
-    for index, (pixels, mask) in enumerate(rasters):
-        bottom = top - index * (row + _GAP) - (row + size[1]) / 2
-        axes = _axes(figure, (middle - size[0] / 2, bottom, *size))
-        # Into an SVG a raster goes as it is; a bitmap is resampled to the pixels it is drawn with.
-        axes.imshow(pixels, aspect="auto", interpolation="none" if raw else "antialiased")
+    low, high = scale
+    # An SVG holds the pixels as they are; for a PNG they are resampled to the figure's.
+    interpolation = "none" if raw else "antialiased"
+    for axes, pixels in zip(column, (image, None, image), strict=True):
+        if pixels is None:
+            pixels = shrink_map(panel.anomaly_map, _LONGEST)
+        axes.imshow(pixels, cmap="jet", vmin=low, vmax=high, interpolation=interpolation)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for axes, mask in ((column[0], panel.truth), (column[2], panel.predicted_mask)):
         if mask is not None and mask.any():
             _draw_contour(axes, shrink_mask(mask, _LONGEST))
 
@@ -171,102 +141,16 @@ def _draw_contour(axes: Axes, mask: NDArray[np.bool_]) -> None:
     padded = np.pad(mask, 1).astype(np.float32)  # closes the line where a region meets the edge
     x = np.clip(np.arange(-1.0, width + 1), -0.5, width - 0.5)
     y = np.clip(np.arange(-1.0, height + 1), -0.5, height - 0.5)
-    axes.contour(x, y, padded, levels=[0.5], colors=_RED, linewidths=0.9, antialiased=True)
+    axes.contour(x, y, padded, levels=[0.5], colors=_RED, linewidths=0.9)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def _draw_colour_bar(
-    figure: Figure,
-    box: tuple[float, float, float, float],
-    threshold: float,
-    scale: tuple[float, float],
-    fonts: list[str],
-) -> None:
-    low, high = scale
-    axes = _axes(figure, box)
-    colours = jet_table()[::-1, None, :]
-    axes.imshow(colours, aspect="auto", interpolation="nearest", extent=(0, 1, low, high))
-    right = box[0] + box[2]
-    for value, name in ((low, f"{low:.3g}"), (high, f"{high:.3g}")):
-        y = box[1] + box[3] * (value - low) / (high - low)
-        align = "bottom" if value == low else "top"
-        _text(figure, right + 0.08, y, name, 6.5, _FAINT, fonts, va=align, ha="left")
-    if low <= threshold <= high:
-        y = box[1] + box[3] * (threshold - low) / (high - low)
-        axes.axhline(threshold, color=_INK, linewidth=1.0)
-        words = f"threshold\n{threshold:.3g}"
-        _text(figure, right + 0.08, y, words, 6.5, _INK, fonts, va="center", ha="left")
+def _shorten(title: str, most: int) -> str:
+    title = title.replace("\n", " ")
+    return title if len(title) <= most else title[: most - 1].rstrip() + "…"
 
 
-def _write_title(
-    figure: Figure,
-    panel: Panel,
-    middle: float,
-    column: float,
-    threshold: float,
-    fonts: list[str],
-) -> None:
-    top = figure.get_figheight() - _TOP
-    name = panel.title.replace("\n", " ")
-    title = _text(figure, middle, top + 0.19, name, 7.5, _INK, fonts, va="baseline", ha="center")
-    while _width(title) > column and len(name) > 1:
-        name = name[:-1]
-        title.set_text(name.rstrip() + "…")
-    colour = "#b3261e" if panel.score > threshold else _FAINT
-    score = f"{panel.score:.3g}"
-    _text(figure, middle, top + 0.06, score, 7, colour, fonts, va="baseline", ha="center")
-
-
-def _width(text: Text) -> float:
-    """In inches."""
-    figure = text.get_figure(root=True)
-    assert figure is not None  # it was drawn into one
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        return float(text.get_window_extent().width / figure.get_dpi())
-
-
-def _text(
-    figure: Figure,
-    x: float,
-    y: float,
-    words: str,
-    size: float,
-    colour: str,
-    fonts: list[str],
-    *,
-    va: str,
-    ha: str,
-    turn: float = 0,
-) -> Text:
-    """Write at a place in inches. Nothing in a name is taken for a formula."""
-    width, height = figure.get_size_inches()
-    return figure.text(
-        x / width,
-        y / height,
-        words,
-        fontsize=size,
-        color=colour,
-        family=fonts,
-        va=va,
-        ha=ha,
-        rotation=turn,
-        linespacing=1.25,
-        parse_math=False,
-    )
-
-
-def _axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
-    """Bare axes in a box in inches: left, bottom, width, height."""
-    width, height = figure.get_size_inches()
-    left, bottom, across, up = box
-    axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
-    axes.set_axis_off()
-    return axes
-
-
-def _fonts() -> list[str]:
-    """Of the fonts that have what names are written with, those that are installed."""
+def _installed_fonts() -> list[str]:
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}

@@ -1,6 +1,6 @@
-"""What a prediction looks like, as plain arrays: defects outlined in red, the anomaly map in jet.
+"""Predictions as pictures in plain arrays: defects outlined in red, the anomaly map in jet.
 
-Nothing here needs matplotlib, and no colour depends on the image it is in.
+Nothing here needs matplotlib. A score has the same colour in every image.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ Mask = NDArray[np.bool_]
 
 RED = (255, 0, 0)
 
-# Where each channel of jet bends: positions on the scale, and its values there.
 _JET = (
     ((0.0, 0.35, 0.66, 0.89, 1.0), (0.0, 0.0, 1.0, 1.0, 0.5)),
     ((0.0, 0.125, 0.375, 0.64, 0.91, 1.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0)),
     ((0.0, 0.11, 0.34, 0.65, 1.0), (0.5, 1.0, 1.0, 0.0, 0.0)),
 )
+"""Red, green and blue of jet: positions on the scale, and the values there."""
 
 
-def map_scale(threshold: float) -> tuple[float, float]:
-    """The scores that the two ends of the colours stand for, for every map of a model.
+def map_scale(map_threshold: float) -> tuple[float, float]:
+    """The scores of the first and the last colour, for every map of a model.
 
-    The scale runs from 0 to twice the threshold, so that the threshold lies in the middle, where
-    jet is green: cold colours are good and warm ones are not, whatever the model. Scores have no
-    upper end; those above the scale have its last colour.
+    The scale runs from 0 to twice the map's threshold, so that the threshold is in the middle, at
+    green: colder colours are below it and warmer ones above, whatever the model. Scores beyond the
+    scale have its last colour.
 
     Args:
-        threshold: of the model, above 0. For another, or one that is not finite, the scale is 0
-            to 1.
+        map_threshold: of the model, above 0. For others, or if it is not finite, the scale is 0 to
+            1.
 
     >>> map_scale(1.75)
     (0.0, 3.5)
     """
-    return (0.0, 2 * threshold) if threshold > 0 and math.isfinite(2 * threshold) else (0.0, 1.0)
+    top = 2 * map_threshold
+    return (0.0, top) if top > 0 and math.isfinite(top) else (0.0, 1.0)
 
 
 @cache
 def jet_table() -> Pixels:
-    """The colours of the scale from its lower to its upper end, shape `(256, 3)`, read-only."""
+    """The colours from the lower to the upper end of the scale, shape `(256, 3)`, read-only."""
     position = np.linspace(0, 1, 256)
     channels = [np.interp(position, *bends) for bends in _JET]
     table = np.rint(np.stack(channels, axis=1) * 255).astype(np.uint8)
@@ -61,7 +62,7 @@ def heatmap(anomaly_map: NDArray[Any], scale: tuple[float, float]) -> Pixels:
     Args:
         anomaly_map: scores, shape `(H, W)`.
         scale: the scores of the first and the last colour (see `map_scale`); beyond them the
-            colour stays.
+            colour does not change.
 
     Returns:
         RGB, shape `(H, W, 3)`.
@@ -83,8 +84,9 @@ def heatmap(anomaly_map: NDArray[Any], scale: tuple[float, float]) -> Pixels:
 
 
 def overlay(image: NDArray[Any], prediction: Prediction) -> Pixels:
-    """The image with what was found in it outlined in red; as it came where nothing was found,
-    but for what lies outside the region of interest, which is dimmed.
+    """Outline the predicted mask in red, and dim what is outside the region of interest.
+
+    A good image has an empty mask, so that nothing is outlined.
 
     Args:
         image: RGB, shape `(H, W, 3)`, 0 to 255.
@@ -104,10 +106,10 @@ def overlay(image: NDArray[Any], prediction: Prediction) -> Pixels:
 
 
 def outline(image: NDArray[Any], mask: Mask, width: int | None = None) -> Pixels:
-    """The image with a red line around the regions of a mask.
+    """Draw a red line around the regions of a mask.
 
-    The line lies just outside a region, so that it covers nothing of it; where a region runs off
-    the image, it lies on the image's edge.
+    The line is just outside a region and covers none of it; where a region reaches the image's
+    edge, the line is on the edge.
 
     Args:
         image: RGB, shape `(H, W, 3)`, 0 to 255; not modified.
@@ -135,10 +137,10 @@ def outline(image: NDArray[Any], mask: Mask, width: int | None = None) -> Pixels
 def _line(mask: Mask, width: int) -> NDArray[np.float32]:
     """Opacity in `[0, 1]` of a line around a mask, shape `(H, W)`, anti-aliased."""
     opacity = np.zeros(mask.shape, dtype=np.float32)
-    from scipy import ndimage  # which `predict` does without, unless it draws
+    from scipy import ndimage  # slow to import, and needed for drawing only
 
     near = ndimage.maximum_filter(mask, 2 * width + 3)
-    # Distances are dear on a large image, and needed only near what is outlined.
+    # Distances are slow on a large image, and needed only near the regions.
     for part in ndimage.find_objects(ndimage.label(near)[0]):
         inside = mask[part]
         if inside.all():
@@ -151,18 +153,15 @@ def _line(mask: Mask, width: int) -> NDArray[np.float32]:
     return opacity
 
 
-# Smaller, for a figure or a page
-
-
 def to_uint8(image: NDArray[Any]) -> Pixels:
-    """Pixels from 0 to 255 in whole numbers; `uint8` is returned itself."""
+    """Round pixels of 0 to 255 to whole numbers; `uint8` is returned itself."""
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     return image
 
 
 def shrink_image(image: NDArray[Any], longest: int) -> Pixels:
-    """An RGB image, `(H, W, 3)`, no longer than `longest` pixels on either side."""
+    """Scale an RGB image, `(H, W, 3)`, down to `longest` pixels on its longer side."""
     pixels = to_uint8(image)
     size = _fitted(pixels.shape, longest)
     if size is None:
@@ -171,7 +170,7 @@ def shrink_image(image: NDArray[Any], longest: int) -> Pixels:
 
 
 def shrink_map(anomaly_map: NDArray[Any], longest: int) -> NDArray[np.float32]:
-    """An anomaly map, `(H, W)`, no longer than `longest` pixels on either side, of the means."""
+    """Scale a map, `(H, W)`, down to `longest` pixels on its longer side, by means."""
     scores = np.ascontiguousarray(anomaly_map, dtype=np.float32)
     size = _fitted(scores.shape, longest)
     if size is None:
@@ -180,13 +179,13 @@ def shrink_map(anomaly_map: NDArray[Any], longest: int) -> NDArray[np.float32]:
 
 
 def shrink_mask(mask: Mask, longest: int) -> Mask:
-    """A mask, `(H, W)`, no longer than `longest` pixels on either side; not a pixel is lost."""
+    """Scale a mask, `(H, W)`, down; a pixel is set if any pixel it covers is."""
     found: Mask = shrink_map(mask, longest) > 0
     return found
 
 
 def _fitted(shape: tuple[int, ...], longest: int) -> tuple[int, int] | None:
-    """Width and height with the aspect ratio kept, or None if it fits as it is."""
+    """The width and height after scaling, or None if the image is small enough."""
     height, width = shape[:2]
     ratio = longest / max(height, width)
     if ratio >= 1:

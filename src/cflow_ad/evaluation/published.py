@@ -1,52 +1,31 @@
-"""Published results of CFLOW-AD on MVTec AD, to stand beside one's own.
+"""Published results of CFLOW-AD on MVTec AD.
 
-The figures are those of Gudovskiy, Ishizaka, Kozuka, "CFLOW-AD: Real-Time Unsupervised Anomaly
-Detection with Localization via Conditional Normalizing Flows" (WACV 2022, arXiv 2107.12571): areas
-in percent, of the epoch that was best on the test images, for each metric its own. Image counts
-are those of Bergmann, Fauser, Sattlegger, Steger, "MVTec AD" (CVPR 2019).
+From Gudovskiy, Ishizaka, Kozuka, "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with
+Localization via Conditional Normalizing Flows" (WACV 2022, arXiv 2107.12571): areas in percent, of
+the epoch that was best on the test images, chosen for each metric on its own. Image counts are
+those of Bergmann, Fauser, Sattlegger, Steger, "MVTec AD" (CVPR 2019).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class Areas(NamedTuple):
-    """Three areas under curves, in percent; `None` where one was not published."""
+    """Three areas under curves, in percent; None for one that is undefined or unpublished."""
 
     image_auroc: float | None
     pixel_auroc: float | None
     aupro: float | None
 
 
-class Counts(NamedTuple):
-    """How many images a class has."""
-
-    train: int
-    test_good: int
-    test_defect: int
-
-
-@dataclass(frozen=True, slots=True)
-class MvtecClass:
+class MvtecClass(NamedTuple):
     """One class of MVTec AD."""
 
-    name: str
-    side: int
-    """Of the network's square input in the paper, in pixels."""
-
-    counts: Counts
-    """Of the official split."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """What was published of one backbone."""
-
-    name: str
-    areas: dict[str, Areas]
-    """By class."""
+    side: int  #: side of the network's square input in the paper, in pixels
+    counts: tuple[int, int, int]  #: images to train on, good and defective ones to test on
+    wide_resnet50: Areas  #: published for WideResNet-50-2
+    resnet18: Areas  #: published for ResNet-18
 
 
 # class: side; images: train, test good, test defect; ResNet-18: pixel, image AUROC;
@@ -68,30 +47,26 @@ transistor   128   213 60  40    97.69 93.04    95.21 97.99 81.40
 wood         512   247 19  60    95.00 98.59    99.12 96.65 95.79
 zipper       512   240 32 119    98.98 96.15    98.48 99.08 96.60
 """
-_ROWS = [line.split() for line in _TABLE.strip().splitlines()]
+
+
+def _read_class(side: int, *counts_and_areas: str) -> MvtecClass:
+    train, good, defect = map(int, counts_and_areas[:3])
+    pixel18, image18, *wide = map(float, counts_and_areas[3:])
+    return MvtecClass(side, (train, good, defect), Areas(*wide), Areas(image18, pixel18, None))
+
 
 MVTEC_CLASSES: dict[str, MvtecClass] = {
-    name: MvtecClass(name, int(side), Counts(*map(int, counts)))
-    for name, side, *counts in (row[:5] for row in _ROWS)
+    name: _read_class(int(side), *others)
+    for name, side, *others in map(str.split, _TABLE.strip().splitlines())
 }
-"""The fifteen classes, in the order of the alphabet."""
-
-WIDE_RESNET50 = Published(
-    "WideResNet-50-2", {row[0]: Areas(*map(float, row[7:10])) for row in _ROWS}
-)
-RESNET18 = Published(
-    "ResNet-18", {row[0]: Areas(float(row[6]), float(row[5]), None) for row in _ROWS}
-)
+"""The fifteen classes, in alphabetical order."""
 
 
-def published_for(backbone: str) -> tuple[Published, ...]:
-    """What to compare results of a backbone with, the closest first.
+def find_published(name: str, backbone: str) -> Areas:
+    """The published areas of a class: those of ResNet-18 for it, else of WideResNet-50-2.
 
-    Args:
-        backbone: as timm names it, with or without the tag of its weights.
-
-    >>> [published.name for published in published_for("resnet18.a1_in1k")]
-    ['ResNet-18', 'WideResNet-50-2']
+    >>> find_published("carpet", "resnet18.a1_in1k").pixel_auroc
+    99.29
     """
-    architecture = backbone.partition(".")[0]
-    return (RESNET18, WIDE_RESNET50) if architecture == "resnet18" else (WIDE_RESNET50,)
+    of = MVTEC_CLASSES[name]
+    return of.resnet18 if backbone.partition(".")[0] == "resnet18" else of.wide_resnet50

@@ -37,7 +37,7 @@ class ReferenceResult:
     """At the size of the network's input. None where no defective image has a mask."""
 
 
-def reference_result(
+def compute_reference(
     detector: Detector,
     samples: Sequence[Sample],
     *,

@@ -1,9 +1,10 @@
-"""Write an evaluation to a folder: numbers, a row per image, the picture, the report."""
+"""Write an evaluation to a folder: metrics, scores, the figure and the report."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from cflow_ad.data.images import read_image
 from cflow_ad.data.layouts import GOOD, Dataset, Sample
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
-from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, looking_at
+from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, with_regions
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from cflow_ad import runtime
     from cflow_ad.detector import Detector
 
-_MOST_IN_PICTURE = 8
+_MOST_PANELS = 8
 
 
 def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = ()) -> None:
-    """Make the folder and look for the images of the picture, before the work of an evaluation.
+    """Make the folder and check the images of the figure, before an evaluation starts.
 
     Raises:
         DataError: an image of `picture` is not a test image, or the folder cannot be made.
@@ -46,15 +47,18 @@ def write_results(
     folder: Path,
     *,
     picture: Sequence[Path] = (),
+    best_f1: bool = False,
 ) -> list[Path]:
-    """Write everything.
+    """Write all files of an evaluation.
 
     Args:
-        evaluation: what was measured.
-        detector: that was measured; it is asked again for the images that are shown.
-        folder: made if it is not there; files of an earlier evaluation are overwritten.
-        picture: test images for the picture; unset, the most ordinary good image and the most
-            ordinary of each defect type.
+        evaluation: the results.
+        detector: the evaluated detector, which predicts the images that are shown once more.
+        folder: made if needed; files of an earlier evaluation are overwritten.
+        picture: test images for the figure; unset, those with the median score of the good images
+            and of each defect type.
+        best_f1: draw the figure at the thresholds with the best F1 on the test images, as in the
+            paper, where they are defined; else at the stored ones.
 
     Returns:
         The files written.
@@ -63,20 +67,21 @@ def write_results(
         DataError: as for `check_results`, or an image of `picture` was skipped.
     """
     check_results(evaluation.dataset, folder, picture=picture)
-    detector = looking_at(detector, evaluation.dataset)
-    shown = [_record(evaluation, path) for path in picture] or typical_records(evaluation)
+    detector = with_regions(detector, evaluation.dataset)
+    shown = [_find_record(evaluation, path) for path in picture] or _choose_typical(evaluation)
     metrics, scores = folder / "metrics.json", folder / "scores.csv"
     metrics.write_text(evaluation.to_json(), encoding="utf-8")
     _write_scores(evaluation, scores)
-    panels = [make_panel(record.sample, detector) for record in shown]
+    threshold, map_threshold = evaluation.threshold, evaluation.map_threshold
+    if best_f1 and not math.isnan(evaluation.image.best_f1_threshold):
+        threshold = evaluation.image.best_f1_threshold
+    if best_f1 and evaluation.pixel and not math.isnan(evaluation.pixel.best_f1_threshold):
+        map_threshold = evaluation.pixel.best_f1_threshold
+    panels = [_build_panel(r.sample, detector, threshold, map_threshold) for r in shown]
     drawings = [folder / "picture.png", folder / "picture.svg"]
+    scale = map_scale(evaluation.map_threshold)
     for path in drawings:
-        draw_panels(
-            panels,
-            threshold=detector.threshold,
-            scale=map_scale(detector.threshold),
-            path=path,
-        )
+        draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
     report = folder / "report.html"
     write_report(evaluation, detector.predict, report)
     return [metrics, scores, *drawings, report]
@@ -92,23 +97,17 @@ def _write_scores(evaluation: Evaluation, path: Path) -> None:
             writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
 
 
-def make_panel(
-    sample: Sample, detector: Detector | runtime.Detector, threshold: float | None = None
+def _build_panel(
+    sample: Sample,
+    detector: Detector | runtime.Detector,
+    threshold: float,
+    map_threshold: float,
 ) -> Panel:
-    """One column of the picture.
-
-    Args:
-        sample: the image.
-        detector: what it says of the image is drawn.
-        threshold: of the outline; unset, the detector's.
-
-    Raises:
-        DataError: the image or its mask cannot be used.
-    """
+    """Predict an image at two thresholds, as one column of the figure."""
     image = read_image(sample.path)
-    prediction = detector.predict(sample.path)
-    if threshold is not None:
-        prediction = dataclasses.replace(prediction, threshold=threshold)
+    prediction = dataclasses.replace(
+        detector.predict(sample.path), threshold=threshold, map_threshold=map_threshold
+    )
     shape = (image.shape[0], image.shape[1])
     return Panel(
         image=image,
@@ -117,24 +116,22 @@ def make_panel(
         truth=None if sample.mask is None else read_mask(sample.mask, shape),
         title=sample.label,
         score=prediction.score,
+        is_anomalous=prediction.is_anomalous,
     )
 
 
-def typical_records(evaluation: Evaluation) -> list[ImageRecord]:
-    """Of good images and of each defect type, the one whose score is the median; at most 8."""
-    labels = [GOOD, *evaluation.per_defect][:_MOST_IN_PICTURE]
-    of_each = (
-        sorted(
-            (record for record in evaluation.images if record.sample.label == label),
-            key=lambda record: record.score,
-        )
-        for label in labels
-    )
-    return [records[len(records) // 2] for records in of_each if records]
+def _choose_typical(evaluation: Evaluation) -> list[ImageRecord]:
+    """The image with the median score of the good ones and of each defect type."""
+    chosen = []
+    for label in [GOOD, *evaluation.per_defect][:_MOST_PANELS]:
+        records = [record for record in evaluation.images if record.sample.label == label]
+        records.sort(key=lambda record: record.score)
+        chosen += records[len(records) // 2 :][:1]
+    return chosen
 
 
-def _record(evaluation: Evaluation, path: Path) -> ImageRecord:
+def _find_record(evaluation: Evaluation, path: Path) -> ImageRecord:
     for record in evaluation.images:
         if record.sample.path.resolve() == path.resolve():
             return record
-    raise DataError(f"{path}: could not be read, so it cannot be in the picture; name another")
+    raise DataError(f"{path}: could not be read, so it cannot be in the figure; name another")
