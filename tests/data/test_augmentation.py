@@ -73,7 +73,6 @@ def test_variants_are_drawn_within_what_is_allowed_and_by_the_seed(image):
         {"augment_shift": 1.0},
         {"augment_brightness": -0.1},
         {"augment_rotation": 181.0},
-        {"augment_copies": 2, "schedule": "paper"},
     ],
 )
 def test_settings_that_cannot_be_are_named(changes):

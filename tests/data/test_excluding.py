@@ -23,7 +23,7 @@ def test_a_name_is_a_path_or_its_end(name):
 
 @pytest.mark.parametrize("name", ["3.png", "bad/2.png", "train/2.png", "/elsewhere/2.png"])
 def test_a_name_that_means_no_image_is_an_error(name):
-    with pytest.raises(DataError, match=f"{name}: to be excluded, but no good image"):
+    with pytest.raises(DataError, match=f"{name}: no good image of parts has this name"):
         find_excluded(PATHS, ROOT, [name])
 
 
@@ -52,7 +52,8 @@ def test_a_list_is_read(tmp_path, file, text):
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("none.csv", None, "no list to exclude can be read there"),
+        ("none.csv", None, "cannot be read"),
+        ("none.txt", None, "no list of images can be read there"),
         ("list.csv", b"file\n1.png\n", "no column 'path'"),
         ("empty.csv", b"", "no column 'path'"),
         ("list.txt", b"\xff\xfe1", "not UTF-8"),

@@ -1,6 +1,7 @@
 """Laws of reading images: one scale, one orientation, and a plain sentence for every bad file."""
 
 import io
+import logging
 import struct
 import threading
 import warnings
@@ -240,24 +241,51 @@ def test_damaged_exif_is_read_as_upright_without_a_word(tmp_path, exif, recwarn)
     assert not recwarn.list
 
 
-def test_pillow_warnings_neither_leak_nor_stop_the_reading(tmp_path):
-    # Two numbers where the orientation has one: Pillow warns, and takes neither.
+@pytest.fixture
+def noisy(tmp_path):
+    """A file whose orientation has two numbers: Pillow warns, and takes neither."""
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x0112, 3, 2, 1, 1, 0)
-    path = save(tmp_path / "a.png", RGB, exif=exif)
-    with pytest.warns(UserWarning, match="too many entries"), Image.open(path) as image:
-        image.getexif().get(0x0112)
+    return save(tmp_path / "noisy.png", RGB, exif=exif)
+
+
+def test_pillow_warnings_neither_leak_nor_stop_the_reading(noisy):
     for action in ("error", "always"):
-        for source in (path, Image.open(path)):
+        for source in (noisy, Image.open(noisy)):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter(action)
                 assert as_image(source).shape == RGB.shape
             assert not caught
 
 
-def test_other_warnings_are_left_alone(tmp_path):
-    read_image(save(tmp_path / "a.png", RGB))
-    with pytest.warns(UserWarning, match="mine"):
-        warnings.warn("mine", stacklevel=1)
+def test_the_warnings_of_the_rest_of_the_program_stay_as_they_were(noisy):
+    before = list(warnings.filters), warnings.showwarning, logging.root.manager.disable
+    loggers = {
+        name: logger.level
+        for name, logger in logging.Logger.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger)
+    }
+    decoding = threading.Event()
+
+    def decode():
+        while not decoding.wait(0):
+            read_image(noisy)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(decode)
+        try:
+            for _ in range(50):
+                with (
+                    pytest.warns(UserWarning, match="too many entries") as caught,
+                    Image.open(noisy) as image,
+                ):
+                    image.getexif().get(0x0112)
+                assert Path(caught[0].filename).name == "TiffImagePlugin.py"
+        finally:
+            decoding.set()
+        done.result()
+    assert (list(warnings.filters), warnings.showwarning, logging.root.manager.disable) == before
+    for name, level in loggers.items():
+        assert logging.getLogger(name).level == level
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20000, 100), (1, 4000)])
@@ -316,6 +344,11 @@ def test_arrays():
     assert as_image(RGB) is RGB
     floats = RGB.astype(np.float32) / 2
     assert as_image(floats) is floats
+    np.testing.assert_array_equal(as_image(RGB / 2), floats)
+    for dark in (np.zeros((H, W, 3)), np.eye(4)):
+        np.testing.assert_array_equal(
+            as_image(dark)[..., :3].max(axis=2), dark.reshape(*dark.shape[:2], -1)[..., 0]
+        )
     np.testing.assert_array_equal(as_image(GREY16.astype(">u2")), as_image(GREY16))
     opaque = np.dstack([floats, np.full((H, W), 255, np.float32)])
     np.testing.assert_array_equal(as_image(opaque), floats)
@@ -330,8 +363,10 @@ def test_arrays():
         (np.full((2, 2), np.inf, np.float32), "infinite"),
         (np.full((2, 2), -1, np.float32), "scale them to 0 to 255"),
         (np.full((2, 2), 256, np.float32), "scale them to 0 to 255"),
-        (np.zeros((2, 2)), "float64"),
-        (np.full((2, 2), np.nan), "float64"),
+        (np.full((2, 2), np.nan), "NaN"),
+        (np.zeros((2, 2), np.float16), "float16"),
+        (np.linspace(0, 1, 4).reshape(2, 2), "0 to 1, so it seems .* multiply it by 255"),
+        (np.linspace(0, 0.5, 12, dtype=np.float32).reshape(2, 2, 3), "0 to 0.5, .* scale 0 to 1"),
         (np.zeros((2, 2), bool), "bool"),
         (np.zeros((2, 2), np.int32), "int32"),
         (np.zeros((2, 2), object), "object"),
@@ -377,16 +412,16 @@ BAD_FILES = {
     "text": (lambda p: write(p, b"hello, world"), "not a PNG"),
     "only a signature": (lambda p: write(p, b"BM"), "damaged"),
     "gif": (lambda p: write(p, encoded(RGB, format="GIF")), "not a PNG"),
-    "truncated png": (lambda p: write(p, encoded(NOISE, format="PNG")[:-5000]), "cut short"),
-    "truncated jpeg": (lambda p: write(p, encoded(NOISE, format="JPEG")[:-900]), "cut short"),
-    "truncated webp": (lambda p: write(p, encoded(NOISE, format="WEBP")[:-900]), "cut short"),
-    "truncated bmp": (lambda p: write(p, encoded(NOISE, format="BMP")[:-900]), "cut short"),
-    "truncated tiff": (lambda p: write(p, encoded(NOISE, format="TIFF")[:5000]), "cut short"),
+    "truncated png": (lambda p: write(p, encoded(NOISE, format="PNG")[:-5000]), "truncated"),
+    "truncated jpeg": (lambda p: write(p, encoded(NOISE, format="JPEG")[:-900]), "truncated"),
+    "truncated webp": (lambda p: write(p, encoded(NOISE, format="WEBP")[:-900]), "truncated"),
+    "truncated bmp": (lambda p: write(p, encoded(NOISE, format="BMP")[:-900]), "truncated"),
+    "truncated tiff": (lambda p: write(p, encoded(NOISE, format="TIFF")[:5000]), "truncated"),
     "truncated lzw": (
         lambda p: write(p, encoded(NOISE, format="TIFF", compression="tiff_lzw")[:-900]),
-        "cut short",
+        "truncated",
     ),
-    "png header only": (lambda p: write(p, png_header(4, 4)), "cut short"),
+    "png header only": (lambda p: write(p, png_header(4, 4)), "truncated"),
     "png with a broken chunk": (
         lambda p: write(p, png_header(4, 4) + chunk(b"IDAT", b"rubbish") + chunk(b"IEND", b"")),
         "damaged",
@@ -397,7 +432,7 @@ BAD_FILES = {
     ),
     "huge webp": (
         lambda p: write(p, b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\xff\xff\xff\x0f" + bytes(9)),
-        "too large|cut short",  # older Pillows find out later
+        "too large|truncated",  # older Pillows find out later
     ),
 }
 
@@ -461,5 +496,5 @@ def test_float_images_have_no_fixed_white(tmp_path):
 
 def test_a_pillow_image_whose_file_is_cut_short(tmp_path):
     path = write(tmp_path / "a.png", encoded(NOISE, format="PNG")[:-5000])
-    with Image.open(path) as image, pytest.raises(ImageError, match=r"a\.png.*cut short"):
+    with Image.open(path) as image, pytest.raises(ImageError, match=r"a\.png.*truncated"):
         as_image(image)

@@ -123,7 +123,9 @@ def test_what_would_quietly_be_left_out_is_an_error(mvtec, extra, parts):
 
 def test_train_good_without_images(mvtec):
     shutil.rmtree(mvtec / "train")
-    refused(put(mvtec, "train/good/"), "good: no images there", "it is empty")
+    with pytest.raises(DataError, match="no good images to train on; put them in train/good"):
+        open_dataset(put(mvtec, "train/good/")).require_train()
+    refused(put(mvtec, "train/good/a.txt"), "good: no images there", "1 .txt file")
 
 
 def test_several_classes(mvtec):

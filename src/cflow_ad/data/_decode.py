@@ -1,7 +1,7 @@
-"""From an image file to a decoded Pillow image, or to a sentence that says why not.
+"""Decode an image file, or say in one sentence why it cannot be decoded.
 
-Only five formats are opened, told apart by their content and not by their name: a damaged or
-hostile file never reaches one of Pillow's rarer decoders. Any number of threads may read at once.
+Five formats are opened, recognised by their content and not by their name: a damaged or hostile
+file never reaches one of Pillow's rarer decoders. Any number of threads may decode at once.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 import re
 import stat
 import struct
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +32,7 @@ from PIL import (
 from cflow_ad.errors import ImageError
 
 MAX_PIXELS = 500_000_000
-"""An image with more pixels is refused before it is decoded: a small file can claim any size."""
+"""A larger image is refused before it is decoded: a small file can claim any size."""
 
 # The classes are called directly: Image.open would warn of any image above Pillow's own, global
 # and much lower size limit.
@@ -45,8 +46,7 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], ImageFile.ImageF
 _FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
 
 _ORIENTATION_TAG = 0x0112
-# Chunks of a PNG that may say its orientation: EXIF, and text that is EXIF, or XMP that is
-# compressed or speaks of it.
+# PNG chunks that may hold the orientation: EXIF, text that is EXIF, or XMP.
 _EXIF_CHUNK = re.compile(
     rb"eXIf|(tEXt|zTXt|iTXt)(Raw profile type|XML:com\.adobe\.xmp(\x00\x01|.*Orientation))",
     re.DOTALL,
@@ -63,87 +63,110 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 
 
-# Pillow warns of damaged metadata, which changes no pixel. A lasting filter for the two modules
-# that do, because warnings.catch_warnings swaps a global and so is not safe among threads.
-_NOISY = r"PIL\.(Tiff|Png)ImagePlugin$"
-_QUIET = ("ignore", None, Warning, re.compile(_NOISY), 0)
+class _Warnings(threading.local):
+    """What two of Pillow's modules see as `warnings`: silent only in a thread that decodes here.
+
+    Pillow warns of damaged metadata, which changes no pixel. Filters and
+    `warnings.catch_warnings` belong to the whole process, so they are left alone.
+    """
+
+    silent = False
+
+    def warn(
+        self, message: Warning | str, category: type[Warning] | None = None, stacklevel: int = 1
+    ) -> None:
+        if not self.silent:
+            warnings.warn(message, category, stacklevel + 1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(warnings, name)
 
 
-def _hush_pillow() -> None:
-    if list(warnings.filters[:1]) != [_QUIET]:  # not set, or someone's own stands in front of it
-        warnings.filterwarnings("ignore", module=_NOISY)
+_WARNINGS = _Warnings()
+for _module in (TiffImagePlugin, PngImagePlugin):
+    vars(_module)["warnings"] = _WARNINGS
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    before, _WARNINGS.silent = _WARNINGS.silent, True
+    try:
+        yield
+    finally:
+        _WARNINGS.silent = before
 
 
 def load(path: Path) -> Image.Image:
-    """Decode the first frame of a file, as it lies: see `upright`.
+    """Decode the first frame of a file, as it is stored: see `upright`.
 
     Args:
         path: A PNG, JPEG, BMP, TIFF or WebP file.
 
     Returns:
-        An image in the file's own mode that needs its file no more.
+        An image in the file's own mode that needs the file no more.
 
     Raises:
-        ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged, cut
-            short, or larger than `MAX_PIXELS`.
+        ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged,
+            truncated, or larger than `MAX_PIXELS`.
     """
-    _hush_pillow()
-    with _open(path) as file:
+    with _silent(), _open(path) as file:
         return _decode(file, path)
 
 
 def read_shape(path: Path) -> tuple[int, int]:
-    """Height and width of an image, upright, from its header alone.
+    """Read height and width of an image, upright, from its header alone.
 
     Args:
-        path: as for `load`.
+        path: As for `load`.
 
     Raises:
-        ImageError: as for `load`, as far as the header shows it.
+        ImageError: As for `load`, as far as the header shows it.
     """
-    _hush_pillow()
-    with _open(path) as file:
+    with _silent(), _open(path) as file:
         image = _decode(file, path, header_only=True)
         return upright(np.empty((image.height, image.width), np.void), image).shape
 
 
 def finish(image: Image.Image, name: str) -> None:
-    """Decode an image that a caller opened with Pillow, unless it has been decoded.
+    """Decode an image that a caller opened with Pillow, unless it is decoded already.
 
     Args:
         image: The image, changed in place.
         name: What the error calls the image.
 
     Raises:
-        ImageError: It is damaged, cut short or larger than `MAX_PIXELS`.
+        ImageError: It is damaged, truncated or larger than `MAX_PIXELS`.
     """
     check_size(image.size, name)
-    _hush_pillow()
     path = getattr(image, "filename", "")
-    try:
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            image.filename = ""  # without it Pillow maps no file, and mapped ones it turns wrongly
-        image.load()
-    except Exception as error:
-        raise damaged(name, error) from error
-    finally:
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            image.filename = path
+    with _silent():
+        try:
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                image.filename = (
+                    ""  # keeps Pillow from mapping the file: it turns mapped ones wrongly
+                )
+            image.load()
+        except Exception as error:
+            raise damaged(name, error) from error
+        finally:
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                image.filename = path
 
 
 def upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    """Turn pixels the way the image's EXIF data says.
+    """Turn pixels as the image's EXIF orientation says.
 
     Args:
-        pixels: H x W or H x W x C, as they lie in the file.
-        image: The image that they are from.
+        pixels: H x W or H x W x C, as they are stored in the file.
+        image: The image that they belong to.
 
     Returns:
         A view: the same pixels, turned, mirrored or neither.
     """
     try:
-        turn = _TURNS.get(_exif_of(image).get(_ORIENTATION_TAG, 1))
-    except Exception:  # EXIF data too damaged to read leave the image as it lies
+        with _silent():
+            turn = _TURNS.get(_exif_of(image).get(_ORIENTATION_TAG, 1))
+    except Exception:  # EXIF data too damaged to read: the image stays as it is stored
         turn = None
     return turn(pixels) if turn else pixels
 
@@ -152,7 +175,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
     """Refuse an image that has no pixels, or more than `MAX_PIXELS`.
 
     Args:
-        size: Width and height, as Pillow gives them.
+        size: Width and height, in Pillow's order.
         name: What the error calls the image.
 
     Raises:
@@ -169,25 +192,37 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def damaged(name: object, error: Exception) -> ImageError:
-    """Put a decoder's complaint in a sentence.
-
-    Args:
-        name: What the error calls the image.
-        error: What the decoder raised.
-    """
+    """Build the error for an image that its decoder could not read."""
     return ImageError(
-        f"{name}: the image is damaged or cut short ({reason(error)}); "
-        "copy it again from its source"
+        f"{name}: the image is damaged or truncated ({reason(error)}); copy it again from its "
+        "source"
     )
 
 
 def reason(error: Exception) -> str:
-    """Say in a few words why something failed.
+    """Say in a few words why something failed."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def convert(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """Convert to ``RGB`` or ``RGBA``, also where Pillow has no direct conversion.
 
     Args:
-        error: What was raised.
+        image: The image.
+        mode: As Pillow names it.
+        name: What the error calls the image.
+
+    Raises:
+        ImageError: Images of its mode are not supported.
     """
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if image.mode in ("La", "LAB"):
+        image = image.convert("LA" if image.mode == "La" else "RGB")
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise ImageError(
+            f"{name}: images of mode {image.mode} are not supported; convert it to RGB"
+        ) from error
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -203,14 +238,13 @@ def _open(path: Path) -> IO[bytes]:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file; check the path") from error
     except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read it; change who may") from error
+        raise ImageError(f"{path}: no permission to read it; change its permissions") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: the file cannot be opened ({reason(error)})") from error
 
 
 def _decode(file: IO[bytes], path: Path, *, header_only: bool = False) -> Image.Image:
     try:
-        file.seek(0)
         head = file.read(16)
         decoder = next((cls for magic, cls in _DECODERS if magic.match(head)), None)
         if decoder is None:
@@ -232,7 +266,7 @@ def _decode(file: IO[bytes], path: Path, *, header_only: bool = False) -> Image.
         raise ImageError(
             f"{path}: the image is too large to decode ({reason(error)}); cut it into tiles"
         ) from error
-    except Exception as error:  # decoders fed damaged bytes raise almost anything
+    except Exception as error:  # a decoder may raise almost anything on damaged bytes
         raise damaged(path, error) from error
     return image
 
@@ -243,7 +277,7 @@ def _exif_of(image: Image.Image) -> Image.Exif:
 
 
 def _load_late_exif(image: PngImagePlugin.PngImageFile, file: IO[bytes]) -> None:
-    """Decode a PNG if what may be EXIF data follows its pixels, which it hardly ever does."""
+    """Decode a PNG if EXIF data may follow its pixels, which is rare."""
     place = file.tell()
     file.seek(8)
     pixels_seen = False
@@ -260,31 +294,8 @@ def _load_late_exif(image: PngImagePlugin.PngImageFile, file: IO[bytes]) -> None
 
 
 def _allocate(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Give a large TIFF its memory, which Pillow's own size check would refuse it."""
+    """Allocate a large TIFF's memory here: Pillow's own, lower size limit would refuse it."""
     limit = Image.MAX_IMAGE_PIXELS
     width, height = int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
     if limit is not None and width * height > limit:
         image.im = Image.new(image.mode, (width, height)).im
-
-
-def convert(image: Image.Image, mode: str, name: str) -> Image.Image:
-    """Convert to a mode of colour, also where Pillow has no direct way.
-
-    Args:
-        image: The image.
-        mode: As Pillow names it: ``RGB`` or ``RGBA``.
-        name: What the error calls the image.
-
-    Raises:
-        ImageError: Images of its mode are not supported.
-    """
-    if image.mode == "La":  # Pillow has no direct way
-        image = image.convert("LA")
-    elif image.mode == "LAB":
-        image = image.convert("RGB")
-    try:
-        return image.convert(mode)
-    except ValueError as error:
-        raise ImageError(
-            f"{name}: images of mode {image.mode} are not supported; convert it to RGB"
-        ) from error

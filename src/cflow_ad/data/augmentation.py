@@ -1,8 +1,8 @@
-"""Variants of a good image: turned, shifted, lighter or darker, as far as good parts are.
+"""Variants of a good image: turned, shifted, brighter or darker, within limits that are set.
 
-A handful of images shows too little of how good parts differ. Variants add what is known of it
-beforehand: how far a part may be turned or shifted in its fixture, and how far the light varies.
-What comes in at the border is the image's own reflection.
+A handful of images shows too little of how good parts differ. Variants add what is known about it:
+how far a part may be turned or shifted in its fixture, and how far the light varies. Beyond the
+border of an image lies its own reflection.
 """
 
 from __future__ import annotations
@@ -16,28 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import ImageSource, MadeImage, as_image, image_shape
+from cflow_ad.data.images import ComputedImage, ImageSource, as_image, image_shape, source_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Variant(MadeImage):
-    """An image changed a little; made anew each time it is asked for."""
+class Variant(ComputedImage):
+    """An image with a small change, computed anew each time."""
 
     source: ImageSource
-    """The image it is of."""
+    """The unchanged image."""
     rotation: float
-    """Degrees, counter-clockwise, about the image's middle."""
+    """Degrees, counter-clockwise, about the centre of the image."""
     shift: tuple[float, float]
     """Down and to the right, as fractions of height and width."""
     brightness: float
-    """What pixels are multiplied with."""
+    """The factor that pixels are multiplied by."""
+
+    @property
+    def name(self) -> str:
+        """The path of the unchanged image."""
+        return source_name(self.source)
 
     def shape(self) -> tuple[int, int]:
-        """That of the image it is of."""
+        """Height and width."""
         return image_shape(self.source)
 
     def pixels(self) -> NDArray[Any]:
-        """The image itself, as `as_image` gives it."""
+        """The changed image, as `as_image` returns it."""
         image = as_image(self.source)
         if self.rotation or any(self.shift):
             image = _moved(image, self.rotation, self.shift)
@@ -56,15 +61,15 @@ def variants(
     brightness: float,
     seed: int,
 ) -> list[Variant]:
-    """Draw variants, evenly between no change and the most to either side.
+    """Draw random variants, uniformly within the limits to either side.
 
     Args:
-        sources: the images.
-        copies: of each image.
-        rotation: the most degrees.
-        shift: the most that an image moves, as a fraction of its height and width.
-        brightness: the most that pixels become lighter or darker, as a fraction.
-        seed: of what is drawn for each image and copy.
+        sources: The images.
+        copies: Number of variants of each image.
+        rotation: The largest rotation, in degrees.
+        shift: The largest shift, as a fraction of height and width.
+        brightness: The largest change of brightness, as a fraction.
+        seed: Of the random numbers, which are those of one image and copy.
 
     Returns:
         The first variant of every image, then the second of every image, and so on.
@@ -78,12 +83,12 @@ def variants(
     drawn = []
     for copy in range(copies):
         for number, source in enumerate(sources):
-            turn, down, right, light = np.random.default_rng([seed, number, copy, 5]).uniform(
-                -1, 1, 4
-            )
-            moved = (float(down * shift), float(right * shift))
+            rng = np.random.default_rng([seed, number, copy, 5])
+            turn, down, right, light = rng.uniform(-1, 1, 4).tolist()
             drawn.append(
-                Variant(source, float(turn * rotation), moved, float(1 + light * brightness))
+                Variant(
+                    source, turn * rotation, (down * shift, right * shift), 1 + light * brightness
+                )
             )
     return drawn
 
@@ -94,25 +99,21 @@ def _moved(image: NDArray[Any], degrees: float, shift: tuple[float, float]) -> N
     down, right = shift[0] * height, shift[1] * width
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    # How far a corner is fetched from beyond the border; numpy reflects as often as need be.
+    # The farthest that a pixel comes from beyond the border; numpy reflects as often as needed.
     reach = math.hypot(height, width) / 2 * abs(2 * math.sin(angle / 2)) + math.hypot(down, right)
     margin = math.ceil(reach) + 1
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    middle_x, middle_y = margin + width / 2, margin + height / 2
-    # Where a pixel of the result comes from: x' = a x + b y + c, y' = d x + e y + f.
-    a, b, d, e = cos, -sin, sin, cos
-    x0, y0 = width / 2 + right, height / 2 + down
-    c = middle_x - a * x0 - b * y0
-    f = middle_y - d * x0 - e * y0
+    # Where a pixel of the result comes from: x' = cos x - sin y + c, y' = sin x + cos y + f.
+    x, y = width / 2 + right, height / 2 + down
+    c = margin + width / 2 - cos * x + sin * y
+    f = margin + height / 2 - sin * x - cos * y
     channels = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(padded[..., channel])).transform(
-                (width, height),
-                Image.Transform.AFFINE,
-                (a, b, c, d, e, f),
-                Image.Resampling.BILINEAR,
-            )
+        Image.fromarray(np.ascontiguousarray(padded[..., channel])).transform(
+            (width, height),
+            Image.Transform.AFFINE,
+            (cos, -sin, c, sin, cos, f),
+            Image.Resampling.BILINEAR,
         )
-        for channel in range(image.shape[2])
+        for channel in range(3)
     ]
-    return np.stack(channels, axis=2)
+    return np.stack([np.asarray(channel) for channel in channels], axis=2)

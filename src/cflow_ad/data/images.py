@@ -1,9 +1,9 @@
 """Image files as arrays, on one scale that never depends on the image.
 
-A pixel is a number from 0 (black) to 255 (white), whatever file it came from: the same pixel is
-the same number in every image. 8-bit sources stay ``uint8``; 16-bit grey ones become ``float32``
-on the same scale (divided by 257), which keeps all of their precision. 16-bit colour files are
-read to 8 bits a channel, because that is as far as Pillow decodes them.
+A pixel is a number from 0 (black) to 255 (white), whatever file it came from: the same grey is the
+same number in every image. 8-bit sources stay ``uint8``. 16-bit grey becomes ``float32`` on the
+same scale (divided by 257), which keeps its precision. 16-bit colour is read as 8 bits a channel,
+because Pillow decodes no more.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ from cflow_ad.data._decode import check_size, convert, finish, load, read_shape,
 from cflow_ad.errors import ImageError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | MadeImage"
+ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | ComputedImage"
 
 
-class MadeImage(ABC):
-    """An image that is made when it is needed, and not kept."""
+class ComputedImage(ABC):
+    """An image that is computed when it is needed, and not kept."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The path of the file that it is computed from; empty for an image from memory."""
 
     @abstractmethod
     def shape(self) -> tuple[int, int]:
@@ -33,14 +38,14 @@ class MadeImage(ABC):
 
     @abstractmethod
     def pixels(self) -> NDArray[Any]:
-        """An array as for `as_image`."""
+        """The image, as `as_image` returns it."""
 
 
 def read_image(path: PathLike) -> NDArray[Any]:
     """Read an image file as RGB, upright.
 
     Grey is repeated to three channels; palette, CMYK, YCbCr, LAB and HSV are converted;
-    transparent pixels are composited on black; EXIF orientation is applied; of several frames the
+    transparent pixels are blended with black; EXIF orientation is applied; of several frames the
     first is read.
 
     Args:
@@ -50,38 +55,41 @@ def read_image(path: PathLike) -> NDArray[Any]:
         Pixels, H x W x 3, from 0 to 255: ``uint8``, or ``float32`` for 16-bit grey.
 
     Raises:
-        ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged, cut
-            short, larger than 500 megapixels, or has float pixels, which have no fixed white.
+        ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged,
+            truncated, larger than 500 megapixels, or has float pixels, which have no fixed white.
     """
     return read_image_and_mode(path)[0]
 
 
 def read_image_and_mode(path: PathLike) -> tuple[NDArray[Any], str]:
-    """As `read_image`, with the file's own pixel mode, as Pillow names it: ``L``, ``RGB``."""
+    """Read as `read_image`, and return the file's own pixel mode too, as Pillow names it: ``L``."""
     path = Path(path)
     image = load(path)
     return _to_rgb(image, str(path)), image.mode
 
 
 def source_name(source: ImageSource) -> str:
-    """A file's path; empty for an image from memory."""
+    """Return a file's path; empty for an image from memory."""
+    if isinstance(source, ComputedImage):
+        return source.name
     return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
 
 
 def as_image(source: ImageSource) -> NDArray[Any]:
-    """Take an image from wherever the caller has it.
+    """Return the pixels of an image, whatever form it has.
 
     Args:
         source: A path (see `read_image`); a Pillow image, treated as its file would be; or an
             array, H x W, H x W x 1, H x W x 3 (RGB) or H x W x 4 (RGBA), of ``uint8``, ``uint16``
-            (white is 65535) or ``float32`` (white is 255).
+            (white is 65535), ``float32`` or ``float64`` (white is 255).
 
     Returns:
         Pixels, H x W x 3, from 0 to 255, contiguous and writeable: ``uint8`` for 8-bit sources,
         else ``float32``. An array that is so already is returned itself, not copied.
 
     Raises:
-        ImageError: The source cannot be used as an image; the message says why.
+        ImageError: The source cannot be used as an image; the message says why. A float array
+            that seems to be on the scale 0 to 1 is one of these.
 
     >>> as_image(np.full((2, 3), 65535, np.uint16))[0, 0]
     array([255., 255., 255.], dtype=float32)
@@ -95,8 +103,8 @@ def as_image(source: ImageSource) -> NDArray[Any]:
             return _to_rgb(source, name)
         case np.ndarray():
             return _array_to_rgb(source)
-        case MadeImage():
-            return _array_to_rgb(source.pixels())
+        case ComputedImage():
+            return source.pixels()
     raise ImageError(
         f"an image is a path, a Pillow image or a numpy array, not {type(source).__name__}; "
         "convert it to one of these"
@@ -104,23 +112,20 @@ def as_image(source: ImageSource) -> NDArray[Any]:
 
 
 def image_shape(source: ImageSource) -> tuple[int, int]:
-    """Height and width that `as_image` would give, without decoding a file's pixels.
+    """Return height and width as `as_image` would, without decoding a file's pixels.
 
     Args:
-        source: as for `as_image`.
+        source: As for `as_image`.
 
     Raises:
         ImageError: The source cannot be used, as far as its header shows it.
     """
     if isinstance(source, str | os.PathLike):
         return read_shape(Path(source))
-    if isinstance(source, MadeImage):
+    if isinstance(source, ComputedImage):
         return source.shape()
     height, width, _ = as_image(source).shape
     return height, width
-
-
-# From a Pillow image or an array to RGB on the scale 0..255
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
@@ -171,14 +176,9 @@ def _array_to_rgb(array: NDArray[Any]) -> NDArray[Any]:
         pixels = array
     elif kind == ("u", 2):
         pixels = array.astype(np.float32) / np.float32(257)
-    elif kind == ("f", 4):
+    elif kind in (("f", 4), ("f", 8)):
+        _check_scale(array, name)
         pixels = array.astype(np.float32, copy=False)
-        low, high = pixels.min(), pixels.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            what = "NaN" if np.isnan(pixels).any() else "infinite values"
-            raise ImageError(f"{name}: it contains {what}; replace them")
-        if low < 0 or high > 255:
-            raise ImageError(f"{name}: values run from {low:g} to {high:g}; scale them to 0 to 255")
     else:
         raise ImageError(
             f"{name}: its type is {array.dtype}; convert it to uint8, uint16 or float32 on the "
@@ -189,6 +189,20 @@ def _array_to_rgb(array: NDArray[Any]) -> NDArray[Any]:
     elif pixels.shape[2] == 4:
         pixels = _on_black(pixels)
     return _owned(pixels)
+
+
+def _check_scale(array: NDArray[Any], name: str) -> None:
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        what = "NaN" if np.isnan(array).any() else "infinite values"
+        raise ImageError(f"{name}: it contains {what}; replace them")
+    if low < 0 or high > 255:
+        raise ImageError(f"{name}: values run from {low:g} to {high:g}; scale them to 0 to 255")
+    if high <= 1 and len(np.unique(array)) > 2:
+        raise ImageError(
+            f"{name}: values run from {low:g} to {high:g}, so it seems to be on the scale 0 to 1; "
+            "multiply it by 255, since white is 255"
+        )
 
 
 def _on_black(rgba: NDArray[Any]) -> NDArray[Any]:
@@ -204,7 +218,7 @@ def _on_black(rgba: NDArray[Any]) -> NDArray[Any]:
 
 
 def _owned(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Make sure of a contiguous and writeable array; Pillow's own are read-only."""
+    """Return a contiguous and writeable array; Pillow's own are read-only."""
     if not pixels.flags.carray:
         pixels = np.array(pixels, order="C")
     return pixels

@@ -1,23 +1,16 @@
-"""Regions of interest of images that have one each: in a folder, or as a manifest lists them.
-
-Outside its region nothing of an image is learnt, scored or counted.
-"""
+"""Regions of interest of images that have one each: listed in a manifest, or in a folder."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
-from cflow_ad.data.augmentation import Variant
 from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.layouts import Dataset, open_dataset
-from cflow_ad.data.listing import IMAGE_SUFFIXES
 from cflow_ad.data.masks import read_region
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.scoring.canvas import Shape
@@ -25,151 +18,101 @@ from cflow_ad.scoring.region import Mask, Region, RegionSource
 
 
 @dataclass(frozen=True, eq=False)
-class RegionFolder:
-    """A mask for each image, in a folder.
+class RegionFiles:
+    """A mask for each image: from a list, or `FOLDER/<stem of the image>.png`.
 
-    The mask of `a/b/7.png` is `FOLDER/a/b/7.png`, else `FOLDER/b/7.png`, else `FOLDER/7.png`; it
-    may end in `_mask`, and have any lossless suffix.
+    With neither, a model is known to need masks and none were given yet.
     """
 
-    folder: Path | None
-    """None where a model is known to need masks and none were given yet."""
+    masks: Mapping[Path, Path | None] = field(default_factory=dict)
+    """The mask of each listed image, by the image's `place`; None is the whole image."""
 
-    _used: dict[Path, Path] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    folder: Path | None = None
+    """The masks of images that are not listed."""
 
-    def inside(self, source: ImageSource, shape: Shape) -> Mask:
-        """The region of one image.
+    name: str = ""
+    """What the images are listed in, for an error."""
+
+    _image_of: dict[Path, Path] = field(default_factory=dict)
+
+    def inside(self, source: ImageSource, shape: Shape) -> Mask | None:
+        """Read the region of one image.
 
         Args:
-            source: the image; a path.
-            shape: its height and width.
+            source: The image; a path, or computed from one.
+            shape: Its height and width.
 
         Returns:
-            Shape `(H, W)`.
+            Shape `(H, W)`, or None for the whole image.
 
         Raises:
-            SettingsError: no folder was given.
-            ImageError: the image has no mask, or shares it with another image.
-            MaskError: the mask does not fit the image.
+            SettingsError: No masks were given.
+            ImageError: The image has no mask, or shares one with another image, or its mask cannot
+                be read or is empty.
+            MaskError: The mask does not fit the image.
         """
-        if self.folder is None:
+        if not self.masks and self.folder is None:
             raise SettingsError(
                 "the model was trained with a region of interest for each image: give a folder "
                 "with the masks of these, with --roi FOLDER, or list them in a manifest's column "
                 "roi"
             )
-        image = _path_of(source)
-        path = self._find(image)
-        with self._lock:
-            other = self._used.setdefault(path, image)
-        if other != image:
+        name = source_name(source)
+        if not name:
             raise ImageError(
-                f"{path}: this mask fits both {other} and {image}; put each into a sub-folder "
-                "named after its image's folder"
+                "an image from memory has no region of interest of its own; give its path"
             )
-        return read_region(path, shape)
+        image = place(Path(name))
+        path = self.masks.get(image)
+        if image not in self.masks:
+            path = self._in_folder(image)
+        return None if path is None else read_region(path, shape)
 
-    def _find(self, image: Path) -> Path:
-        assert self.folder is not None
-        parents = [part for part in image.parent.parts if part not in ("/", "..", ".")]
-        for depth in range(min(2, len(parents)), -1, -1):
-            folder = self.folder.joinpath(*parents[len(parents) - depth :])
-            for stem in (image.stem, f"{image.stem}_mask"):
-                for suffix in (".png", *sorted(IMAGE_SUFFIXES)):
-                    if (found := folder / f"{stem}{suffix}").is_file():
-                        return found
-        raise ImageError(
-            f"{image}: no mask in {self.folder} has its name; put one there for each image"
-        )
-
-    def fingerprint(self) -> str:
-        """Of the names and bytes of all masks."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")) if self.folder else ():
-            if path.is_file():
-                digest.update(f"{path.name} {path.stat().st_size} ".encode())
-                digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class RegionFiles:
-    """A mask file for each image that is listed, or none: then all of the image is looked at."""
-
-    masks: Mapping[Path, Path | None]
-    """By the image's `place`."""
-
-    name: str
-    """What the images are listed in, for an error."""
-
-    def inside(self, source: ImageSource, shape: Shape) -> Mask | None:
-        """The region of one image.
-
-        Args:
-            source: the image; a path.
-            shape: its height and width.
-
-        Returns:
-            Shape `(H, W)`, or None for all of the image.
-
-        Raises:
-            ImageError: the image is not listed, or its mask cannot be read or is empty.
-            MaskError: the mask does not fit the image.
-        """
-        image = _path_of(source)
-        if (where := place(image)) not in self.masks:
+    def _in_folder(self, image: Path) -> Path:
+        if self.folder is None:
             raise ImageError(
                 f"{image}: {self.name} does not list it, so its region of interest is not known; "
                 "add it there, or give a folder of masks with --roi FOLDER"
             )
-        mask = self.masks[where]
-        return None if mask is None else read_region(mask, shape)
-
-    def joined(self, others: RegionFiles) -> RegionFiles:
-        """The images listed in either.
-
-        Raises:
-            SettingsError: an image has one region here and another there.
-        """
-        for image, mask in others.masks.items():
-            if self.masks.get(image, mask) != mask:
-                raise SettingsError(
-                    f"{image}: {self.name} gives it another region of interest than "
-                    f"{others.name}; leave one of them out"
-                )
-        return RegionFiles({**self.masks, **others.masks}, others.name)
+        path = self.folder / f"{image.stem}.png"
+        if not path.is_file():
+            raise ImageError(f"{image}: no region of interest; put its mask at {path}")
+        if (other := self._image_of.setdefault(path, image)) != image:
+            raise ImageError(
+                f"{path}: this mask has the name of both {other} and {image}; list the masks in a "
+                "manifest's column roi instead"
+            )
+        return path
 
     def fingerprint(self) -> str:
-        """Of the images' names and the bytes of all masks."""
+        """Hash the images' names and the bytes of all masks."""
+        masks = [(image.name, mask) for image, mask in sorted(self.masks.items())]
+        if self.folder is not None:
+            masks += [(path.name, path) for path in sorted(self.folder.glob("*.png"))]
         digest = hashlib.sha256()
-        for image, mask in sorted(self.masks.items()):
+        for name, mask in masks:
             content = mask.read_bytes() if mask is not None and mask.is_file() else b""
-            digest.update(f"{image.name} {len(content)} ".encode("utf-8", "surrogateescape"))
-            digest.update(content)
+            digest.update(f"{name} {len(content)} ".encode("utf-8", "surrogateescape") + content)
         return digest.hexdigest()
 
 
-ImageRegions: TypeAlias = RegionFolder | RegionFiles
-
-
 def regions_of(dataset: Dataset) -> RegionFiles | None:
-    """The regions that a data set's images have of their own; None where not one of them has."""
+    """Return the regions that a data set lists for its images; None where it lists none."""
     samples = (*dataset.train, *dataset.test)
     if all(sample.roi is None for sample in samples):
         return None
-    return RegionFiles({place(sample.path): sample.roi for sample in samples}, dataset.name)
+    return RegionFiles({place(sample.path): sample.roi for sample in samples}, name=dataset.name)
 
 
-def open_regions(path: PathLike) -> ImageRegions | None:
-    """The regions in a folder of masks, or of a manifest; None where it is neither.
+def open_regions(path: PathLike) -> RegionFiles | None:
+    """Open a folder of masks, or a manifest's regions; return None where it is neither.
 
     Raises:
-        DataError: the manifest cannot be read, or has no regions.
+        DataError: The manifest cannot be read, or has no regions.
     """
     path = Path(path)
     if path.is_dir():
-        return RegionFolder(path)
+        return RegionFiles(folder=path)
     if not (path.is_file() and path.suffix.lower() == ".csv"):
         return None
     regions = regions_of(open_dataset(path, "manifest"))
@@ -178,22 +121,12 @@ def open_regions(path: PathLike) -> ImageRegions | None:
     return regions
 
 
-def open_region(source: RegionSource, shape: Shape) -> Region | ImageRegions:
-    """What `open_regions` or `Region.read` takes."""
+def open_region(source: RegionSource, shape: Shape) -> Region | RegionFiles:
+    """Open whatever `open_regions` or `Region.read` takes."""
     regions = None if isinstance(source, np.ndarray) else open_regions(source)
     return Region.read(source, shape) if regions is None else regions
 
 
 def place(image: Path) -> Path:
-    """An image's path in the one way of writing it; a link goes by its own name."""
+    """Return an image's absolute path; a link to an image keeps its own name."""
     return image.parent.resolve() / image.name
-
-
-def _path_of(source: ImageSource) -> Path:
-    """An image's path; a variant is looked at where the image is that it is of."""
-    if isinstance(source, Variant):
-        return _path_of(source.source)
-    name = source_name(source)
-    if not name:
-        raise ImageError("an image from memory has no region of interest of its own; give its path")
-    return Path(name)

@@ -1,7 +1,6 @@
-"""The region of interest: where a defect matters. Outside it nothing is learnt, scored or counted.
+"""One region of interest for all images: a mask or polygons, scaled to each image.
 
-Here is one region for a whole data set, drawn as a mask or as polygons and scaled to each image;
-`regions` has those of images that have one each.
+A defect matters only inside its image's region. Outside, nothing is learnt, scored or counted.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ _FRACTIONS_SIDE = 1024  # resolution, along either side, of what is drawn in fra
 _ASPECT = 0.01  # relative difference of aspect ratios that is rounding
 _FORM = (
     "write a list of polygons, each a list of [x, y] points in pixels or in fractions of the "
-    "image, as in [[[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]]"
+    "image: [[[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]]"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One region for all images of a data set."""
+    """One region for all images."""
 
     mask: Mask
     """Shape `(H, W)`, true inside; of any resolution."""
 
     of_any_shape: bool = False
-    """Whether it fits images of every aspect ratio, as what is drawn in fractions does."""
+    """Whether it fits images of every aspect ratio, as polygons in fractions do."""
 
     name: str = "the region of interest"
-    """What to call it in an error."""
+    """What an error calls it."""
 
     def __post_init__(self) -> None:
         if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
@@ -54,21 +53,21 @@ class Region:
                 "give H x W of bool"
             )
         if not self.mask.any():
-            raise DataError(f"{self.name}: it covers nothing; mark what matters with white")
+            raise DataError(f"{self.name}: it covers nothing; mark the region in white")
 
     @classmethod
     def read(cls, source: RegionSource, shape: Shape) -> Region:
-        """Take a region from a file or an array.
+        """Read a region from a file, or take an array.
 
         Args:
-            source: a mask, whatever is not zero being inside; a `.json` file with a list of
-                polygons, each a list of `[x, y]` points, which are fractions of width and height
-                where no number is above 1 and pixels else; a LabelMe file, all of whose polygons
-                and rectangles are meant; or an array `(H, W)` of bool.
-            shape: height and width of the images, for polygons in pixels.
+            source: A mask file, where every pixel that is not zero is inside; a `.json` file with a
+                list of polygons, each a list of `[x, y]` points, in fractions of width and height
+                where no number is above 1 and in pixels otherwise; a LabelMe file, of which all
+                polygons and rectangles are taken; or an array `(H, W)` of bool.
+            shape: Height and width of the images, for polygons in pixels.
 
         Raises:
-            DataError: the source is none of these, or covers nothing.
+            DataError: The source is none of these, or covers nothing.
         """
         if isinstance(source, np.ndarray):
             return cls(source)
@@ -90,17 +89,17 @@ class Region:
         return cls(mask, of_any_shape=in_fractions, name=str(path))
 
     def inside(self, shape: Shape, name: str = "") -> Mask:
-        """The region on an image.
+        """Scale the region to an image.
 
         Args:
-            shape: height and width of the image.
-            name: what to call the image in an error.
+            shape: Height and width of the image.
+            name: What an error calls the image.
 
         Returns:
             Shape `(H, W)`, read-only.
 
         Raises:
-            ImageError: the image has another aspect ratio than the region, or is too small for it.
+            ImageError: The image has another aspect ratio than the region, or is too small for it.
         """
         height, width = self.mask.shape
         ratio = (shape[1] * height) / (shape[0] * width)
@@ -126,7 +125,7 @@ class Region:
         return mask
 
     def to_png(self) -> bytes:
-        """As a PNG file of one bit a pixel, which `from_png` reads."""
+        """Return a PNG file of one bit a pixel, which `from_png` reads."""
         about = PngImagePlugin.PngInfo()
         about.add_text("of_any_shape", str(self.of_any_shape))
         file = io.BytesIO()
@@ -135,10 +134,10 @@ class Region:
 
     @classmethod
     def from_png(cls, data: bytes) -> Region:
-        """From `to_png`'s form.
+        """Read what `to_png` returned.
 
         Raises:
-            OSError: the bytes are no image.
+            OSError: The bytes are no image.
         """
         with Image.open(io.BytesIO(data)) as image:
             mask = np.array(image.convert("1"), dtype=np.bool_)
@@ -149,14 +148,14 @@ Polygon: TypeAlias = list[tuple[float, float]]
 
 
 def _read_polygons(path: Path) -> tuple[list[Polygon], Shape | None]:
-    """Polygons, and the shape of the image they were drawn on if the file says it."""
+    """Return the polygons, and the shape of the image they were drawn on where it is stated."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         drawn_on = None
-        if isinstance(said, dict):  # LabelMe
-            drawn_on = int(said["imageHeight"]), int(said["imageWidth"])
-            said = [_of_labelme(item) for item in said["shapes"]]
-        polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in said]
+        if isinstance(found, dict):  # LabelMe
+            drawn_on = int(found["imageHeight"]), int(found["imageWidth"])
+            found = [_of_labelme(item) for item in found["shapes"]]
+        polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in found]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: no polygons can be read from it ({error}); {_FORM}") from error
     if not polygons or min(map(len, polygons)) < 3:

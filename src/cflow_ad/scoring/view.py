@@ -1,7 +1,7 @@
-"""How a model looks at an image: where it looks, and how the part is laid under its eye.
+"""Where in an image defects matter, and how parts are aligned, for one model.
 
-One `View` belongs to each model. It makes the network's input from an image, says which cells lie
-where defects matter, and brings a map back to the image as it came.
+A `View` makes the network's input from an image, says which cells lie where defects matter, and
+brings a map back to the frame of the original image.
 """
 
 from __future__ import annotations
@@ -21,26 +21,18 @@ from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.scoring.alignment import Motion, Reference
 from cflow_ad.scoring.canvas import Canvas, Cell, Shape, Sizing, cells_inside
 from cflow_ad.scoring.foreground import find_foreground
-from cflow_ad.scoring.image_regions import (
-    ImageRegions,
-    RegionFiles,
-    RegionFolder,
-    open_region,
-    open_regions,
-)
-from cflow_ad.scoring.region import Region, RegionSource
-
-Mask = NDArray[np.bool_]
+from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
+from cflow_ad.scoring.region import Mask, Region, RegionSource
 
 
 class Seen(NamedTuple):
-    """A map in the image as it came, and where it holds."""
+    """A map in the frame of the original image, and where it is valid."""
 
     values: NDArray[np.float32]
     """Shape `(H, W)`, 0 outside."""
 
     inside: Mask | None
-    """Shape `(H, W)`; None where all of the image was looked at."""
+    """Shape `(H, W)`; None for the whole image."""
 
 
 class ViewSettings(Protocol):
@@ -48,11 +40,11 @@ class ViewSettings(Protocol):
 
     @property
     def sizing(self) -> Sizing:
-        """How images come into the network."""
+        """How images are resized."""
 
     @property
     def foreground(self) -> str:
-        """``auto`` to look only at what stands out from a plain background, else ``none``."""
+        """``auto`` where only what differs from a plain background matters, else ``none``."""
 
     @property
     def align(self) -> str:
@@ -61,26 +53,25 @@ class ViewSettings(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """Where a model looks. With only a sizing, everywhere.
+    """Where defects matter: where `region`, `regions` and `foreground` agree.
 
-    Where it is more than one of these, defects matter where all agree. A region and a reference go
-    together: the region lies still in the reference's frame.
+    With only a sizing, they matter everywhere. Regions lie in the reference's frame.
     """
 
     sizing: Sizing
-    """How images come into the network."""
+    """How images are resized."""
 
     region: Region | None = None
-    """Of every image."""
+    """One region for all images."""
 
-    regions: ImageRegions | None = None
-    """Of each image its own."""
+    regions: RegionFiles | None = None
+    """A region for each image."""
 
     foreground: bool = False
-    """Look only at what stands out from a plain background."""
+    """Whether only what differs from a plain background matters."""
 
     reference: Reference | None = None
-    """What parts are aligned to."""
+    """The image that parts are aligned to."""
 
     @classmethod
     def of(
@@ -91,18 +82,19 @@ class View:
         roi: RegionSource | None = None,
         own: RegionFiles | None = None,
     ) -> View:
-        """The view of a model that is to be fitted.
+        """Build the view of a model that is to be fitted.
 
         Args:
-            settings: of the model.
-            sources: the images it is fitted to, at least one.
-            roi: a mask, polygons, a folder of masks or a manifest; see `Region.read` and
+            settings: Of the model.
+            sources: The images it is trained on, at least one: no validation or calibration image,
+                since the reference is chosen among them.
+            roi: A mask, polygons, a folder of masks or a manifest; see `Region.read` and
                 `open_regions`.
-            own: the regions that the images' data set has of its own; then `roi` must be unset.
+            own: The regions that the images' data set lists; then `roi` must be unset.
 
         Raises:
-            DataError: the region or an image cannot be used.
-            SettingsError: there are two regions of one image.
+            DataError: The region or an image cannot be used.
+            SettingsError: There are two regions of one image.
         """
         if own is not None and roi is not None:
             raise _two_regions(own)
@@ -120,20 +112,20 @@ class View:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every image is looked at as it comes, all of it."""
+        """Whether defects matter everywhere, and no part is aligned."""
         return not (self.region or self.regions or self.foreground or self.reference)
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether where it looks depends on what is in an image."""
+        """Whether it depends on an image's pixels where defects matter in it."""
         return self.foreground or self.reference is not None
 
     def with_masks(self, folder: PathLike) -> View:
-        """The same, with a folder of masks, or a manifest that lists them, for the images to come.
+        """Return this view with a folder of masks, or a manifest that lists them.
 
         Raises:
-            DataError: the manifest cannot be read, or has no regions.
-            SettingsError: there is no such folder.
+            DataError: The manifest cannot be read, or has no regions.
+            SettingsError: There is no such folder.
         """
         regions = open_regions(folder)
         if regions is None:
@@ -144,63 +136,64 @@ class View:
         return dataclasses.replace(self, regions=regions)
 
     def with_own(self, own: RegionFiles | None) -> View:
-        """The same, with the regions that a data set has of its own, if it has any.
+        """Return this view with the regions that a data set lists; itself where it lists none.
 
         Raises:
-            SettingsError: a folder of masks, or another region of one of the images, was given.
+            SettingsError: A folder of masks was given too.
         """
         if own is None:
             return self
-        if isinstance(self.regions, RegionFiles):
-            own = self.regions.joined(own)
-        elif self.regions is not None and self.regions.folder is not None:
+        if self.regions is not None and self.regions.folder is not None:
             raise _two_regions(own)
         return dataclasses.replace(self, regions=own)
 
     def prepare(self, source: ImageSource) -> Canvas:
-        """Make the network's input.
+        """Build the network's input.
 
         Args:
-            source: as for `as_image`.
+            source: As for `as_image`.
 
         Raises:
-            ImageError: the image cannot be used, or nothing of it lies where defects matter.
+            ImageError: The image cannot be used, or defects matter nowhere in it.
         """
         image = as_image(source)
         if self.is_whole:
             return self.sizing.prepare(image)
         name = source_name(source)
         motion = self.reference.motion_of(image, name) if self.reference else None
-        brought = image if motion is None else motion.bring(image)
-        canvas = self.sizing.prepare(brought)
+        aligned = image if motion is None else motion.bring(image)
+        canvas = self.sizing.prepare(aligned)
         inside = self._inside(source, canvas.original, motion)
-        if self.foreground and (part := find_foreground(brought)) is not None:
+        if self.foreground and (part := find_foreground(aligned)) is not None:
             inside = part if inside is None else inside & part
         _require_some(inside, name)
         return dataclasses.replace(canvas, inside=inside, motion=motion)
 
     def cells_of(self, source: ImageSource, cells: Callable[[Shape], Sequence[Cell]]) -> list[Mask]:
-        """Which cells of each level lie in the image and where defects matter, `(h, w)` each.
+        """Return which cells of each level lie in the image and where defects matter.
 
         Args:
-            source: as for `as_image`.
-            cells: for the height and width of a canvas, those of each level's cells.
+            source: As for `as_image`.
+            cells: From height and width of a canvas to the size of each level's cells.
+
+        Returns:
+            Shape `(h, w)` each.
 
         Raises:
-            ImageError: as for `prepare`.
+            ImageError: As for `prepare`.
         """
         if self.needs_pixels:
             canvas = self.prepare(source)
-            return [cells_of(canvas.inside, canvas.valid, size) for size in cells(canvas.shape)]
-        original = image_shape(source)
-        inside = self._inside(source, original, None)
-        _require_some(inside, source_name(source))
-        valid = self.sizing.valid_shape(original)
-        sizes = cells(self.sizing.canvas_shape(original))
-        return [cells_of(inside, valid, size) for size in sizes]
+            inside, valid, shape = canvas.inside, canvas.valid, canvas.shape
+        else:
+            original = image_shape(source)
+            inside = self._inside(source, original, None)
+            _require_some(inside, source_name(source))
+            valid, shape = self.sizing.valid_shape(original), self.sizing.canvas_shape(original)
+        return [cells_of(inside, valid, cell) for cell in cells(shape)]
 
     def _inside(self, source: ImageSource, shape: Shape, motion: Motion | None) -> Mask | None:
-        """Where defects matter, in the reference's frame, as far as regions say."""
+        """Where the regions agree, in the reference's frame; None is everywhere."""
         parts = []
         if self.region is not None:
             parts.append(self.region.inside(shape, source_name(source)))
@@ -213,7 +206,7 @@ class View:
         return np.logical_and.reduce(parts) if parts else None
 
     def fingerprint(self) -> str:
-        """What tells this view from others with the same settings; empty where nothing does."""
+        """Hash what the settings do not say of this view; empty where that is nothing."""
         if self.is_whole:
             return ""
         digest = hashlib.sha256()
@@ -224,13 +217,13 @@ class View:
         return digest.hexdigest()
 
     def metadata(self) -> dict[str, Any]:
-        """What a model says of its view, as plain values."""
-        both = self.region is not None and self.regions is not None
-        one = "one" if self.region is not None else "none"
-        return {"regions": "both" if both else one if self.regions is None else "each"}
+        """Return which regions there are, ``none``, ``one``, ``each`` or ``both``, as JSON."""
+        if self.regions is None:
+            return {"regions": "none" if self.region is None else "one"}
+        return {"regions": "each" if self.region is None else "both"}
 
     def pictures(self) -> dict[str, bytes]:
-        """The region and the reference, as PNG files, which `restore` reads."""
+        """Return the region and the reference as PNG files, which `restore` reads."""
         found = {}
         if self.region is not None:
             found["region"] = self.region.to_png()
@@ -245,41 +238,41 @@ class View:
         metadata: Mapping[str, Any],
         pictures: Mapping[str, bytes],
     ) -> View:
-        """The view of a model that is loaded.
+        """Build the view of a model that is loaded.
 
         Args:
-            settings: of the model.
-            metadata: from `View.metadata`; empty for a model older than it.
-            pictures: from `View.pictures`.
+            settings: Of the model.
+            metadata: From `View.metadata`.
+            pictures: From `View.pictures`.
 
         Raises:
-            KeyError: a picture is missing.
-            ValueError: a picture is damaged.
+            KeyError: An entry or a picture is missing.
+            ValueError: A picture is damaged.
         """
-        regions = metadata.get("regions", "none")
-        reference = None
+        regions, turns = metadata["regions"], settings.align == "rigid"
+        region = reference = None
         try:
             if settings.align != "none":
-                turns = settings.align == "rigid"
                 reference = Reference.from_png(pictures["reference"], turns=turns)
-            region = Region.from_png(pictures["region"]) if regions in ("one", "both") else None
+            if regions in ("one", "both"):
+                region = Region.from_png(pictures["region"])
         except (OSError, DataError) as error:
             raise ValueError(f"a picture in it is damaged: {error}") from error
         return cls(
             sizing=settings.sizing,
             region=region,
-            regions=RegionFolder(None) if regions in ("each", "both") else None,
+            regions=RegionFiles() if regions in ("each", "both") else None,
             foreground=settings.foreground == "auto",
             reference=reference,
         )
 
 
 def settle(canvas: Canvas, values: NDArray[np.float32]) -> Seen:
-    """A map of what was looked at, brought back to the image as it came.
+    """Bring a map back to the frame of the original image.
 
     Args:
-        canvas: that the map is of.
-        values: shape `canvas.original`, 0 and above.
+        canvas: What the map was computed from.
+        values: Shape `canvas.original`, 0 and above.
     """
     inside = canvas.inside
     if inside is None and canvas.motion is None:
@@ -294,13 +287,15 @@ def settle(canvas: Canvas, values: NDArray[np.float32]) -> Seen:
 
 
 def cells_of(inside: Mask | None, valid: Shape, cell: Cell) -> Mask:
-    """Which cells of a level matter: those whose value a pixel that matters is scored by, which
-    are the ones that have one within a cell's side of their centre, along rows and columns.
+    """Return which cells of a level matter: those with a pixel that matters near their centre.
+
+    Near is within a cell's side, along rows and along columns: bilinear interpolation takes the
+    scores of such pixels from the cell.
 
     Args:
-        inside: where defects matter, of any resolution; None is everywhere.
-        valid: height and width of the image on its canvas.
-        cell: height and width of one, in pixels of the canvas.
+        inside: Where defects matter, of any resolution; None is everywhere.
+        valid: Height and width of the image on its canvas.
+        cell: Height and width of a cell, in pixels of the canvas.
 
     Returns:
         Shape `(h, w)`, of the cells whose centre lies in the image.
@@ -311,27 +306,17 @@ def cells_of(inside: Mask | None, valid: Shape, cell: Cell) -> Mask:
     grid = cells_inside(valid[0], cell[0]), cells_inside(valid[1], cell[1])
     if inside is None:
         return _all_cells(grid)
-    # On a grid of half cells a cell's reach is four of them along either side.
-    half = (2 * grid[0], 2 * grid[1])
     touched = np.asarray(inside)
     for axis in (0, 1):
-        step = valid[axis] * 2 / (cell[axis] * touched.shape[axis])  # half cells in a pixel
-        edges = np.arange(half[axis] + 2) - 1
-        start = np.floor(edges / step).astype(int)
-        stop = np.ceil((edges + 1) / step).astype(int)
-        last = touched.shape[axis]
-        start, stop = start.clip(0, last - 1), stop.clip(1, last)
-        if axis == 0:
-            sums = np.pad(np.cumsum(touched, 0, dtype=np.int32), ((1, 0), (0, 0)))
-            touched = (sums[stop] - sums[start]) > 0
-        else:
-            sums = np.pad(np.cumsum(touched, 1, dtype=np.int32), ((0, 0), (1, 0)))
-            touched = (sums[:, stop] - sums[:, start]) > 0
-    reached: Mask = np.zeros(grid, np.bool_)
-    for down in range(4):
-        for right in range(4):
-            reached |= touched[down : down + half[0] : 2, right : right + half[1] : 2]
-    return reached
+        n = touched.shape[axis]
+        pixels = n / valid[axis]  # of `inside` in one pixel of the canvas
+        before = (np.arange(grid[axis]) - 0.5) * cell[axis] * pixels
+        after = (np.arange(grid[axis]) + 1.5) * cell[axis] * pixels
+        sums = np.insert(np.cumsum(touched, axis, dtype=np.int32), 0, 0, axis)
+        touched = np.take(sums, np.ceil(after).astype(int).clip(1, n), axis) > np.take(
+            sums, np.floor(before).astype(int).clip(0, n - 1), axis
+        )
+    return touched
 
 
 @lru_cache(maxsize=256)
@@ -352,6 +337,6 @@ def _two_regions(own: RegionFiles) -> SettingsError:
 def _require_some(inside: Mask | None, name: str) -> None:
     if inside is not None and not inside.any():
         raise ImageError(
-            f"{name or 'the image'}: nothing of it lies in the region of interest; draw the region "
-            "where the part is"
+            f"{name or 'the image'}: no pixel of it lies in the region of interest; draw the "
+            "region where the part is"
         )

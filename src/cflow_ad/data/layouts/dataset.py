@@ -1,4 +1,4 @@
-"""What a data set is: images with labels and masks, some to learn from, others to evaluate on."""
+"""What a data set is: images with labels and masks, some to train on, others to test on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import hashlib
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
-from cflow_ad.data.masks import MaskSource
+from cflow_ad.data.masks import MaskFiles
 from cflow_ad.errors import DataError
-
-Layout: TypeAlias = str
-"""A layout's name, as in `layouts.LAYOUTS`."""
 
 GOOD = "good"
 """The label of an image without defects."""
@@ -28,11 +24,11 @@ class Sample:
     label: str
     """``"good"``, or the defect's name."""
 
-    mask: Path | MaskSource | None = None
+    mask: Path | MaskFiles | None = None
     """The ground-truth mask, where there is one; `read_mask` reads it. Good images have none."""
 
     roi: Path | None = None
-    """A mask that is not zero where to look; unset, at all of the image. See `data.regions`."""
+    """The mask of the region of interest, where there is one; unset, the whole image counts."""
 
     @property
     def is_good(self) -> bool:
@@ -48,27 +44,27 @@ class Dataset:
     """The folder that the images' names are relative to."""
 
     name: str
-    """What to call the data set in a report."""
+    """The data set's name, for reports."""
 
     train: tuple[Sample, ...]
-    """The images to learn from, all good. Empty if there are none."""
+    """The images to train on, all good. May be empty."""
 
     test: tuple[Sample, ...]
-    """The images to evaluate on, good and not. Empty if there are none."""
+    """The images to test on, good and defective. May be empty."""
 
-    layout: Layout
-    """How the data set lies on disk."""
+    layout: str
+    """The name of the layout on disk; one of `LAYOUTS`."""
 
     notes: tuple[str, ...] = ()
-    """What a reader of figures should know: a split not the publisher's, images left out."""
+    """What a reader of results should know: images left out, or a split not the publisher's."""
 
     train_place: str = field(default="put them in train/good", repr=False, compare=False)
-    """What to do where images to learn from are missing, for the error that says so."""
+    """What to do where images to train on are missing, for the error."""
 
     test_place: str = field(
         default="put them in test/good and test/<defect>", repr=False, compare=False
     )
-    """What to do where images to evaluate on are missing."""
+    """What to do where images to test on are missing, for the error."""
 
     @property
     def defects(self) -> tuple[str, ...]:
@@ -84,7 +80,7 @@ class Dataset:
         """Return `train`, which is not empty.
 
         Raises:
-            DataError: There is no image to learn from.
+            DataError: There is no image to train on.
         """
         if not self.train:
             raise DataError(f"{self.root}: no good images to train on; {self.train_place}")
@@ -94,18 +90,18 @@ class Dataset:
         """Return `test`, which is not empty.
 
         Raises:
-            DataError: There is no image to evaluate on.
+            DataError: There is no image to test on.
         """
         if not self.test:
             raise DataError(f"{self.root}: no images to evaluate on; {self.test_place}")
         return self.test
 
     def fingerprint(self) -> str:
-        """Say in 16 hexadecimal digits what the model learns from.
+        """Hash the training images, to 16 hexadecimal digits.
 
-        A SHA-256 over the training images: their names relative to `root` and the bytes in each.
-        Moving or copying the data set, and touching or reordering its files, keep it the same;
-        renaming, adding, removing or changing an image does not. Files are read one at a time.
+        The hash is a SHA-256 of each image's name relative to `root` and the bytes in it. Moving or
+        copying the data set, or touching or reordering its files, does not change it; renaming,
+        adding, removing or changing an image does.
 
         Raises:
             DataError: An image cannot be read.
@@ -121,7 +117,7 @@ class Dataset:
         return total.hexdigest()[:16]
 
     def relative(self, path: Path) -> str:
-        """A file's name relative to `root`, with slashes; its own name where it lies elsewhere."""
+        """Return a file's name relative to `root`, with slashes; its own where it is elsewhere."""
         inside = path.is_relative_to(self.root)
         name = path.relative_to(self.root).as_posix() if inside else path.name
         return unicodedata.normalize("NFC", name)  # macOS spells accents another way

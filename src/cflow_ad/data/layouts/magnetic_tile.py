@@ -1,51 +1,54 @@
 """Magnetic Tile: ``MT_Free/Imgs`` is good, ``MT_<Defect>/Imgs`` has images and masks side by side.
 
-The images are JPEG; the mask of ``exp1_num_1.jpg`` is ``exp1_num_1.png``, and was smoothed, so that
-only its bright half counts. The set has no split: see `family.split`.
+The images are JPEG; the mask of ``exp1_num_1.jpg`` is ``exp1_num_1.png``, and was smoothed, so only
+its bright half counts. The set has no split: see `split`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
-from cflow_ad.data.layouts.family import SPLIT_NOTE, Family, name_of, refuse_strays, split
-from cflow_ad.data.listing import list_images, scan
+from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.reading import (
+    SPLIT_NOTE,
+    Layout,
+    Listing,
+    read_samples,
+    refuse_strays,
+    split,
+)
+from cflow_ad.data.listing import scan
 from cflow_ad.data.masks import MaskFiles
 
 _ABOVE = 127
 
 
-def _is_here(root: Path) -> bool:
+def _fits(root: Path) -> bool:
     return (root / "MT_Free" / "Imgs").is_dir()
 
 
-def _read(root: Path) -> Dataset:
+def _read(root: Path) -> Listing:
     good, _ = _images_and_masks(root / "MT_Free" / "Imgs")  # its masks are all black
     train, held_out = split(good, lambda image: image.name)
     test = [Sample(image, GOOD) for image in held_out]
     for folder in scan(root)[0]:
         if not folder.name.startswith("MT_") or folder.name == "MT_Free":
             continue
-        images, found = _images_and_masks(folder / "Imgs")
-        masks = {mask.stem: MaskFiles((mask,), above=_ABOVE) for mask in found}
+        images, masks = _images_and_masks(folder / "Imgs")
+        mask_of = {mask.stem: mask for mask in masks}
         label = folder.name.removeprefix("MT_").lower()
-        test += [Sample(image, label, masks.pop(image.stem, None)) for image in images]
-        refuse_strays([path for mask in masks.values() for path in mask.files], folder / "Imgs")
-    return Dataset(
-        root,
-        name_of(root),
-        tuple(Sample(image, GOOD) for image in train),
-        tuple(test),
-        "magnetic-tile",
-        (SPLIT_NOTE.format(what="defect-free images", name="file names"),),
-    )
+        for image in images:
+            mask = mask_of.pop(image.stem, None)
+            test.append(Sample(image, label, mask and MaskFiles((mask,), _ABOVE)))
+        refuse_strays(list(mask_of.values()), folder / "Imgs")
+    note = SPLIT_NOTE.format(what="defect-free images", name="file names")
+    return Listing([Sample(image, GOOD) for image in train], test, [note])
 
 
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
-    there = list_images(folder)
+    there = [sample.path for sample in read_samples(folder)]
     masks = [path for path in there if path.suffix.lower() == ".png"]
     return [path for path in there if path.suffix.lower() != ".png"], masks
 
 
-MAGNETIC_TILE = Family("magnetic-tile", _is_here, _read)
+MAGNETIC_TILE = Layout("magnetic-tile", _fits, _read)

@@ -6,42 +6,41 @@
     ROOT/candle/image_anno.csv        image,label,mask       (paths are relative to ROOT)
     ROOT/candle/Data/Images/Normal/0000.JPG  ROOT/candle/Data/Masks/Anomaly/000.png
 
-The mask's values are the numbers of kinds of defect; all that are not zero count. The split is that
-of ``1cls.csv``, VisA's own for training on good images; a defect's name is that of the annotation,
-``combined`` where an image has several.
+The mask's values are the numbers of kinds of defect; every value but zero is defect. The split is
+that of ``1cls.csv``, VisA's own for training on good images; a defect's name is the annotation's,
+or ``combined`` where an image has several.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
-from cflow_ad.data.layouts.family import Family, name_of
+from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.reading import Layout, Listing
+from cflow_ad.data.table import read_table
 from cflow_ad.errors import DataError
 
 _ANNOTATION = "image_anno.csv"
 
 
-def _is_here(root: Path) -> bool:
+def _fits(root: Path) -> bool:
     return (root / _ANNOTATION).is_file()
 
 
-def _read(root: Path) -> Dataset:
+def _read(root: Path) -> Listing:
     # Not Path.resolve: a class may be a link to another disk.
     here = Path(os.path.abspath(root))  # noqa: PTH100
     split_file = here.parent / "split_csv" / "1cls.csv"
     if not split_file.is_file():
         raise DataError(
-            f"{split_file}: is not there, and without it nothing says which images are for "
-            "training; copy split_csv from VisA's archive, beside the classes"
+            f"{split_file}: this file is missing, and only it says which images are for training; "
+            "copy split_csv from VisA's archive, beside the classes"
         )
-    names = {row["image"]: row["label"] for _, row in _rows(root / _ANNOTATION, "image", "label")}
+    rows = read_table(root / _ANNOTATION, ["image", "label"])
+    names = {row["image"]: row["label"] for _, row in rows}
     parts: dict[str, list[Sample]] = {"train": [], "test": []}
-    columns = ("object", "split", "label", "image", "mask")
-    for line, row in _rows(split_file, *columns):
+    for line, row in read_table(split_file, ["object", "split", "label", "image", "mask"]):
         if row["object"] != here.name:
             continue
         where = f"{split_file}, line {line}"
@@ -60,25 +59,11 @@ def _read(root: Path) -> Dataset:
             f"{split_file}: lists no image of {here.name}; give the folder its name in VisA"
         )
     train, test = (sorted(parts[part], key=lambda s: s.path) for part in ("train", "test"))
-    return Dataset(root, name_of(root), tuple(train), tuple(test), "visa")
+    return Listing(train, test)
 
 
 def _label(annotated: str) -> str:
-    if "," in annotated:
-        return "combined"
-    return annotated.strip() or "anomaly"
-
-
-def _rows(file: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, restval="")
-            if absent := [c for c in columns if c not in (reader.fieldnames or ())]:
-                raise DataError(f"{file}: has no column {absent[0]!r}; it is not VisA's")
-            for row in reader:
-                yield reader.line_num, {c: row[c].strip() for c in columns}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: this is not CSV ({error}); copy it again") from error
+    return "combined" if "," in annotated else annotated or "anomaly"
 
 
 def _existing(root: Path, text: str, where: str) -> Path:
@@ -88,4 +73,4 @@ def _existing(root: Path, text: str, where: str) -> Path:
     return path
 
 
-VISA = Family("visa", _is_here, _read)
+VISA = Layout("visa", _fits, _read)
