@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
-    DEVICE_HELP,
     PRESET_HELP,
     SETTING_HELP,
     UNCHECKED,
+    Device,
     bars,
     parse_settings,
     plain_errors,
@@ -52,7 +52,7 @@ def mvtec(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "benchmark-mvtec"
     ),
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    device: Device = None,
 ) -> None:
     """Train and evaluate on the classes of MVTec AD, beside the results of the CFLOW-AD paper.
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cflow_ad.cli.common import (
-    DEVICE_HELP,
-    ROI_HELP,
     UNCHECKED,
-    WEIGHTS_HELP,
+    Device,
+    Roi,
+    Trained,
+    Weights,
     bars,
     plain_errors,
 )
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    model: Annotated[
-        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
-    ],
+    model: Trained,
     good: Annotated[
         Path,
         typer.Argument(
@@ -42,24 +41,26 @@ def calibrate(
     ] = None,
     smoothing: Annotated[
         float | None,
-        typer.Option(help="Of the anomaly map, in pixels of the input. [default: as it is]"),
+        typer.Option(
+            help="Standard deviation of the anomaly map's smoothing, in pixels of the network's "
+            "input. [default: as it is]"
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="To score in from now on: fp32 or bf16. [default: as it is]")
+        str | None,
+        typer.Option(help="Number format of scoring: fp32 or bf16. [default: as it is]"),
     ] = None,
     rescale: Annotated[
         bool,
-        typer.Option(
-            "--rescale", help="Fit the scale of each level anew too, as for an imported model."
-        ),
+        typer.Option("--rescale", help="Also fit location and scale of each level again."),
     ] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    roi: Roi = None,
+    weights: Weights = None,
+    device: Device = None,
 ) -> None:
     """Set a model's threshold for a stated false-alarm rate, on good images alone.
 
-    An imported model, which has no scale yet, gets one from part of the images.
+    For an imported model, location and scale of each level are fitted too, on part of the images.
     """
     with plain_errors():
         from cflow_ad.detector import Detector
@@ -80,11 +81,11 @@ def calibrate(
                 progress=shown.show_training,
             )
         calibrated.save(target)
-        tell_calibration(calibrated, target, before=detector)
+        print_calibration(calibrated, target, before=detector)
 
 
-def tell_calibration(detector: Detector, path: Path, *, before: Detector | None = None) -> None:
-    """Print a model's new threshold, and what it promises unless a warning has said so."""
+def print_calibration(detector: Detector, path: Path, *, before: Detector | None = None) -> None:
+    """Print a model's new threshold, and what it promises unless a warning has done so."""
     calibration = detector.calibration
     was = f" (before: {before.threshold:.3f})" if before and before.is_calibrated else ""
     typer.echo(

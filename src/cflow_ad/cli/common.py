@@ -1,4 +1,4 @@
-"""What the commands share: how errors, warnings and progress are shown."""
+"""Parts that commands share: options, errors, warnings and progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,122 +27,133 @@ FAILED = 2
 """Exit status of an error, and of a wrong command line."""
 
 UNCHECKED = False
-"""For a path's `readable`: what reads the file says more of what is wrong than typer would."""
+"""For a path's `readable`: the code that reads the file gives a better error than typer."""
 
-SETTING_HELP = "Any other setting, as NAME=VALUE; `cflow-ad info settings` lists them."
 PRESET_HELP = "Settings to start from: fast, default, accurate or paper."
-WEIGHTS_HELP = "File with the backbone's weights (.safetensors, .pth)."
-LAYOUT_HELP = "How the data set lies on disk; see the guide. [default: recognised]"
-TILE_HELP = (
-    "The largest part of a large image encoded at once, HEIGHTxWIDTH or one number; a matter of "
-    "memory, not of scores. 0 for none. [default: chosen]"
-)
-ROI_HELP = (
-    "Folder with a mask for each image, or manifest CSV with a column roi: look only where a mask "
-    "is not zero."
-)
-PRECISION_HELP = (
-    "fp32, or bf16: faster where the processor has such instructions (AVX-512 BF16, AMX, GPUs). "
-    "Scores differ by up to a tenth from those the threshold was set on in the other one. "
-    "[default: that of training]"
-)
-COMPILE_HELP = (
-    "Make code for this machine first, in about a minute (needs a C++ compiler); pays for "
-    "thousands of images."
-)
-DEVICE_HELP = "Where to run, as torch names it (cpu, cuda); a GPU if there is one."
+SETTING_HELP = "Another setting, as NAME=VALUE; `cflow-ad info settings` lists them. Repeatable."
+
+ModelFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A model file, as trained or exported.", show_default=False, readable=UNCHECKED
+    ),
+]
+Trained = Annotated[
+    Path,
+    typer.Argument(help="A trained model file.", show_default=False, readable=UNCHECKED),
+]
+DataFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of good images, a data set in a known layout, or manifest CSV.",
+        show_default=False,
+        readable=UNCHECKED,
+    ),
+]
+ModelOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
+]
+NewFolder = Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)]
+Layout = Annotated[
+    str | None,
+    typer.Option(help="Layout of the data set on disk; see the guide. [default: recognised]"),
+]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|CSV",
+        help="Regions of interest: folder with a mask for each image, or manifest CSV with a "
+        "column roi. Only pixels where the mask is not zero are scored.",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="fp32, or bf16: faster on processors with such instructions (AVX-512 BF16, AMX, "
+        "GPUs). Scores differ by up to a tenth from those of the other one, in which the threshold "
+        "was set. [default: as trained]"
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")]
+Weights = Annotated[
+    str | None, typer.Option(help="File with the backbone's weights (.safetensors, .pth).")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where to run, as torch names it (cpu, cuda). [default: a GPU if any]"),
+]
 
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn errors that a person can mend into one line and status 2, and warnings into one line."""
+    """Print an error that a person can fix as one line and exit with 2; warnings likewise."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", CalibrationWarning)
-        warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}", "yellow")
+        warnings.showwarning = lambda text, *_, **__: print_message(f"warning: {text}", "yellow")
         try:
             yield
-        except CflowError as error:
-            tell(f"error: {error}", "red")
-            raise typer.Exit(FAILED) from None
-        except ModuleNotFoundError as error:
-            if (missing := missing_library(error)) is None:
-                raise
-            tell(f"error: {missing}", "red")
-            raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
-            tell("stopped", "yellow")
+            print_message("stopped", "yellow")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # The reader of our output has gone, as `head` does; there is no one left to tell.
+            # The reader of the output has closed it, as `head` does.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except Exception as error:
+            if (text := _describe_error(error)) is None:
                 raise
-            tell(
-                "error: there is not enough memory; give a smaller --size or "
-                "batch size, a --tile, or another --device",
-                "red",
-            )
+            print_message(f"error: {text}", "red")
             raise typer.Exit(FAILED) from None
-        except OSError as error:
+
+
+def _describe_error(error: Exception) -> str | None:
+    """One line about an error that a person can fix; None for a fault of the program."""
+    match error:
+        case CflowError():
+            return str(error)
+        case ModuleNotFoundError():
+            missing = missing_library(error)
+            return None if missing is None else str(missing)
+        case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            tell(
-                f"error: {where}{error.strerror or error}; see that the path is right, that it may "
-                "be written, and that the disk has room",
-                "red",
+            return (
+                f"{where}{error.strerror or error}; check the path, its permissions and the free "
+                "space of the disk"
             )
-            raise typer.Exit(FAILED) from None
+    # Torch has an exception type for the memory of GPUs alone.
+    full = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or full:
+        return (
+            "there is not enough memory; give a smaller --size or batch size, or another --device"
+        )
+    return None
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch has a type of its own only for GPUs; for the main memory it has a sentence."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
-
-
-def tell(message: str, colour: str | None = None) -> None:
-    """Say something to the person, apart from the output proper."""
+def print_message(message: str, colour: str | None = None) -> None:
+    """Print a message on standard error."""
     typer.secho(message, fg=colour, err=True)
 
 
-def tell_notes(dataset: Dataset) -> None:
-    """Say what is particular about how a data set was read."""
+def print_notes(dataset: Dataset) -> None:
+    """Print remarks on how a data set was read."""
     for note in dataset.notes:
-        tell(f"{dataset.name}: {note}")
+        print_message(f"{dataset.name}: {note}")
 
 
 def open_model(
-    path: Path,
-    *,
-    weights: str | None,
-    device: str | None,
-    tile: str | None,
-    precision: str | None,
-    compiled: bool,
-    roi: str | None,
+    path: Path, *, weights: str | None, device: str | None, precision: str | None, roi: str | None
 ) -> Detector | runtime.Detector:
-    """The detector of a model file of whatever format, as the options want it."""
+    """Load the detector of a model file of any format."""
     from cflow_ad.runtime.opening import open_detector
 
-    detector = open_detector(
-        path,
-        weights=weights,
-        device=device,
-        tile=tile,
-        precision=precision,
-        compiled=compiled,
-    )
+    detector = open_detector(path, weights=weights, device=device, precision=precision)
     return detector if roi is None else detector.look_in(roi)
 
 
 def make_settings(
     given: dict[str, object], others: list[str], *, preset: str = "default"
 ) -> Settings:
-    """A preset changed by the options that were given, and by `NAME=VALUE` texts."""
+    """Build the settings of a preset, changed by options and by `NAME=VALUE` texts."""
     from cflow_ad.settings import Settings
 
     values = {name: value for name, value in given.items() if value is not None}
@@ -150,7 +161,7 @@ def make_settings(
 
 
 def parse_settings(texts: list[str]) -> dict[str, Any]:
-    """The values of settings given as `NAME=VALUE`."""
+    """Parse settings given as `NAME=VALUE`."""
     from cflow_ad.settings import Settings
 
     values = {}
@@ -158,13 +169,13 @@ def parse_settings(texts: list[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not (name and equals):
-            raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set blocks=4")
+            raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set steps=300")
         values[name] = Settings.parse(name, value.strip())
     return values
 
 
 def progress_bar() -> rich.progress.Progress:
-    """A bar with count, rate and time left, on standard error; gone when done."""
+    """A bar with count, rate and time left, on standard error; removed at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -202,7 +213,6 @@ class Bars:
         "weave": ("Weaving", "images/s"),
         "check": ("Checking", "images/s"),
         "write": ("Writing", "images/s"),
-        "frames": ("Extracting", "frames/s"),
         "download": ("Downloading", "MB/s"),
         "verify": ("Checking", "MB/s"),
         "unpack": ("Unpacking", "MB/s"),
@@ -213,10 +223,10 @@ class Bars:
         self._tasks: dict[str, rich.progress.TaskID] = {}
 
     def show(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Bring one stage up to date."""
+        """Update one stage."""
         label, unit = self._UNITS[stage]
         if stage not in self._tasks:
-            # A resumed stage begins where it was left: only what is done now counts for the rate.
+            # A resumed stage starts above 0, which does not count for its rate.
             self._tasks[stage] = self._bar.add_task(
                 label, total=total, completed=done, rate="", note=""
             )
@@ -225,14 +235,8 @@ class Bars:
         rate = f"{task.speed:.1f} {unit}" if task.speed else ""
         self._bar.update(task.id, completed=done, rate=rate, note=note)
 
-    def restart(self) -> None:
-        """Take the bars away: the same stages are to come again."""
-        for task in self._tasks.values():
-            self._bar.remove_task(task)
-        self._tasks.clear()
-
     def show_training(self, progress: Progress) -> None:
-        """Bring a stage of training up to date."""
+        """Update a stage of training."""
         note = "" if progress.loss is None else f"loss {progress.loss:.3f}"
         if progress.stride is not None:
             note += f" (stride {progress.stride})"
@@ -250,7 +254,7 @@ class Bars:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Bars]:
-    """Progress bars while the block runs; after it the warnings, which the bars would wipe out."""
+    """Show progress bars while the block runs, then the warnings, which the bars would erase."""
     held: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as held, progress_bar() as bar:

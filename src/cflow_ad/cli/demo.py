@@ -1,4 +1,4 @@
-"""`cflow-ad demo`: the whole way on a generated carpet, with no download."""
+"""`cflow-ad demo`: train and evaluate on a generated carpet, without a download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import bars, plain_errors, tell
+from cflow_ad.cli.common import bars, plain_errors, print_message
 from cflow_ad.errors import DataError
 
 
@@ -15,9 +15,9 @@ def demo(
     output: Annotated[
         Path, typer.Argument(help="A new or empty folder, or that of an earlier demo.")
     ] = Path("cflow-ad-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
 ) -> None:
-    """Weave a carpet, train on its good images, evaluate on its defects, and report."""
+    """Generate a carpet, train on its good images, evaluate on its defects, and report."""
     with plain_errors():
         from cflow_ad.cli.tables import print_evaluation
         from cflow_ad.data.carpet import write_carpet
@@ -29,7 +29,7 @@ def demo(
 
         data, model = output / "carpet", output / "carpet.safetensors"
         if data.exists() and not model.exists():
-            raise DataError(f"{output}: an earlier demo was stopped there; remove it and try again")
+            raise DataError(f"{output}: an interrupted demo; delete it and try again")
         with bars() as shown:
             if not data.exists():
                 write_carpet(
@@ -47,6 +47,6 @@ def demo(
             )
         written = write_results(evaluation, detector, output / "evaluation")
         print_evaluation(evaluation)
-        tell("The carpet, the model, the picture and the report:")
+        print_message("The carpet, the model, the figure and the report:")
         for path in (data, model, *written):
             typer.echo(path)

@@ -1,4 +1,4 @@
-"""`cflow-ad evaluate`: metrics, curves, pictures and one HTML file."""
+"""`cflow-ad evaluate`: metrics, curves, the figure and an HTML report."""
 
 from __future__ import annotations
 
@@ -8,29 +8,24 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
-    COMPILE_HELP,
-    DEVICE_HELP,
-    LAYOUT_HELP,
-    PRECISION_HELP,
-    ROI_HELP,
-    TILE_HELP,
     UNCHECKED,
-    WEIGHTS_HELP,
+    BatchSize,
+    Device,
+    Layout,
+    ModelFile,
+    Precision,
+    Roi,
+    Weights,
     bars,
     open_model,
     plain_errors,
-    tell,
-    tell_notes,
+    print_message,
+    print_notes,
 )
 
 
 def evaluate(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A model file, as trained or exported.", show_default=False, readable=UNCHECKED
-        ),
-    ],
+    model: ModelFile,
     data: Annotated[
         Path,
         typer.Argument(
@@ -45,29 +40,35 @@ def evaluate(
     ] = None,
     picture: Annotated[
         list[Path] | None,
-        typer.Option(help="A test image for the picture; may be repeated."),
+        typer.Option(help="A test image for the figure; repeatable. [default: typical ones]"),
     ] = None,
+    best_f1: Annotated[
+        bool,
+        typer.Option(
+            "--best-f1",
+            help="Draw the figure at the thresholds with the best F1 on these test images, as in "
+            "the paper.",
+        ),
+    ] = False,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="List unreadable images, and go on.")
+        bool, typer.Option("--skip-unreadable", help="Skip unreadable images, and list them.")
     ] = False,
     reference: Annotated[
         bool,
-        typer.Option(
-            "--reference", help="Also measure the scores of the paper's code, set by set."
-        ),
+        typer.Option("--reference", help="Also compute the scores of the paper's code."),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
-    tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
-    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    batch_size: BatchSize = 8,
+    precision: Precision = None,
+    roi: Roi = None,
+    weights: Weights = None,
+    layout: Layout = None,
+    device: Device = None,
 ) -> None:
-    """Measure a model on test images with known defects.
+    """Evaluate a model on test images with known defects.
 
     Writes metrics.json, scores.csv, picture.png, picture.svg and report.html.
+
+    Exit status: 0; 2, an error; 3, images were skipped.
     """
     with plain_errors():
         from cflow_ad.cli.tables import print_evaluation
@@ -75,15 +76,7 @@ def evaluate(
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
 
-        detector = open_model(
-            model,
-            weights=weights,
-            device=device,
-            tile=tile,
-            precision=precision,
-            compiled=compiled,
-            roi=roi,
-        )
+        detector = open_model(model, weights=weights, device=device, precision=precision, roi=roi)
         dataset = open_dataset(data, layout)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")
@@ -97,12 +90,14 @@ def evaluate(
                 reference=reference,
                 progress=lambda done, total: shown.show("evaluate", done, total),
             )
-        written = write_results(evaluation, detector, folder, picture=picture or [])
+        written = write_results(
+            evaluation, detector, folder, picture=picture or [], best_f1=best_f1
+        )
         print_evaluation(evaluation)
-        tell_notes(dataset)
+        print_notes(dataset)
         for path in written:
             typer.echo(path)
         for _, reason in evaluation.skipped:
-            tell(f"skipped {reason}", "yellow")
+            print_message(f"skipped {reason}", "yellow")
         if evaluation.skipped:
             raise typer.Exit(3)

@@ -1,4 +1,4 @@
-"""`cflow-ad export`: one graph for other runtimes, checked against the trained model."""
+"""`cflow-ad export`: one graph for other runtimes, compared with the trained model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cflow_ad.cli.common import UNCHECKED, WEIGHTS_HELP, bars, plain_errors
+from cflow_ad.cli.common import UNCHECKED, Trained, Weights, bars, plain_errors
 
 if TYPE_CHECKING:
     from cflow_ad.export.export import ExportReport
 
 
 def export(
-    model: Annotated[
-        Path, typer.Argument(help="A model file.", show_default=False, readable=UNCHECKED)
-    ],
+    model: Trained,
     format: Annotated[
         str, typer.Option("--format", "-f", help="onnx, openvino or torch (torch.export).")
     ] = "onnx",
@@ -31,27 +29,28 @@ def export(
     size: Annotated[
         str | None,
         typer.Option(
-            help="dynamic, or HEIGHTxWIDTH of the only canvas. "
-            "[default: dynamic for models of resize=fit]"
+            help="Size of the graph's input: dynamic, or HEIGHTxWIDTH. "
+            "[default: dynamic unless resize is pad or stretch]"
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Good images (or a data set with labelled test images) to calibrate and check on; "
-            "best those of training. [default: check on generated images]",
+            help="Good images, preferably those of training, or a data set with test images: to "
+            "calibrate and to compare on. [default: compare on generated images]",
             readable=UNCHECKED,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write it though fp16, bf16 or int8 change too much.")
+        bool,
+        typer.Option("--force", help="Keep the file even if fp16, bf16 or int8 change too much."),
     ] = False,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    weights: Weights = None,
 ) -> None:
     """Write a model as one graph, from an image's pixels to anomaly map and score.
 
-    The file is run and compared with the trained model before it is kept: at fp32 it is refused if
-    any score differs by more than 1e-4.
+    The file is run and compared with the trained model. At fp32 it is refused if a score differs by
+    more than 1e-4.
     """
     with plain_errors():
         from cflow_ad.data.layouts import open_dataset
@@ -88,12 +87,11 @@ def _print(report: ExportReport, threshold: float) -> None:
     typer.echo(
         f"compared on {change.n_images} {images}: scores change by {change.mean:.2g} on average "
         f"over good ones, no score or pixel by more than {change.largest:.2g}; "
-        f"{change.flipped} judged differently"
+        f"{change.flipped} change between good and anomalous"
     )
     for name, before, after in change.auroc:
         typer.echo(f"{name} AUROC: {100 * before:.2f} trained, {100 * after:.2f} exported")
     if report.calibration.threshold != threshold:
         typer.echo(
-            f"threshold set anew: {threshold:.3f} trained, "
-            f"{report.calibration.threshold:.3f} exported"
+            f"new threshold: {threshold:.3f} trained, {report.calibration.threshold:.3f} exported"
         )

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cflow_ad.cli.calibrate import tell_calibration
-from cflow_ad.cli.common import DEVICE_HELP, UNCHECKED, WEIGHTS_HELP, bars, plain_errors, tell
+from cflow_ad.cli.calibrate import print_calibration
+from cflow_ad.cli.common import (
+    UNCHECKED,
+    Device,
+    ModelOutput,
+    Weights,
+    bars,
+    plain_errors,
+    print_message,
+)
 from cflow_ad.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,32 +27,30 @@ app = typer.Typer(no_args_is_help=True, help="Import a model that another progra
 Checkpoint = Annotated[
     Path, typer.Argument(help="The checkpoint.", show_default=False, readable=UNCHECKED)
 ]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
-]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="What its encoder is, where its tensors do not tell.", show_default=False),
+    typer.Option(
+        help="The encoder's timm name, needed where its tensors fit several.", show_default=False
+    ),
 ]
 Good = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of good images to calibrate on at once, as `calibrate` does.",
+        help="Folder of good images to calibrate on, as `calibrate` does.",
         readable=UNCHECKED,
     ),
 ]
 FalseAlarmRate = Annotated[
     float | None,
-    typer.Option(help="With --good, share of good images that may be called anomalous."),
+    typer.Option(help="With --good: share of good images that may be called anomalous."),
 ]
 Smoothing = Annotated[
-    float | None, typer.Option(help="With --good, of the anomaly map, in pixels of the input.")
+    float | None, typer.Option(help="With --good: standard deviation of the map's smoothing.")
 ]
 Bundle = Annotated[
     bool,
     typer.Option("--bundle/--no-bundle", help="Put the encoder's weights into the model file."),
 ]
-Device = Annotated[str | None, typer.Option(help=DEVICE_HELP)]
 
 
 @app.callback()
@@ -55,7 +61,7 @@ def _import() -> None:
 @app.command()
 def authors(
     checkpoint: Checkpoint,
-    output: Output,
+    output: ModelOutput,
     backbone: Backbone = None,
     size: Annotated[
         str | None,
@@ -64,14 +70,10 @@ def authors(
             "else 256x256]"
         ),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help=f"{WEIGHTS_HELP} For a checkpoint without them.")
-    ] = None,
+    weights: Weights = None,
     later_clamp: Annotated[
         bool,
-        typer.Option(
-            "--later-clamp", help="It was trained with a FrEIA later than 0.2, from its repository."
-        ),
+        typer.Option("--later-clamp", help="The checkpoint was trained with a FrEIA after 0.2."),
     ] = False,
     good: Good = None,
     false_alarm_rate: FalseAlarmRate = None,
@@ -99,7 +101,7 @@ def authors(
 @app.command()
 def anomalib(
     checkpoint: Checkpoint,
-    output: Output,
+    output: ModelOutput,
     backbone: Backbone = None,
     size: Annotated[
         str | None,
@@ -147,11 +149,14 @@ def _finish(
     strides = ", ".join(map(str, settings.strides))
     typer.echo(
         f"{output}: {settings.backbone} at {settings.size}; strides {strides}; "
-        f"blocks {settings.blocks}"
+        f"blocks {settings.method.blocks}"
     )
     if assumed := detector.training["assumed"]:
-        tell(f"warning: the checkpoint does not say so, and it is assumed: {assumed}", "yellow")
+        print_message(
+            f"warning: the checkpoint does not state these, and they are assumed: {assumed}",
+            "yellow",
+        )
     if detector.is_calibrated:
-        tell_calibration(detector, output)
+        print_calibration(detector, output)
     else:
         typer.echo(f"not calibrated yet: run `cflow-ad calibrate {output} GOOD`")

@@ -1,4 +1,4 @@
-"""`cflow-ad info`: a model, the backbones at hand, the settings."""
+"""`cflow-ad info`: a model, the backbones, the settings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def info(
         str,
         typer.Argument(help="A model file, or `backbones`, or `settings`.", show_default=False),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show what a model file holds, which backbones are usable here, or all settings."""
+    """Show the metadata of a model file, the backbones usable on this machine, or all settings."""
     with plain_errors():
         from cflow_ad.cli import tables
 

@@ -10,17 +10,16 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
-    COMPILE_HELP,
-    DEVICE_HELP,
-    PRECISION_HELP,
-    ROI_HELP,
-    TILE_HELP,
-    UNCHECKED,
-    WEIGHTS_HELP,
+    BatchSize,
+    Device,
+    ModelFile,
+    Precision,
+    Roi,
+    Weights,
     bars,
     open_model,
     plain_errors,
-    tell,
+    print_message,
 )
 from cflow_ad.errors import DataError
 
@@ -35,12 +34,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A model file, as trained or exported.", show_default=False, readable=UNCHECKED
-        ),
-    ],
+    model: ModelFile,
     images: Annotated[
         list[str],
         typer.Argument(help="Image files, folders, or patterns such as 'in/*.png'."),
@@ -51,7 +45,7 @@ def predict(
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="Write the results there too: .csv, .jsonl (with regions)."),
+        typer.Option(help="Write the results to a file: .csv, or .jsonl with regions."),
     ] = None,
     maps: Annotated[
         str | None,
@@ -63,30 +57,32 @@ def predict(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Draw images, maps and outlines side by side: .png or .svg."),
+        typer.Option(help="Draw the first twelve images, maps and outlines: .png or .svg."),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")
+        bool, typer.Option("--recursive", "-r", help="Include sub-folders.")
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Instead of the model's own.", show_default=False, callback=_finite),
+        typer.Option(
+            help="Of the image's score, in place of the model's own.",
+            show_default=False,
+            callback=_finite,
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")] = 8,
+    batch_size: BatchSize = 8,
     exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Exit with 0 though images are anomalous.")
+        bool, typer.Option("--exit-zero", help="Exit with 0 even if images are anomalous.")
     ] = False,
-    tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
-    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help=COMPILE_HELP)] = False,
-    roi: Annotated[str | None, typer.Option(metavar="FOLDER|CSV", help=ROI_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    precision: Precision = None,
+    roi: Roi = None,
+    weights: Weights = None,
+    device: Device = None,
 ) -> None:
-    """Score images, and outline what is anomalous in them.
+    """Score images, and outline anomalous regions.
 
-    Exit status: 0, no image is anomalous; 1, at least one is; 2, nothing could be done, as where
-    not one image could be read; 3, some images could not be read (the others are done).
+    Exit status: 0, no image is anomalous; 1, at least one is; 2, an error, or no image could be
+    read; 3, some images could not be read (the others are done).
     """
     with plain_errors():
         from cflow_ad.cli.writing import Wanted, Writer
@@ -96,19 +92,12 @@ def predict(
         wanted = Wanted(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
-        detector = open_model(
-            model,
-            weights=weights,
-            device=device,
-            tile=tile,
-            precision=precision,
-            compiled=compiled,
-            roi=roi,
-        )
+        detector = open_model(model, weights=weights, device=device, precision=precision, roi=roi)
         unreadable: list[str] = []
         anomalous = 0
         predictions = detector.stream(
             paths,
+            maps=wanted.needs_maps,
             batch_size=batch_size,
             on_error=lambda _, error: unreadable.append(str(error)),
         )
@@ -122,10 +111,10 @@ def predict(
         if len(unreadable) == len(paths) == 1:
             raise DataError(unreadable[0])
         for reason in unreadable:
-            tell(f"skipped {reason}", "yellow")
+            print_message(f"skipped {reason}", "yellow")
         if len(unreadable) == len(paths):
             raise DataError(f"none of the {len(paths)} images could be used; see above")
-        tell(f"anomalous: {anomalous} of {len(paths) - len(unreadable)} images")
+        print_message(f"anomalous: {anomalous} of {len(paths) - len(unreadable)} images")
         if unreadable:
             raise typer.Exit(SOME_UNREADABLE)
         if anomalous and not exit_zero:

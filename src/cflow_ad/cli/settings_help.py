@@ -1,14 +1,18 @@
-"""What there is to be set, told in the words of the source."""
+"""The settings as the source documents them: their defaults and the texts beside the fields."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import typer
+
+from cflow_ad.method import PaperSchedule
 from cflow_ad.settings import Settings
 
 
@@ -20,24 +24,46 @@ class SettingDescription(NamedTuple):
     meaning: str
 
 
-def describe_settings() -> list[SettingDescription]:
-    """Every setting with its default and the text that stands beside it in the source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(Settings))).body[0]
+@functools.cache
+def describe_settings() -> tuple[SettingDescription, ...]:
+    """Describe every setting that `--set` takes, those of the paper's schedule last."""
+    own = _describe(Settings, "")
+    return tuple(setting for setting in own if setting.name not in ("method", "paper")) + tuple(
+        _describe(PaperSchedule, "paper.")
+    )
+
+
+def setting_option(name: str, **options: Any) -> Any:
+    """A command-line option for a setting, with its text and its default.
+
+    Args:
+        name: of the setting.
+        options: of `typer.Option`; `help` replaces the setting's text.
+    """
+    setting = next(each for each in describe_settings() if each.name == name)
+    text = options.pop("help", setting.meaning)
+    default = f" [default: {setting.default}]" if setting.default else ""
+    return typer.Option(help=text + default, show_default=False, **options)
+
+
+def _describe(owner: type[Any], prefix: str) -> list[SettingDescription]:
+    """Describe the fields of a dataclass by the string that follows each in the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
     assert isinstance(body, ast.ClassDef)
     texts = {}
     for field, text in itertools.pairwise(body.body):
         match field, text:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
-                value=ast.Constant(value=str(said))
+                value=ast.Constant(value=str(meaning))
             ):
-                texts[name] = " ".join(said.split())
+                texts[name] = " ".join(meaning.split())
     return [
-        SettingDescription(field.name, _written(field.default), texts[field.name])
-        for field in dataclasses.fields(Settings)
+        SettingDescription(prefix + field.name, _format(field.default), texts[field.name])
+        for field in dataclasses.fields(owner)
     ]
 
 
-def _written(default: object) -> str:
+def _format(default: object) -> str:
     if isinstance(default, tuple):
         return ",".join(map(str, default))
     return "" if default is None else str(default)

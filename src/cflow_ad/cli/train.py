@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cflow_ad.cli.common import (
-    DEVICE_HELP,
-    LAYOUT_HELP,
     PRESET_HELP,
     SETTING_HELP,
-    TILE_HELP,
-    UNCHECKED,
-    WEIGHTS_HELP,
+    DataFolder,
+    Device,
+    Layout,
+    ModelOutput,
     bars,
     make_settings,
     plain_errors,
-    tell,
-    tell_notes,
+    print_message,
+    print_notes,
 )
+from cflow_ad.cli.settings_help import setting_option
 from cflow_ad.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,71 +29,32 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of good images, a data set in a known layout, or manifest CSV.",
-            show_default=False,
-            readable=UNCHECKED,
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
-    ],
+    data: DataFolder,
+    output: ModelOutput,
     preset: Annotated[str, typer.Option(help=PRESET_HELP)] = "default",
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Network input: HEIGHTxWIDTH or one number; native, each image at its own size; "
-            "longest=N, scaled down to it where longer. [default: 256x256]"
-        ),
-    ] = None,
-    tile: Annotated[str | None, typer.Option(help=TILE_HELP)] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            help="snap (keeps the aspect ratio, but for rounding sides to multiples of 32), fit or "
-            "pad (keep it, and mirror the rest), or stretch. [default: snap]"
-        ),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="A timm model; see `cflow-ad info backbones`."),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    size: Annotated[str | None, setting_option("size")] = None,
+    resize: Annotated[str | None, setting_option("resize")] = None,
+    backbone: Annotated[str | None, setting_option("backbone")] = None,
+    weights: Annotated[str | None, setting_option("weights")] = None,
     roi: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|FOLDER|auto",
-            help="Where defects matter: a mask or polygons (.json) for all images, a folder with a "
-            "mask for each, or auto: what stands out from a plain background. A manifest may also "
-            "name masks, in a column roi.",
+            help="Region of interest: a mask or polygons (.json) for all images; a folder with a "
+            "mask for each; or `auto`, the part on a plain background. A manifest may name masks "
+            "in a column roi.",
             show_default=False,
         ),
     ] = None,
-    align: Annotated[
-        str | None,
-        typer.Option(help="Lay each part in its place first: none, shift, rigid. [default: none]"),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="To encode and to score in: fp32, or bf16, faster where the processor has such "
-            "instructions (AVX-512 BF16, AMX, GPUs). [default: fp32]"
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="The most steps of a level. [default: 600]")
-    ] = None,
-    false_alarm_rate: Annotated[
-        float | None,
-        typer.Option(help="Share of good images that may be called anomalous. [default: 0.01]"),
-    ] = None,
+    align: Annotated[str | None, setting_option("align")] = None,
+    precision: Annotated[str | None, setting_option("precision")] = None,
+    steps: Annotated[int | None, setting_option("steps")] = None,
+    false_alarm_rate: Annotated[float | None, setting_option("false_alarm_rate")] = None,
+    seed: Annotated[int | None, setting_option("seed")] = None,
     max_time: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="SECONDS", help="Be done in this time, as good as it gets."),
+        typer.Option(min=0.0, metavar="SECONDS", help="Stop training in time to finish by then."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice. [default: 0]")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=SETTING_HELP)
     ] = None,
@@ -101,36 +62,33 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Leave an image out, or those listed in a .csv or .txt file; repeatable.",
+            help="Exclude an image, or those listed in a .csv or .txt file; repeatable.",
         ),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="Write a page of the good images that stand out, and a list of them beside it.",
+            help="Write a page with the outliers among the good images, and a .csv list of them.",
         ),
     ] = None,
     bundle: Annotated[
         bool, typer.Option("--bundle", help="Put the backbone's weights into the model file.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run was stopped.")
-    ] = False,
-    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    layout: Layout = None,
+    device: Device = None,
 ) -> None:
-    """Learn what good looks like from good images alone, and write a model file.
+    """Train on good images, and write a model file.
 
-    Part of the images are held out of training, and the threshold is set on them for the stated
-    false-alarm rate. Defective images are never looked at. Good images that stand out from the
-    others, as defective ones among them would, are named; none is left out unless you say so.
+    Part of the images is held out as the calibration set, on which the threshold is set for the
+    false-alarm rate. Defective images are not used. Outliers among the good images, which may be
+    defective, are reported; none is excluded unless you name it.
     """
     with plain_errors():
         settings = make_settings(
             {
                 "size": size,
-                "tile": tile,
                 "resize": resize,
                 "backbone": backbone,
                 "weights": weights,
@@ -171,25 +129,25 @@ def train(
                     progress=shown.show_training,
                 )
         except KeyboardInterrupt:
-            tell("what was done is kept: the same command with --resume goes on from there")
+            print_message("progress is kept: the same command with --resume continues")
             raise
         detector.save(output, bundle=bundle)
         discard(work)
         training = detector.training
         typer.echo(
-            f"{output}: learnt from {training['n_images']} images in {training['seconds']:.1f} s; "
+            f"{output}: trained on {training['n_images']} images in {training['seconds']:.1f} s; "
             f"threshold {detector.threshold:.3f}"
         )
         if "aligned_to" in training:
-            typer.echo(f"parts are aligned to {training['aligned_to']}")
+            typer.echo(f"images are aligned to {training['aligned_to']}")
         if detector.calibration.is_as_asked:
             typer.echo(detector.calibration.note)
-        tell_notes(dataset)
-        _tell_screening(detector, report)
+        print_notes(dataset)
+        _print_screening(detector, report)
 
 
 def _check_report(report: Path, exclude: list[str]) -> None:
-    """Before the work: a name that can be, and no list overwritten that is being used."""
+    """Check the page's name before training; its list must not overwrite one of `exclude`."""
     from cflow_ad.evaluation.suspects import list_beside
 
     if report.suffix.lower() not in (".html", ".htm"):
@@ -204,17 +162,17 @@ def _check_report(report: Path, exclude: list[str]) -> None:
         )
 
 
-def _tell_screening(detector: Detector, report: Path | None) -> None:
-    """Say which good images stand out, and write the page if one is wanted."""
+def _print_screening(detector: Detector, report: Path | None) -> None:
+    """Print which good images are outliers, and write the page if it is asked for."""
     screened = detector.screening
-    assert screened is not None, "a detector just trained has screened its images"
+    assert screened is not None, "`fit` screens the images"
     typer.echo(screened.note)
     if report is not None:
         from cflow_ad.evaluation.suspects import list_beside, write_suspects
 
         write_suspects(screened, report)
         listed = list_beside(report)
-        after = f"; to leave out what is bad, train with --exclude {listed}"
-        typer.echo(f"{report}: pictures of them{after if screened.flagged else ''}")
+        hint = f"; train with --exclude {listed} to exclude those on its list"
+        typer.echo(f"{report}: pictures of them{hint if screened.flagged else ''}")
     elif screened.flagged:
-        typer.echo("Look at them with --report FILE.html; leave them out with --exclude.")
+        typer.echo("--report FILE.html shows them; --exclude excludes them.")

@@ -1,4 +1,4 @@
-"""Write predictions as they come: a line on the screen, rows, maps, masks, overlays, a picture."""
+"""Write predictions as they are made: lines, rows, maps, masks, overlays, a figure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
 from cflow_ad.scoring.prediction import Prediction
 
-_COLUMNS = ("path", "score", "threshold", "is_anomalous", "n_regions", "area")
+_COLUMNS = ("path", "score", "threshold", "is_anomalous")
 _MOST_IN_PICTURE = 12
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be written.
+    """What to write.
 
     Raises:
         SettingsError: the options do not go together.
@@ -58,18 +58,28 @@ class Wanted:
             )
 
     @property
+    def needs_maps(self) -> bool:
+        """Whether anomaly maps are needed, and not the scores alone."""
+        return bool(self.folder or self.picture or self.has_regions)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the table holds the regions."""
+        return self.table is not None and self.table.suffix == ".jsonl"
+
+    @property
     def folders(self) -> list[Path]:
-        """Those that must be there."""
+        """Those to make."""
         files = [file for file in (self.table, self.picture) if file is not None]
         return [file.parent for file in files] + ([] if self.folder is None else [self.folder])
 
 
 class Writer:
-    """Writes each prediction at once, so that nothing done is lost when a run is stopped.
+    """Writes each prediction at once, so that an interrupted run keeps its results.
 
     Args:
         wanted: what to write.
-        paths: of all images, which decide how the files are named.
+        paths: of all images; the names of the files depend on them.
         say: prints a line in a colour.
     """
 
@@ -84,7 +94,7 @@ class Writer:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        # All folders now, so that a wrong path is known before the work.
+        # All folders now, so that a wrong path fails before the first image.
         for folder in self._wanted.folders:
             folder.mkdir(parents=True, exist_ok=True)
         if self._wanted.table is not None:
@@ -102,8 +112,9 @@ class Writer:
 
     def write(self, prediction: Prediction) -> None:
         """Write one image's results."""
-        number = len(prediction.regions)
-        regions = f"{number} region{'s' * (number > 1)}" if number else ""
+        regions = ""
+        if self._wanted.needs_maps and (number := len(prediction.regions)):
+            regions = f"{number} region{'s' * (number > 1)}"
         verdict = "anomalous" if prediction.is_anomalous else "good"
         self._say(
             f"{verdict:<9} {prediction.score:8.3f}  {prediction.source}  {regions}".rstrip(),
@@ -117,28 +128,14 @@ class Writer:
             self._drawn.append(prediction)
 
     def _write_row(self, file: IO[str], prediction: Prediction) -> None:
-        area = int(prediction.mask.sum())
-        values: dict[str, Any] = dict(
-            zip(
-                _COLUMNS,
-                (
-                    prediction.source,
-                    prediction.score,
-                    prediction.threshold,
-                    prediction.is_anomalous,
-                    len(prediction.regions),
-                    area,
-                ),
-                strict=True,
-            )
-        )
-        if self._wanted.table is not None and self._wanted.table.suffix == ".csv":
-            csv.writer(file).writerow(
-                [str(v).lower() if isinstance(v, bool) else v for v in values.values()]
-            )
-        else:
+        values: dict[str, Any] = {name: getattr(prediction, name) for name in _COLUMNS[1:]}
+        values = {"path": prediction.source, **values}
+        if self._wanted.has_regions:
             values["regions"] = [region.to_dict() for region in prediction.regions]
             file.write(json.dumps(values) + "\n")
+        else:
+            values["is_anomalous"] = str(prediction.is_anomalous).lower()
+            csv.writer(file).writerow(values.values())
         file.flush()
 
     def _write_images(self, folder: Path, prediction: Prediction) -> None:
@@ -170,19 +167,21 @@ class Writer:
                 # No font has the bytes that a file name may hold.
                 title=Path(prediction.source).name.encode(errors="backslashreplace").decode(),
                 score=prediction.score,
+                is_anomalous=prediction.is_anomalous,
             )
             for prediction in self._drawn
         ]
-        threshold = self._drawn[0].threshold
-        draw_panels(panels, threshold=threshold, scale=map_scale(threshold), path=path)
+        map_threshold = self._drawn[0].map_threshold
+        scale = map_scale(map_threshold)
+        draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
 
 
 def _output_names(paths: Sequence[Path]) -> dict[str, str]:
-    """For each image a name without suffix, below the folder that all have in common.
+    """For each image its name without suffix, relative to the common folder of all.
 
     Images that differ only in their suffix keep it, so that no result overwrites another.
     """
-    # A link goes by its own name: two of them may lead to the same file.
+    # A link keeps its own name: two of them may lead to one file.
     absolute = [path.parent.resolve() / path.name for path in paths]
     common = os.path.commonpath([path.parent for path in absolute])
     relative = [path.relative_to(common) for path in absolute]

@@ -69,24 +69,32 @@ def score_chart(
         threshold: the stored one.
         best: the one with the best F1; `nan` where it is undefined.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes(8.0, 2.8)
     scores = np.concatenate([good, defect])
     edges, is_log = _bin_edges(scores, threshold)
     is_above = edges[:-1] >= threshold
     for label, values, colour in (("good", good, _GOOD), ("defective", defect, _DEFECT)):
-        if not values.size:
-            continue
-        _, _, bars = axes.hist(values, edges, color=colour, alpha=0.75, label=label)
-        for bar, above in zip(bars, is_above, strict=True):
-            if above == (label == "good"):
-                bar.set(edgecolor=_WRONG, linewidth=1.2)
+        if values.size:
+            edge = [_WRONG if above == (label == "good") else "none" for above in is_above]
+            counts, widths = np.histogram(values, edges)[0], np.diff(edges)
+            axes.bar(
+                edges[:-1],
+                counts,
+                widths,
+                align="edge",
+                label=label,
+                color=f"{colour}b0",
+                edgecolor=edge,
+            )
     axes.axvline(threshold, color=_INK, label=f"stored threshold, {number(threshold)}")
     if math.isfinite(best):
         axes.axvline(best, color=_INK, ls="--", lw=1, label=f"best F1 at {number(best)}")
     if is_log:
         axes.set_xscale("log")
     axes.set(xlabel="image score", ylabel="images")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=8)
     title = f"Histogram of the scores of {good.size} good and {defect.size} defective images"
     return _picture(figure, "Scores", title)

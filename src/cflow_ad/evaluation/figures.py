@@ -122,15 +122,16 @@ def _draw_column(
     column: Sequence[Axes], panel: Panel, scale: tuple[float, float], *, raw: bool
 ) -> None:
     image = shrink_image(panel.image, _LONGEST)
-    low, high = scale
+    anomaly_map = shrink_map(panel.anomaly_map, _LONGEST)
     # An SVG holds the pixels as they are; for a PNG they are resampled to the figure's.
     interpolation = "none" if raw else "antialiased"
-    for axes, pixels in zip(column, (image, None, image), strict=True):
-        if pixels is None:
-            pixels = shrink_map(panel.anomaly_map, _LONGEST)
-        axes.imshow(pixels, cmap="jet", vmin=low, vmax=high, interpolation=interpolation)
+    for axes in column:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
+    for axes in (column[0], column[2]):
+        axes.imshow(image, interpolation=interpolation)
+    low, high = scale
+    column[1].imshow(anomaly_map, cmap="jet", vmin=low, vmax=high, interpolation=interpolation)
     for axes, mask in ((column[0], panel.truth), (column[2], panel.predicted_mask)):
         if mask is not None and mask.any():
             _draw_contour(axes, shrink_mask(mask, _LONGEST))
