@@ -1,4 +1,4 @@
-"""The frozen encoder: an image to its feature pyramid, cut off after the last level used."""
+"""The frozen encoder: an image to its feature pyramid, truncated after the last level used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,82 +16,79 @@ from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, random_weigh
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.errors import SettingsError, WeightsError
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.settings import Settings, level_strides
+from cflow_ad.settings import Settings
 
-_STRIP = 256  # rows of a small image that are made at once
+AVERAGED = 3
+"""Positions along either side over which `Method.average` takes the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelSpec:
+    """How one level of the pyramid is made from the backbone's feature maps."""
+
+    stride: int
+    """Pixels between two positions."""
+    channels: int
+    """Length of a feature vector, `C`."""
+    maps: tuple[int, ...]
+    """Numbers of the backbone's maps whose vectors are joined; finer ones are averaged to the
+    level's stride first."""
+    averaged: bool = False
+    """Whether each vector is the mean over 3x3 positions, as in PatchCore (Roth et al., CVPR
+    2022)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """What must be known to build the same encoder again."""
+    """What it takes to build the same encoder again."""
 
     backbone: str
-    strides: tuple[int, ...]
-    channels: tuple[int, ...]
+    map_strides: tuple[int, ...]
+    """Of the backbone's maps."""
+    levels: tuple[LevelSpec, ...]
     mean: tuple[float, ...]
+    """Of the pixels in training the backbone, per channel, in 0..1."""
     std: tuple[float, ...]
-    neighbourhood: int
-    """Each vector is the mean over this many cells along either side; 1 leaves it as it is."""
+    """Per channel, in 0..1."""
     source: str
     """Where the weights came from, for people."""
     sha256: str
     """Of the weights themselves, whatever file carried them."""
     padding: Padding = "zeros"
     """How the convolutions continue their input beyond its border."""
-    coarse: int = 0
-    """The last levels are of the image at 1/`coarse` of its size; 0 if none are."""
-    neighbourhood_from: int = 0
-    """The least stride whose vectors are such means; finer levels are left as they are."""
-    fine: bool = False
-    """Whether the network's first map, at half the first stride, is joined to the second."""
-    coarse_from: int = 0
-    """The least stride of the network's levels that the small image is seen in."""
-
-    @property
-    def own_strides(self) -> tuple[int, ...]:
-        """Of the network's levels, which are each seen once or twice."""
-        for n in range(1, len(self.strides)):
-            own = self.strides[:n]
-            if level_strides(own, self.coarse, self.coarse_from) == self.strides:
-                return own
-        return self.strides
-
-    @property
-    def small_strides(self) -> tuple[int, ...]:
-        """Of the levels that the small image is seen in, in its own pixels."""
-        return tuple(stride // self.coarse for stride in self.strides[len(self.own_strides) :])
 
     def grids(self, canvas: Shape) -> list[Shape]:
-        """Height and width of every level, in cells.
+        """Compute the height and width of every level, in positions.
 
         Args:
-            canvas: height and width of the network's input, multiples of its largest stride.
+            canvas: height and width of the network's input, multiples of the largest stride.
         """
-        height, width = canvas
-        own = self.own_strides
-        grids = [(height // stride, width // stride) for stride in own]
-        if self.coarse:
-            height, width = (small_side(side, self.coarse, own) for side in canvas)
-            grids += [(height // stride, width // stride) for stride in self.small_strides]
-        return grids
+        return [(canvas[0] // level.stride, canvas[1] // level.stride) for level in self.levels]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of every level."""
+        return tuple(level.channels for level in self.levels)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EncoderSpec:
-        """From its fields as JSON gives them back."""
+        """Build from its fields as JSON gives them back."""
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
+        levels = [{**level, "maps": tuple(level["maps"])} for level in plain["levels"]]
+        plain["levels"] = tuple(LevelSpec(**level) for level in levels)
         return cls(**plain)
 
 
 class Encoder(nn.Module):
-    """A pretrained network without its head, in evaluation mode for ever.
+    """A pretrained network without its head, always in evaluation mode.
 
     Normalisation is part of the module: pixels go in as they are in an image file.
 
     Args:
-        network: maps `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per level, after one of
-            half the first stride if the encoder is `fine`.
+        network: maps `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` for each of
+            `spec.map_strides`.
         spec: what it is.
     """
 
@@ -117,302 +114,196 @@ class Encoder(nn.Module):
 
         Args:
             pixels: shape `(B, H, W, 3)`, RGB in 0..255, uint8 or float; `H` and `W` multiples of
-                the network's largest stride.
+                the largest stride.
 
         Returns:
-            For each level, shape `(B, h, w, C)`; see `EncoderSpec.grids`.
+            For each level, shape `(B, C, H / stride, W / stride)`.
 
         Raises:
             SettingsError: the images are too small to be padded by reflection.
         """
-        x = self.scaled(pixels)
-        levels = self.own_levels(x)
-        if self.spec.coarse:
-            small = F.avg_pool2d(x, self.spec.coarse)
-            levels += self.small_levels(self._fitted(small, pixels.shape[1:3]))
-        return levels
-
-    def scaled(self, pixels: Tensor) -> Tensor:
-        """Pixels `(B, H, W, 3)` as the network takes them, `(B, 3, H, W)`."""
-        # A batch of interleaved images, permuted, already has torch's channels-last layout.
-        return (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(self._dtype)
-
-    def shrunk(self, pixels: Tensor) -> Tensor:
-        """Pixels `(B, H, W, 3)` at 1/`coarse` of their size, or near it: the sides are such that
-        the network can divide them. A strip at a time, for large images.
-        """
-        rows = _STRIP * self.spec.coarse
-        strips = [
-            F.avg_pool2d(self.scaled(pixels[:, start : start + rows]), self.spec.coarse)
-            for start in range(0, pixels.shape[1] // self.spec.coarse * self.spec.coarse, rows)
-        ]
-        return self._fitted(torch.cat(strips, dim=2), pixels.shape[1:3])
-
-    def own_levels(self, x: Tensor) -> list[Tensor]:
-        """Of an image at its size, `scaled`: shape `(B, H / stride, W / stride, C)` each."""
-        return self._averaged(self._encode(x), self.spec.own_strides)
-
-    def small_levels(self, x: Tensor) -> list[Tensor]:
-        """Of an image `shrunk`, those levels of the network that it is seen in."""
-        small = self.spec.strides[len(self.spec.own_strides) :]
-        return self._averaged(self._encode(x)[-len(small) :], small)
-
-    def _fitted(self, small: Tensor, sides: Sequence[int]) -> Tensor:
-        size = [small_side(side, self.spec.coarse, self.spec.own_strides) for side in sides]
-        return F.interpolate(small, size=size, mode="bilinear", align_corners=False)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.network.parameters(), self.mean).dtype
-
-    def _encode(self, x: Tensor) -> list[Tensor]:
         try:
-            levels: list[Tensor] = self.network(x)
+            maps = self.compute_maps(pixels)
         except RuntimeError as error:
             if self.spec.padding == "reflect" and "padding size" in str(error).lower():
                 raise SettingsError(
-                    f"padding=reflect: an input of {x.shape[2]}x{x.shape[3]} is too small to be "
-                    "mirrored at its deepest level; give a larger size"
+                    f"padding is reflect: an input of {pixels.shape[1]}x{pixels.shape[2]} is too "
+                    "small to be mirrored at its deepest level; give a larger size"
                 ) from error
             raise
-        return _join(*levels) if self.spec.fine else levels
+        return [self._level(level, maps) for level in self.spec.levels]
 
-    def _averaged(self, levels: Sequence[Tensor], strides: Sequence[int]) -> list[Tensor]:
-        return [
-            self._average(level, stride).permute(0, 2, 3, 1)
-            for level, stride in zip(levels, strides, strict=True)
+    def compute_maps(self, pixels: Tensor) -> list[Tensor]:
+        """Compute the backbone's own maps; arguments as for `forward`."""
+        maps: list[Tensor] = self.network(self.normalise(pixels))
+        return maps
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Scale pixels `(B, H, W, 3)` as the network takes them, `(B, 3, H, W)`."""
+        dtype = next(self.network.parameters(), self.mean).dtype
+        # A batch of interleaved images, permuted, already has torch's channels-last layout.
+        return (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(dtype)
+
+    def _level(self, level: LevelSpec, maps: Sequence[Tensor]) -> Tensor:
+        joined = [
+            _average_to(maps[number], level.stride // self.spec.map_strides[number])
+            for number in level.maps
         ]
-
-    def _average(self, level: Tensor, stride: int) -> Tensor:
-        """Mean over each cell's neighbourhood, as in PatchCore (Roth et al., CVPR 2022)."""
-        side = self.spec.neighbourhood
-        if side == 1 or stride < self.spec.neighbourhood_from:
-            return level
-        padded = F.pad(level, (side // 2,) * 4, mode="replicate")
-        return F.avg_pool2d(padded, side, stride=1)
+        features = joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
+        if not level.averaged:
+            return features
+        padded = F.pad(features, (AVERAGED // 2,) * 4, mode="replicate")
+        return F.avg_pool2d(padded, AVERAGED, stride=1)
 
 
-def _join(finer: Tensor, first: Tensor, *others: Tensor) -> list[Tensor]:
-    """The first level with the mean of the 4x4 finer cells around each of its own."""
-    around = F.avg_pool2d(finer, 4, stride=2, padding=1, count_include_pad=False)
-    return [torch.cat((around, first), dim=1), *others]
+def _average_to(features: Tensor, ratio: int) -> Tensor:
+    """Average a finer map over the `2 ratio x 2 ratio` positions around each coarser one."""
+    if ratio == 1:
+        return features
+    return F.avg_pool2d(
+        features, 2 * ratio, stride=ratio, padding=ratio // 2, count_include_pad=False
+    )
 
 
-def small_side(side: int, coarse: int, strides: Sequence[int]) -> int:
-    """A side of the image at 1/`coarse` of its size: the nearest multiple of the largest stride.
-
-    Args:
-        side: of the canvas, in pixels.
-        coarse: by how much it is smaller.
-        strides: of the network's levels.
-
-    Example:
-        >>> small_side(384, 3, (8, 16, 32)), small_side(320, 3, (8, 16, 32))
-        (128, 96)
-    """
-    unit = strides[-1]
-    # `sym_max`, since a side may be unknown until an exported graph runs.
-    cells = torch.sym_max(1, (2 * side + coarse * unit) // (2 * coarse * unit))
-    return cast(int, cells) * unit
-
-
-def build_encoder(
-    backbone: str,
-    strides: Sequence[int],
-    *,
-    neighbourhood: int = 1,
-    neighbourhood_from: int = 0,
-    padding: Padding = "zeros",
-    fine: bool = False,
-    coarse: int = 0,
-    coarse_from: int = 0,
-    weights: str | None = None,
-    seed: int = 0,
-) -> Encoder:
+def build_encoder(settings: Settings) -> Encoder:
     """Build an encoder with pretrained weights.
 
     Args:
-        backbone: a timm model name, or `mobilenet_v3_large`.
-        strides: of the levels wanted, in rising order.
-        neighbourhood: cells along either side that a vector is averaged over, odd.
-        neighbourhood_from: the least stride whose vectors are averaged.
-        padding: see `build_pyramid`.
-        fine: see `Settings.fine`.
-        coarse: see `Settings.coarse`.
-        coarse_from: see `Settings.coarse_from`.
-        weights: a weights file, or `"random"`; unset, the installed package that carries them,
-            else timm's download.
-        seed: of random weights.
+        settings: `backbone`, `weights`, `strides`, `seed` and `method` say which.
 
     Raises:
-        SettingsError: there is no such backbone, it has no level of such a stride, or it cannot pad
-            so.
-        WeightsError: the weights are not to be had; the message says how to get them.
+        SettingsError: the backbone is unknown, has no level of such a stride, or cannot pad so.
+        WeightsError: the weights are not on this machine and cannot be downloaded; the message says
+            how to get them.
     """
-    pyramid = build_pyramid(backbone, strides, padding=padding, fine=fine)
-    mean, std = pyramid.mean, pyramid.std
+    method = settings.method
+    pyramid = build_pyramid(
+        settings.backbone, settings.strides, padding=method.padding, finer=method.join_finer
+    )
+    weights, source, scaled = _find_weights(
+        pyramid, settings.backbone, settings.weights, settings.seed
+    )
+    return fill_encoder(
+        scaled,
+        weights,
+        backbone=settings.backbone,
+        levels=_level_specs(pyramid, settings),
+        source=source,
+        padding=method.padding,
+    )
+
+
+def _level_specs(pyramid: Pyramid, settings: Settings) -> tuple[LevelSpec, ...]:
+    specs = []
+    for stride in settings.strides:
+        own = pyramid.strides.index(stride)
+        is_joined = stride == settings.strides[0] and own == 1
+        maps = (0, 1) if is_joined else (own,)
+        specs.append(
+            LevelSpec(
+                stride,
+                sum(pyramid.channels[number] for number in maps),
+                maps,
+                averaged=stride in settings.method.average,
+            )
+        )
+    return tuple(specs)
+
+
+def _find_weights(
+    pyramid: Pyramid, backbone: str, weights: str | None, seed: int
+) -> tuple[Mapping[str, Tensor], str, Pyramid]:
+    """Find a backbone's weights, their source, and the pyramid with their scale of pixels."""
     packaged = PACKAGED.get(backbone)
     if weights == "random":
-        source = f"random, seed {seed}"
-        given: Mapping[str, Tensor] = random_weights(backbone, strides, seed)
-    elif weights is not None:
-        source, given = Path(weights).name, read_weights(Path(weights))
-    elif packaged is not None and (file := packaged.find()) is not None:
-        source, given = packaged.package, read_weights(file)
-        mean, std = packaged.mean, packaged.std
-    else:
-        source, given = "timm", download_weights(backbone)
-    return _filled(
-        replace(pyramid, mean=mean, std=std),
-        given,
-        source=source,
-        backbone=backbone,
-        strides=strides,
-        neighbourhood=neighbourhood,
-        neighbourhood_from=neighbourhood_from,
-        padding=padding,
-        coarse=coarse,
-        coarse_from=coarse_from,
-    )
-
-
-def encoder_of(settings: Settings) -> Encoder:
-    """`build_encoder`, as settings have it.
-
-    Raises:
-        SettingsError: as for `build_encoder`.
-        WeightsError: likewise.
-    """
-    return build_encoder(
-        settings.backbone,
-        settings.strides,
-        neighbourhood=settings.neighbourhood,
-        neighbourhood_from=settings.neighbourhood_from,
-        padding=settings.padding,
-        fine=settings.fine,
-        coarse=settings.coarse,
-        coarse_from=settings.coarse_from,
-        weights=settings.weights,
-        seed=settings.seed,
-    )
+        return random_weights(backbone, pyramid.strides, seed), f"random, seed {seed}", pyramid
+    if weights is not None:
+        return read_weights(Path(weights)), Path(weights).name, pyramid
+    if packaged is not None and (file := packaged.find()) is not None:
+        scaled = replace(pyramid, mean=packaged.mean, std=packaged.std)
+        return read_weights(file), packaged.package, scaled
+    return download_weights(backbone), "timm", pyramid
 
 
 def fill_encoder(
-    backbone: str,
-    strides: Sequence[int],
-    weights: Mapping[str, Tensor],
-    *,
-    source: str,
-    padding: Padding = "zeros",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Encoder:
-    """Build an encoder with weights that are at hand.
-
-    Args:
-        backbone: as for `build_encoder`.
-        strides: as for `build_encoder`.
-        weights: named tensors, possibly of the whole network.
-        source: where they came from, for people.
-        padding: see `build_pyramid`.
-        mean: of pixels in 0..1, per channel; unset, what the backbone was trained with.
-        std: likewise.
-
-    Raises:
-        SettingsError: as for `build_encoder`.
-        WeightsError: the weights are not of this backbone.
-    """
-    pyramid = build_pyramid(backbone, strides, padding=padding)
-    scaled = replace(pyramid, mean=tuple(mean or pyramid.mean), std=tuple(std or pyramid.std))
-    return _filled(
-        scaled,
-        weights,
-        source=source,
-        backbone=backbone,
-        strides=strides,
-        neighbourhood=1,
-        padding=padding,
-    )
-
-
-def _filled(
     pyramid: Pyramid,
     weights: Mapping[str, Tensor],
     *,
-    source: str,
     backbone: str,
-    strides: Sequence[int],
-    neighbourhood: int,
-    padding: Padding,
-    neighbourhood_from: int = 0,
-    coarse: int = 0,
-    coarse_from: int = 0,
+    levels: Sequence[LevelSpec],
+    source: str,
+    padding: Padding = "zeros",
 ) -> Encoder:
+    """Load weights into a backbone's structure.
+
+    Args:
+        pyramid: the structure.
+        weights: named tensors, possibly of the whole network.
+        backbone: its name.
+        levels: made from its maps.
+        source: where the weights came from, for people.
+        padding: of its convolutions.
+
+    Raises:
+        WeightsError: the weights are not of this backbone.
+    """
     network = pyramid.network
     network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
-    levels = level_strides(strides, coarse, coarse_from)
-    if len(levels) == len(strides):
-        coarse = coarse_from = 0  # the small image would be seen in none
-    channels = pyramid.channels
-    if pyramid.fine:
-        channels = (channels[0] + channels[1], *channels[2:])
     spec = EncoderSpec(
         backbone=backbone,
-        strides=levels,
-        channels=channels + channels[2 * len(channels) - len(levels) :],
+        map_strides=pyramid.strides,
+        levels=tuple(levels),
         mean=pyramid.mean,
         std=pyramid.std,
-        neighbourhood=neighbourhood,
         source=source,
         sha256=hash_weights(network),
         padding=padding,
-        coarse=coarse,
-        neighbourhood_from=neighbourhood_from,
-        fine=pyramid.fine,
-        coarse_from=coarse_from,
     )
     return Encoder(network, spec)
 
 
+def plain_levels(pyramid: Pyramid) -> tuple[LevelSpec, ...]:
+    """Make one level of each of a backbone's maps, as the paper does."""
+    columns = zip(pyramid.strides, pyramid.channels, strict=True)
+    return tuple(LevelSpec(s, c, (number,)) for number, (s, c) in enumerate(columns))
+
+
 def empty_encoder(spec: EncoderSpec) -> Encoder:
-    """The encoder's structure without its weights, to be loaded from a model file."""
-    pyramid = build_pyramid(spec.backbone, spec.own_strides, padding=spec.padding, fine=spec.fine)
+    """Build an encoder's structure without its weights, to be loaded from a model file."""
+    pyramid = build_pyramid(spec.backbone, spec.map_strides, padding=spec.padding)
     return Encoder(pyramid.network, spec)
 
 
 def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model: Path) -> Encoder:
-    """The encoder a model was trained with, from weights that are at hand.
+    """Build the encoder that a model was trained with, from weights on this machine.
 
     Args:
         spec: of that encoder.
-        weights: as for `build_encoder`.
+        weights: a weights file, or `random`; unset, the package that carries them, else timm's
+            download.
         seed: of random weights.
         model: the model's file, for the error.
 
     Raises:
         SettingsError: this version of timm has no such backbone.
-        WeightsError: the weights are not to be had, or are not those of training.
+        WeightsError: the weights are not on this machine, or are not those of training.
     """
-    encoder = build_encoder(
-        spec.backbone,
-        spec.own_strides,
-        padding=spec.padding,
-        fine=spec.fine,
-        weights=weights,
-        seed=seed,
-    )
-    if encoder.spec.sha256 != spec.sha256:
+    pyramid = build_pyramid(spec.backbone, spec.map_strides, padding=spec.padding)
+    found, source, _ = _find_weights(pyramid, spec.backbone, weights, seed)
+    network = pyramid.network
+    network.load_state_dict(match_weights(found, network.state_dict(), source=source))
+    if hash_weights(network) != spec.sha256:
         raise WeightsError(
-            f"{model}: trained with weights of {spec.backbone} from {spec.source}, which are not "
-            f"those at hand (from {encoder.spec.source}); give them with --weights FILE, or "
+            f"{model}: trained with weights of {spec.backbone} from {spec.source}, which differ "
+            f"from those on this machine (from {source}); give them with --weights FILE, or "
             "train with --bundle"
         )
-    # Of the model, not of the weights' source: how pixels are scaled is part of a score.
-    return Encoder(encoder.network, spec)
+    # The model's own spec, since the scale of pixels is part of a score.
+    return Encoder(network, spec)
 
 
 def hash_weights(network: nn.Module) -> str:
-    """SHA-256 of a network's tensors, in order of their names."""
+    """Compute the SHA-256 of a network's tensors, in order of their names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         if not name.endswith("num_batches_tracked"):

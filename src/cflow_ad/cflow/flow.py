@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.cflow.position import Frame, axis_encoding, axis_places
+from cflow_ad.cflow.position import Frame, axis_places, encode_axis
 
 Permutation = Literal["soft", "index"]
 
@@ -155,7 +155,7 @@ class ConditionalFlow(nn.Module):
         width: of each subnet's hidden layer; unset, twice its input.
         seed: of the permutations; None leaves them to be loaded. The subnets are initialised from
             torch's global generator.
-        stride: of the level where its positions are relative; see `positions.axis_encoding`.
+        stride: of the level where its positions are relative; see `position.encode_axis`.
 
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.
@@ -179,6 +179,7 @@ class ConditionalFlow(nn.Module):
         self.position_channels = position_channels
         rng = None if seed is None else np.random.default_rng(seed)
         draw = random_rotation if permutation == "soft" else random_index
+        self._code = torch.empty(0)
         self.blocks = nn.ModuleList(
             CouplingBlock(draw(channels, rng), position_channels, clamp=clamp, width=width)
             for _ in range(blocks)
@@ -189,7 +190,7 @@ class ConditionalFlow(nn.Module):
 
         Args:
             x: vectors, shape `(..., C)`.
-            rows: integer rows, see `positions.axis_places`; with `columns`, broadcasts to the
+            rows: integer rows, see `position.axis_places`; with `columns`, broadcasts to the
                 leading shape of `x`.
             columns: integer columns.
 
@@ -197,7 +198,7 @@ class ConditionalFlow(nn.Module):
             `u`, shape `(..., C)`, and the log-determinant, shape `(...)`.
         """
         log_det = x.new_zeros(x.shape[:-1])
-        for block, term in zip(self._couplings, self._terms(rows, columns, x), strict=True):
+        for block, term in zip(self._couplings, self._terms(rows, columns), strict=True):
             x, block_log_det = block(x, term)
             log_det = log_det + block_log_det
         return x, log_det
@@ -213,7 +214,7 @@ class ConditionalFlow(nn.Module):
         Returns:
             `x`, shape `(..., C)`.
         """
-        terms = self._terms(rows, columns, u)
+        terms = self._terms(rows, columns)
         for block, term in zip(self._couplings[::-1], terms[::-1], strict=True):
             u = block.inverse(u, term)
         return u
@@ -234,31 +235,31 @@ class ConditionalFlow(nn.Module):
 
     @property
     def frame(self) -> Frame:
-        """How its positions are counted."""
+        """Whether positions are absolute or relative."""
         return "absolute" if self.stride is None else "relative"
 
     def places(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The places of all cells of a map: rows `(height, 1)` and columns `(1, width)`."""
-        rows, columns = (
-            axis_places(side, self.frame).to(self._couplings[0].offset.device)
-            for side in (height, width)
-        )
+        """Number the places of a map's positions: rows `(height, 1)` and columns `(1, width)`."""
+        rows, columns = (axis_places(side, self.frame) for side in (height, width))
         return rows[:, None], columns[None, :]
 
-    def axis_code(self, places: int) -> Tensor:
-        """Encoding of the places `0 .. places - 1` along one axis, shape `(places, P / 2)`."""
-        return axis_encoding(places, self.position_channels // 2, stride=self.stride)
+    def encode(self, places: Tensor) -> Tensor:
+        """Encode places along one axis, shape `(n,)` to `(n, P / 2)`."""
+        code = encode_axis(places, self.position_channels // 2, stride=self.stride)
+        return code.to(self._couplings[0].offset)
 
     @property
     def _couplings(self) -> list[CouplingBlock]:
         return cast(list[CouplingBlock], list(self.blocks))
 
-    def _terms(self, rows: Tensor, columns: Tensor, like: Tensor) -> list[Tensor]:
-        row_code = self.axis_code(int(rows.max()) + 1).to(like)
-        column_code = self.axis_code(int(columns.max()) + 1).to(like)
+    def _terms(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
+        n = max(int(rows.max()), int(columns.max())) + 1
+        if len(self._code) < n or self._code.device != rows.device:
+            self._code = self.encode(torch.arange(n))  # once, not at every step
+        code = self._code.to(self._couplings[0].offset.dtype)
         terms = []
         for block in self._couplings:
-            of_column, of_row = block.position_term(column_code, row_code)
+            of_column, of_row = block.position_term(code, code)
             # embedding, not indexing: the backward pass of indexing is many times slower.
             terms.append(F.embedding(columns, of_column) + F.embedding(rows, of_row))
         return terms

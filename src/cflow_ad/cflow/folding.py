@@ -1,43 +1,72 @@
-"""Batch normalisation folded into the convolutions before it: the same function in fewer passes."""
+"""The encoder folded for scoring: the same features in fewer passes, and in bounded memory.
+
+Batch normalisation is multiplied into the convolutions before it, and the padding that TensorFlow's
+`same` computes at each call is written down, so that the network is plain convolutions.
+"""
 
 from __future__ import annotations
 
 import copy
+import threading
+from typing import cast
 
 import torch
-from torch import nn
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.strips import InStrips
+from cflow_ad.cflow.strips import PIXELS_AT_ONCE, Segment, split_into_segments
 from cflow_ad.settings import Precision
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """What tensors of a precision are made of."""
+    """Return the type of tensors in a precision."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def fold_encoder(encoder: Encoder, dtype: torch.dtype = torch.float32) -> Encoder:
-    """A copy of an encoder for running it, with the same features but for rounding.
+class FoldedEncoder(Encoder):
+    """A copy of an encoder for scoring, with the same features but for rounding.
+
+    A large image goes through the backbone in strips of rows, see `strips`.
 
     Args:
         encoder: with its weights.
         dtype: of its weights and of the features.
     """
-    network = InStrips(fold_batch_norms(encoder.network)).to(dtype)
-    return Encoder(network, encoder.spec).to(encoder.mean.device)
+
+    def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(fold_network(encoder.network).to(dtype), encoder.spec)
+        self._segments: list[Segment] | None = None
+        self._lock = threading.Lock()
+        self.to(encoder.mean.device)
+
+    def compute_maps(self, pixels: Tensor) -> list[Tensor]:
+        """Compute the backbone's own maps, in strips where the image is large."""
+        # An exported graph runs whole.
+        if torch.compiler.is_compiling() or pixels.shape[1] * pixels.shape[2] <= PIXELS_AT_ONCE:
+            return super().compute_maps(pixels)
+        with self._lock:
+            if self._segments is None:
+                self._segments = split_into_segments(self.network)
+        if not self._segments:
+            return super().compute_maps(pixels)
+        first, *others = self._segments
+        maps = [first.over(pixels, axis=1, at_once=PIXELS_AT_ONCE, prepare=self.normalise)]
+        for segment in others:
+            maps.append(segment(maps[-1]))
+        return maps
 
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode, batch normalisations folded into the convolutions
-    that they follow.
+def fold_network(network: nn.Module) -> nn.Module:
+    """Copy a network in evaluation mode, batch normalisations folded and padding written down.
 
     Which convolution a normalisation follows is found by the order of a module's children, so the
     copy is compared with the original, and the unfolded copy returned where they differ.
     """
     folded = copy.deepcopy(network).eval()
     _fold_children(folded)
+    _write_padding_down(folded)
     parameter = next(network.parameters())
     x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)).to(parameter)
     with torch.inference_mode():
@@ -62,3 +91,29 @@ def _fold_children(module: nn.Module) -> None:
         else:
             _fold_children(child)
         before = (name, child)
+
+
+def _write_padding_down(network: nn.Module) -> None:
+    """Replace TensorFlow's `same` padding, which is constant where the stride divides the side."""
+    for name, module in list(network.named_modules()):
+        if not isinstance(module, Conv2dSame):
+            continue
+        stride, kernel, dilation = (
+            cast(tuple[int, int], value)
+            for value in (module.stride, module.kernel_size, module.dilation)
+        )
+        down, across = (
+            max(dilation[axis] * (kernel[axis] - 1) + 1 - stride[axis], 0) for axis in (0, 1)
+        )
+        padding = (across // 2, across - across // 2, down // 2, down - down // 2)
+        convolution = nn.Conv2d(
+            module.in_channels,
+            module.out_channels,
+            kernel,
+            stride,
+            dilation=dilation,
+            groups=module.groups,
+            bias=module.bias is not None,
+        )
+        convolution.weight, convolution.bias = module.weight, module.bias
+        network.set_submodule(name, nn.Sequential(nn.ZeroPad2d(padding), convolution))

@@ -41,26 +41,22 @@ class PlaceMeans(nn.Module):
         self.register_buffer("tables", tables)
         self.register_buffer("aspects", aspects)
 
-    def forward(
-        self, height: int, width: int, rows: slice = _WHOLE, columns: slice = _WHOLE
-    ) -> Tensor:
-        """Of every cell of a map, or of a part of it.
+    def forward(self, height: int, width: int, rows: slice = _WHOLE) -> Tensor:
+        """Interpolate the means at every position of a map, or of some of its rows.
 
         Args:
-            height: of the map, in cells.
-            width: likewise.
-            rows: of the part.
-            columns: likewise.
+            height: of the map, in positions.
+            width: of the map.
+            rows: wanted.
 
         Returns:
             Shape `(h, w, C)`.
         """
-        places = [
-            axis_places(side, "relative").to(self.tables.device)[part]
-            for side, part in ((height, rows), (width, columns))
-        ]
-        aspect = self.tables.new_tensor(aspect_of(height, width))
-        return self.at_crossings(aspect, places[0], places[1])
+        places = [axis_places(side, "relative").to(self.tables.device) for side in (height, width)]
+        # Counted by tensors, since sides may be unknown until an exported graph runs.
+        tall, wide = (torch.ones_like(of, dtype=torch.float32).sum() for of in places)
+        aspect = STEPS * (tall / wide).log2()
+        return self.at_crossings(aspect, places[0][rows], places[1])
 
     def at_crossings(self, aspect: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Of the places where rows and columns of one image cross.

@@ -20,12 +20,12 @@ FRAME = 256
 
 
 def axis_places(cells: int, frame: Frame) -> Tensor:
-    """The numbers, from 0, that the cells along one axis of an image go by.
+    """Number the places of the positions along one axis of an image.
 
     Args:
-        cells: how many there are.
-        frame: `absolute` numbers them; `relative` says on which of `FRAME` pixels each one's
-            centre falls, the image being scaled to so many.
+        cells: how many positions.
+        frame: `absolute` numbers them from 0, as the paper does; `relative` gives the pixel on
+            which each one's centre lies in the image scaled to `FRAME` pixels.
 
     Returns:
         Integers, shape `(cells,)`.
@@ -39,12 +39,12 @@ def axis_places(cells: int, frame: Frame) -> Tensor:
 
 
 def at_places(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """What holds for the parts of an image, at relative places in it.
+    """Look up a value of each part of an image at relative places in it.
 
     Args:
-        values: one for each part, shape `(n, n)`; or a scalar, which holds for all of it.
+        values: one for each part, shape `(n, n)`; or a scalar, the same for all.
         rows: integer places, see `axis_places`.
-        columns: likewise.
+        columns: integer places.
 
     Returns:
         A scalar, or the broadcast shape of the places.
@@ -59,34 +59,34 @@ def at_places(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return values[rows * len(values) // FRAME, columns * len(values) // FRAME]
 
 
-def axis_encoding(length: int, channels: int, *, stride: int | None = None) -> Tensor:
-    """Sinusoidal encoding of the places `0 .. length - 1` along one axis.
+def encode_axis(places: Tensor, channels: int, *, stride: int | None = None) -> Tensor:
+    """Encode places along one axis by sines and cosines.
 
     Args:
-        length: number of places.
+        places: integers, shape `(n,)`, as `axis_places` numbers them.
         channels: width of the encoding; even.
-        stride: of the level where places are relative, so that the encoding of a cell is that of
-            its position `p` in an image of `FRAME` pixels; unset, places are positions.
+        stride: of the level where places are relative, so that the encoding is that of the
+            position `p` in an image of `FRAME` pixels; unset, places are positions.
 
     Returns:
-        Shape `(length, channels)`, in `[-1, 1]`: channel `2i` is `sin(p * w_i)` and channel
+        Shape `(n, channels)`, in `[-1, 1]`: channel `2i` is `sin(p * w_i)` and channel
         `2i + 1` is `cos(p * w_i)`, with `w_i = exp(-2i * ln(10000) / channels)`.
 
     Example:
-        >>> axis_encoding(3, 4)[0].tolist()
+        >>> encode_axis(torch.arange(3), 4)[0].tolist()
         [0.0, 1.0, 0.0, 1.0]
     """
-    even = torch.arange(0, channels, 2, dtype=torch.float64)
+    even = torch.arange(0, channels, 2, dtype=torch.float64, device=places.device)
     frequency = torch.exp(-even * math.log(10000.0) / channels)
-    position = torch.arange(length, dtype=torch.float64)
+    position = places.double()
     if stride is not None:
         position = position / stride - 0.5
     angle = position[:, None] * frequency
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
 
-def position_encoding(height: int, width: int, channels: int) -> Tensor:
-    """2-D sinusoidal encoding of every position of a map.
+def encode_positions(height: int, width: int, channels: int) -> Tensor:
+    """Encode every position of a feature map, as the paper writes it.
 
     Args:
         height: rows of the map.
@@ -100,6 +100,7 @@ def position_encoding(height: int, width: int, channels: int) -> Tensor:
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.2.
     """
-    columns = axis_encoding(width, channels // 2)[None, :, :].expand(height, -1, -1)
-    rows = axis_encoding(height, channels // 2)[:, None, :].expand(-1, width, -1)
+    columns, rows = (encode_axis(torch.arange(side), channels // 2) for side in (width, height))
+    columns = columns[None, :, :].expand(height, -1, -1)
+    rows = rows[:, None, :].expand(-1, width, -1)
     return torch.cat((columns, rows), dim=-1)

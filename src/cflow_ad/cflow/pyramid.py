@@ -31,18 +31,18 @@ class Pyramid:
     """A network from `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per stride."""
 
     network: nn.Module
+    strides: tuple[int, ...]
+    """Of each of its maps."""
     channels: tuple[int, ...]
     """Of each of its maps."""
     mean: tuple[float, ...]
     """Of the images the backbone was trained on, per channel, of pixels in 0..1."""
     std: tuple[float, ...]
     """Per channel, of pixels in 0..1."""
-    fine: bool = False
-    """Whether a map of half the first stride comes before the others."""
 
 
 def build_pyramid(
-    backbone: str, strides: Sequence[int], *, padding: Padding = "zeros", fine: bool = False
+    backbone: str, strides: Sequence[int], *, padding: Padding = "zeros", finer: bool = False
 ) -> Pyramid:
     """Build the structure of a backbone up to the last level wanted.
 
@@ -51,16 +51,16 @@ def build_pyramid(
         strides: of the levels wanted, in rising order; the last tap of a stride is taken.
         padding: `zeros` is what backbones are trained with; `reflect` mirrors the feature maps in
             every convolution that pads, as the authors of CFLOW-AD do in their ResNets.
-        fine: begin with a map of half the first stride, where the backbone has one.
+        finer: begin with a map of half the first stride, where the backbone has one.
 
     Raises:
         SettingsError: there is no such backbone, no level of such a stride, or the convolutions
             cannot pad so.
     """
     if backbone == MOBILENET_V3:
-        pyramid = _mobilenet_v3(strides, fine)
+        pyramid = _mobilenet_v3(strides, finer)
     else:
-        pyramid = _timm_pyramid(backbone, strides, fine)
+        pyramid = _timm_pyramid(backbone, strides, finer)
     if padding == "reflect":
         _reflect(pyramid.network, backbone)
     return pyramid
@@ -127,17 +127,17 @@ class ProjectionPyramid(nn.Module):
         return levels
 
 
-def _mobilenet_v3(strides: Sequence[int], fine: bool) -> Pyramid:
-    tapped = _strides_to_tap(MOBILENET_V3, strides, fine, list(_MOBILENET_V3_TAPS))
+def _mobilenet_v3(strides: Sequence[int], finer: bool) -> Pyramid:
+    tapped = _strides_to_tap(MOBILENET_V3, strides, finer, list(_MOBILENET_V3_TAPS))
     taps = [_MOBILENET_V3_TAPS[stride] for stride in tapped]
     blocks = [number for number, _ in taps]
     whole: Any = torchvision.models.mobilenet_v3_large(weights=None)
     return Pyramid(
         network=ProjectionPyramid(whole.features[: blocks[-1] + 1], blocks),
+        strides=tuple(tapped),
         channels=tuple(channels for _, channels in taps),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        fine=len(tapped) > len(strides),
     )
 
 
@@ -156,10 +156,10 @@ def _timm_network(backbone: str) -> nn.Module:
     return network
 
 
-def _timm_pyramid(backbone: str, strides: Sequence[int], fine: bool) -> Pyramid:
+def _timm_pyramid(backbone: str, strides: Sequence[int], finer: bool) -> Pyramid:
     info = cast(Any, _timm_network(backbone).feature_info)
     available = list(info.reduction())
-    tapped = _strides_to_tap(backbone, strides, fine, available)
+    tapped = _strides_to_tap(backbone, strides, finer, available)
     # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1, and taps
     # only the last blocks of a transformer.
     deepest = dict(zip(available, info.out_indices, strict=True))
@@ -170,15 +170,15 @@ def _timm_pyramid(backbone: str, strides: Sequence[int], fine: bool) -> Pyramid:
     channels = cast(Any, network.feature_info).channels()
     return Pyramid(
         network,
+        tuple(tapped),
         tuple(channels),
         tuple(config["mean"]),
         tuple(config["std"]),
-        fine=len(tapped) > len(strides),
     )
 
 
 def _strides_to_tap(
-    backbone: str, strides: Sequence[int], fine: bool, available: Sequence[int]
+    backbone: str, strides: Sequence[int], finer: bool, available: Sequence[int]
 ) -> list[int]:
     missing = [stride for stride in strides if stride not in available]
     if missing:
@@ -187,7 +187,7 @@ def _strides_to_tap(
             + ", ".join(map(str, sorted(set(available))))
         )
     half = strides[0] // 2
-    return [half, *strides] if fine and half in available else list(strides)
+    return [half, *strides] if finer and half in available else list(strides)
 
 
 def _truncate(network: Any) -> None:

@@ -1,20 +1,25 @@
-"""Run a network over many images, decoding, computing and finishing at the same time."""
+"""Run a network over many images: decode, compute and finish at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.parallel import OnError, work_ahead
+from cflow_ad.process import give_memory_back
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.loading import canvas_pixels, load_batches
 from cflow_ad.scoring.view import View
 
 Result = TypeVar("Result")
+
+LARGE = 2048 * 2048
+"""An image of more pixels is computed by all cores, and no other beside it."""
 
 
 def run_over(
@@ -27,21 +32,19 @@ def run_over(
     batch_size: int = 8,
     on_error: OnError | None = None,
 ) -> Iterator[tuple[ImageSource, Result]]:
-    """Put images through a network, in their order.
+    """Run a network over images; the results come in the images' order.
 
     On a CPU each core has one image at a time, from its file to its result. That makes better use
     of the cores than sharing the work of one image among them, and makes a result bit for bit that
     of the image alone, whatever the number of cores: convolutions choose their algorithm by the
-    size of the batch and the number of threads. Large images are encoded in turn by all cores (see
-    `tiles.Tiling`), and few are in work at a time. On a GPU images go in batches.
+    size of the batch and the number of threads. Large images are computed one after another by all
+    cores. On a GPU images go in batches.
 
     Args:
-        network: pixels `(B, H, W, 3)` to one `(B, h, w, ...)` per level. Called from several
-            threads.
-        finish: makes the result of an image from its canvas and its levels, `(h, w, ...)` each,
-            on the CPU.
+        network: pixels `(B, H, W, 3)` to one `(B, ...)` per level. Called from several threads.
+        finish: makes the result of an image from its canvas and its levels, on the CPU.
         sources: as for `load_batches`.
-        view: how they come into the network.
+        view: how they are brought to the network's input.
         device: where the network is.
         batch_size: the most images at once on a GPU.
         on_error: as for `load_batches`.
@@ -53,22 +56,34 @@ def run_over(
         yield from _in_batches(network, finish, sources, view, device, batch_size, on_error)
         return
 
-    def work(source: ImageSource) -> Result:
-        canvas = view.prepare(source)
+    def compute(canvas: Canvas) -> Result:
         with torch.no_grad():
             levels = network(torch.from_numpy(canvas.pixels)[None])
         return finish(canvas, [level[0] for level in levels])
 
+    def work(source: ImageSource) -> tuple[Canvas | None, Result | None]:
+        canvas = view.prepare(source)
+        if canvas.shape[0] * canvas.shape[1] > LARGE:
+            return canvas, None
+        return None, compute(canvas)
+
     workers = torch.get_num_threads()
-    yield from work_ahead(
+    if isinstance(sources, Sized):
+        workers = max(1, min(workers, len(sources)))
+    for source, (large, result) in work_ahead(
         sources,
         work,
         workers=workers,
         ahead=2 * workers,
         size=lambda source: canvas_pixels(source, view.sizing),
         on_error=on_error,
-        start=lambda: torch.set_num_threads(1),  # of this thread alone
-    )
+        build_pool=one_core_pool,
+    ):
+        if large is not None:  # in this thread, which has all cores
+            result = compute(large)
+            del large
+            give_memory_back()
+        yield source, cast(Result, result)
 
 
 def _in_batches(

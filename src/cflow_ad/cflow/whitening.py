@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,9 @@ from torch.nn import functional as F
 
 from cflow_ad.errors import DivergenceError
 
-InputKind = Literal["whiten", "standardise", "raw"]
+SHRINKAGE = 1e-4
+"""Added to the covariance's diagonal, as a fraction of its mean, so that directions in which good
+vectors hardly vary are not magnified without bound."""
 
 
 class InputLayer(nn.Module):
@@ -51,38 +52,28 @@ class InputLayer(nn.Module):
             return torch.mul(centred, self.matrix)
         return F.linear(centred, self.matrix)
 
-    def inverse(self, x: Tensor) -> Tensor:
-        """Undo `forward`."""
-        if self.matrix.ndim == 1:
-            return x / self.matrix + self.mean
-        return F.linear(x, torch.linalg.inv(self.matrix)) + self.mean
+
+def raw_layer(channels: int) -> InputLayer:
+    """Build the paper's input layer, which changes nothing."""
+    return InputLayer(torch.zeros(channels), torch.ones(channels))
 
 
-def fit_input_layer(
-    kind: InputKind, chunks: Iterable[Tensor], channels: int, *, shrinkage: float
-) -> InputLayer:
-    """Fit the layer on good vectors, in one pass over them.
+def fit_whitening(chunks: Iterable[Tensor], channels: int) -> InputLayer:
+    """Fit a whitening layer to good vectors, in one pass over them.
 
     Args:
-        kind: `whiten` removes mean and covariance (`A` is the symmetric inverse square root, which
-            stays closest to the vectors themselves), `standardise` mean and variance of each
-            channel, `raw` nothing.
-        chunks: vectors, each shape `(n, C)`; at least one vector in all unless `raw`.
+        chunks: vectors, each shape `(n, C)`; at least one vector in all.
         channels: `C`.
-        shrinkage: added to the covariance's diagonal, as a fraction of its mean, so that
-            directions in which the good vectors hardly vary are not magnified without bound.
 
     Raises:
         DivergenceError: a vector is NaN or infinite.
     """
-    if kind == "raw":
-        return InputLayer(torch.zeros(channels), torch.ones(channels))
-    return layer_of(Moments.of(chunks, channels), kind, shrinkage=shrinkage)
+    return whitening_of(Moments.of(chunks, channels))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Sums over vectors, in double precision, that can be added to one another.
+    """Sums over vectors, in double precision; sums of two sets of vectors can be added.
 
     Example:
         >>> sums = Moments.of([torch.tensor([[1.0], [3.0]])], 1)
@@ -100,7 +91,7 @@ class Moments:
 
     @classmethod
     def of(cls, chunks: Iterable[Tensor], channels: int, origin: Tensor | None = None) -> Moments:
-        """Sum up.
+        """Compute the sums.
 
         Args:
             chunks: vectors, each shape `(n, C)`; at least one unless `origin` is given.
@@ -140,10 +131,11 @@ class Moments:
         return self.products / self.count - torch.outer(off, off)
 
 
-def layer_of(
-    moments: Moments, kind: Literal["whiten", "standardise"], *, shrinkage: float
-) -> InputLayer:
-    """The layer that these moments make; see `fit_input_layer`.
+def whitening_of(moments: Moments) -> InputLayer:
+    """Build the whitening layer of these moments.
+
+    `A` is the symmetric inverse square root of the covariance, which stays closest to the vectors
+    themselves.
 
     Raises:
         DivergenceError: a vector was NaN or infinite.
@@ -151,11 +143,9 @@ def layer_of(
     mean, covariance = moments.mean, moments.covariance
     if not covariance.isfinite().all():
         raise DivergenceError("the encoder's features are not finite; check its weights")
+    diagonal = covariance.diagonal()
     # The absolute term serves vectors that do not vary at all.
-    variance = covariance.diagonal() + shrinkage * covariance.diagonal().mean() + 1e-12
-    if kind == "standardise":
-        return InputLayer(mean.float(), variance.rsqrt().float())
-    covariance.diagonal().copy_(variance)
+    diagonal.copy_(diagonal + SHRINKAGE * diagonal.mean() + 1e-12)
     values, vectors = torch.linalg.eigh(covariance)
     matrix = vectors @ (values.rsqrt()[:, None] * vectors.T)
     return InputLayer(mean.float(), matrix.float())

@@ -26,7 +26,7 @@ def work_ahead(
     ahead: int,
     size: Callable[[ImageSource], int] = lambda source: 0,
     on_error: OnError | None = None,
-    start: Callable[[], None] | None = None,
+    build_pool: Callable[[int], ThreadPoolExecutor] = ThreadPoolExecutor,
 ) -> Iterator[tuple[ImageSource, Result]]:
     """Do something with each image in threads, ahead of the consumer; results come in order.
 
@@ -37,12 +37,12 @@ def work_ahead(
         ahead: the most images in work, or done and waiting for the consumer.
         size: of one, in pixels; those in work or waiting have `ROOM` at the most.
         on_error: as for `load_batches`.
-        start: called once in each thread.
+        build_pool: makes a pool of so many threads.
 
     Raises:
         ImageError: an image cannot be used and `on_error` is unset.
     """
-    pool = ThreadPoolExecutor(max_workers=workers, initializer=start)
+    pool = build_pool(workers)
     pending: deque[tuple[ImageSource, Future[Result], int]] = deque()
 
     def finish_first() -> Iterator[tuple[ImageSource, Result]]:

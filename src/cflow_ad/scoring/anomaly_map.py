@@ -1,8 +1,9 @@
-"""From the levels' normalities to one anomaly map, on a scale that belongs to the model.
+"""From the levels' energies to one anomaly map, on a scale that belongs to the model.
 
-The levels' normalities (see `network.Level.normality`) are brought to the image's own size and
-averaged; the anomaly map is minus the logarithm of that average: 0 where every level is as likely
-as good images typically are, and without an upper end to saturate at.
+The energy of a position is how many of its level's scales its log-likelihood lies below the level's
+location, at least 0. Its normality is `exp(-energy)`. The levels' normalities are resampled to the
+image's own size and averaged; the anomaly map is minus the logarithm of that average: 0 where every
+level is as likely as good images typically are, and without an upper end to saturate at.
 """
 
 from __future__ import annotations
@@ -14,60 +15,51 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.scoring.canvas import Canvas, Cell, Shape, cell_of, cells_inside
-from cflow_ad.settings import Settings
+from cflow_ad.scoring.canvas import Cell, Shape, cells_inside
 
 Floats = NDArray[np.float32]
 
 LEAST = np.float32(1e-30)
-"""The least mean normality told apart from none: near the end of single precision."""
+"""The least mean normality that is distinguished from 0: near the end of single precision."""
 
 _BAND = 1024  # pixels along an axis that are resampled at once
 
 
-def anomaly_map(
-    normalities: Sequence[Floats],
+def compute_anomaly_map(
+    energies: Sequence[Floats],
     cells: Sequence[Cell],
     *,
     valid: Shape,
     original: Shape,
     smoothing: float = 0.0,
-    weights: Sequence[float] | None = None,
 ) -> Floats:
-    """Minus the log of the levels' mean, sampled at the pixels of the image as it came.
+    """Join the levels: minus the logarithm of their mean normality at each pixel of the image.
 
     Upsampling from a level's grid, cutting off the canvas beyond the image, resizing to the
-    image's own size and smoothing are all linear along each axis, so that together they are one
-    matrix on either side of a level's grid.
+    image's own size and smoothing are all linear along each axis. Together they are one matrix on
+    either side of a level's grid.
 
     Args:
-        normalities: per level, shape `(h, w)`, in `[0, 1]`.
-        cells: of the levels, height and width of each in pixels of the canvas.
+        energies: per level, shape `(h, w)`, at least 0.
+        cells: of the levels, height and width of one position in pixels of the canvas.
         valid: height and width of the part of the canvas that is image.
-        original: height and width of the image as it came.
+        original: height and width of the map wanted: those of the image.
         smoothing: standard deviation of a Gaussian, in pixels of the canvas.
-        weights: of the levels in their mean; unset, all alike.
 
     Returns:
-        Shape `original`, in `[0, 69.1]`: 0 where all levels are entirely normal.
+        Shape `original`, in `[0, 69.1]`: 0 where all levels have energy 0.
 
     Example:
-        >>> grid = np.array([[1.0, 0.0]], np.float32)
-        >>> anomaly_map([grid], [(2, 2)], valid=(2, 4), original=(1, 4)).tolist()
+        >>> grid = np.array([[0.0, np.inf]], np.float32)
+        >>> compute_anomaly_map([grid], [(2, 2)], valid=(2, 4), original=(1, 4)).tolist()
         [[0.0, 0.2876..., 1.3862..., 69.07...]]
     """
-    weights = weights or [1.0] * len(cells)
-    # A level that weighs nothing is not even resampled.
-    levels = [
-        (np.float32(weight) * grid, cell)
-        for grid, cell, weight in zip(normalities, cells, weights, strict=True)
-        if weight
-    ]
+    normalities = [np.exp(-grid) for grid in energies]
     rows, columns = (
-        [_resampling(original[axis], valid[axis], cell[axis], smoothing) for _, cell in levels]
+        [_resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
         for axis in (0, 1)
     )
-    halfway = [_apply(bands, grid) for bands, (grid, _) in zip(rows, levels, strict=True)]
+    halfway = [_apply(bands, grid) for bands, grid in zip(rows, normalities, strict=True)]
     result = np.empty(original, np.float32)
     for bands in zip(*columns, strict=True):
         pixels = bands[0].pixels
@@ -78,36 +70,10 @@ def anomaly_map(
             )
             @ np.concatenate([band.matrix for band in bands], axis=1).T
         )
-        total /= sum(weights)
+        total /= len(cells)
         np.log(np.clip(total, LEAST, 1.0, out=total), out=total)
         np.subtract(0, total, out=result[:, pixels])  # 0 - log, since -log(1) is -0
     return result
-
-
-def model_map(
-    normalities: Sequence[Floats],
-    settings: Settings,
-    *,
-    canvas: Shape,
-    valid: Shape,
-    original: Shape,
-) -> Floats:
-    """`anomaly_map`, as a model's settings have it, on a canvas of this height and width."""
-    return anomaly_map(
-        normalities,
-        [cell_of(canvas, (grid.shape[0], grid.shape[1])) for grid in normalities],
-        valid=valid,
-        original=original,
-        smoothing=settings.smoothing,
-        weights=settings.level_weights,
-    )
-
-
-def canvas_map(normalities: Sequence[Floats], canvas: Canvas, settings: Settings) -> Floats:
-    """`model_map` of an image on its canvas."""
-    return model_map(
-        normalities, settings, canvas=canvas.shape, valid=canvas.valid, original=canvas.original
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

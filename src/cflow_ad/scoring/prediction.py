@@ -1,15 +1,22 @@
-"""What is said of one image: its score, its anomaly map, and the regions that stand out."""
+"""The result for one image: its score, its anomaly map, its mask and regions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
+from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.components import label_runs
+from cflow_ad.scoring.score import compute_image_score
+from cflow_ad.scoring.view import Seen as MapInFrame
+from cflow_ad.scoring.view import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +47,57 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One image's result. Map and mask have the size of the image as it came."""
+    """One image's result. Map and mask have the size of the image file."""
 
-    anomaly_map: NDArray[np.float32]
-    """Shape `(H, W)`, 0 and above, on a scale that is the same for every image of a model."""
+    score: float
+    """The image's score, 0 or more, on a scale that is the same for every image of a model."""
 
     threshold: float
-    """A pixel is anomalous where the map lies above this."""
+    """The image is anomalous where its score lies above this."""
+
+    map_threshold: float
+    """A pixel of an anomalous image is anomalous where the map lies above this."""
+
+    compute_map: Callable[[], MapInFrame] = field(repr=False)
+    """Makes the anomaly map; called once, when it is first needed."""
 
     source: str = ""
     """The image's path, or empty for an image from memory."""
 
-    inside: NDArray[np.bool_] | None = None
-    """Shape `(H, W)`: where the model looked; the map is 0 elsewhere. None is everywhere."""
-
-    @cached_property
-    def score(self) -> float:
-        """The image's score: the highest value of its anomaly map."""
-        return float(self.anomaly_map.max())
-
     @property
     def is_anomalous(self) -> bool:
-        """Whether the score lies above the threshold, which is to say the mask is not empty."""
+        """Whether the score lies above the threshold; then, and only then, the mask is not
+        empty.
+        """
         return self.score > self.threshold
 
     @cached_property
+    def _map(self) -> MapInFrame:
+        return self.compute_map()
+
+    @property
+    def anomaly_map(self) -> NDArray[np.float32]:
+        """Shape `(H, W)`, 0 and above, on a scale that is the same for every image of a model."""
+        return self._map.values
+
+    @property
+    def inside(self) -> NDArray[np.bool_] | None:
+        """Shape `(H, W)`: the region of interest, outside which the map is 0; None for all."""
+        return self._map.inside
+
+    @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        """Shape `(H, W)`: which pixels are anomalous."""
+        """Shape `(H, W)`: which pixels are anomalous.
+
+        Empty for a good image. For an anomalous one the pixels above `map_threshold`; where there
+        are none, the connected region around the map's maximum that lies above half of it.
+        """
+        values = self.anomaly_map
+        if not self.is_anomalous:
+            return np.zeros(values.shape, np.bool_)
         # In double precision, as the score is compared, so that the two can never disagree.
-        above: NDArray[np.bool_] = self.anomaly_map > np.float64(self.threshold)
-        return above
+        above: NDArray[np.bool_] = values > np.float64(self.map_threshold)
+        return above if above.any() else _around_maximum(values)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -97,3 +125,64 @@ class Prediction:
             for i in range(n)
         ]
         return tuple(sorted(found, key=lambda region: (-region.peak, region.box)))
+
+
+def build_prediction(
+    energies: Sequence[Floats],
+    canvas: Canvas,
+    *,
+    smoothing: float,
+    image_score: str,
+    threshold: float = math.inf,
+    map_threshold: float = math.inf,
+    source: str = "",
+    with_map: bool = True,
+) -> Prediction:
+    """Decide on one image: the single way from energies to a result, in every runtime.
+
+    Args:
+        energies: per level, the finest first, shape `(h, w)`, at least 0.
+        canvas: of the image.
+        smoothing: see `compute_anomaly_map`.
+        image_score: `levels`, see `compute_image_score`; or `peak`, the map's maximum.
+        threshold: of the image's score.
+        map_threshold: of the map.
+        source: the image's path, or empty.
+        with_map: compute the map now, in this thread; else when it is first needed.
+    """
+    cells = [cell_of(canvas.shape, (grid.shape[0], grid.shape[1])) for grid in energies]
+    # The pixels are not kept: a result may wait long for its map to be asked for.
+    frame = replace(canvas, pixels=np.broadcast_to(np.uint8(0), canvas.pixels.shape))
+
+    def compute_map() -> MapInFrame:
+        values = compute_anomaly_map(
+            energies, cells, valid=frame.valid, original=frame.original, smoothing=smoothing
+        )
+        return settle(frame, values)
+
+    made = compute_map() if with_map or image_score == "peak" else None
+    if image_score == "peak":
+        assert made is not None
+        score = float(made.values.max())
+    else:
+        score = compute_image_score(energies, canvas, smoothing=smoothing)
+    return Prediction(
+        score,
+        threshold,
+        map_threshold,
+        compute_map if made is None else lambda: made,
+        source,
+    )
+
+
+def _around_maximum(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The connected region around the maximum where values lie above half of it."""
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    near = values > values[row, column] / 2
+    near[row, column] = True  # also where the map is 0
+    runs = label_runs(near)
+    at = (runs.row == row) & (runs.start <= column) & (column < runs.stop)
+    region = np.zeros(values.shape, np.bool_)
+    for number in np.flatnonzero(runs.part == runs.part[at][0]):
+        region[runs.row[number], runs.start[number] : runs.stop[number]] = True
+    return region

@@ -28,6 +28,10 @@ class Calibration:
     threshold: float
     """An image is anomalous when its score lies above this."""
 
+    map_threshold: float
+    """A pixel of an anomalous image is anomalous when the map lies above this: the same quantile,
+    of the maxima of the good images' maps."""
+
     false_alarm_rate: float
     """The share of good images allowed above the threshold, as asked for."""
 
@@ -78,28 +82,38 @@ class Calibration:
         return cls(**{k: v for k, v in values.items() if k != "note"})
 
 
-def conformal_calibration(
-    scores: Sequence[float], false_alarm_rate: float, *, held_out: bool = True
+def calibrate_thresholds(
+    scores: Sequence[float],
+    peaks: Sequence[float],
+    false_alarm_rate: float,
+    *,
+    held_out: bool = True,
 ) -> Calibration:
     """Set the threshold for a stated false-alarm rate.
 
     Args:
         scores: of good images, at least one.
+        peaks: the maximum of each one's anomaly map.
         false_alarm_rate: between 0 and 1.
         held_out: whether the images were kept out of training.
 
     Example:
-        >>> round(conformal_calibration(range(1, 100), 0.05).threshold)
+        >>> round(calibrate_thresholds(range(1, 100), range(1, 100), 0.05).threshold)
         95
-        >>> conformal_calibration(range(1, 11), 0.01).achieved_rate  # 10 images allow 1 in 11
+        >>> ten = range(1, 11)  # 10 images allow 1 in 11
+        >>> calibrate_thresholds(ten, ten, 0.01).achieved_rate
         0.0909...
     """
     n = len(scores)
     # The rounding guards against 0.99 * 100 being a hair above 99.
     k = min(n, math.ceil(round((n + 1) * (1 - false_alarm_rate), 9)))
-    score = float(np.sort(np.asarray(scores, dtype=np.float64))[k - 1])
+    threshold, map_threshold = (
+        value + _ROUNDING * max(1.0, abs(value))
+        for value in (float(np.sort(np.asarray(of, np.float64))[k - 1]) for of in (scores, peaks))
+    )
     return Calibration(
-        threshold=score + _ROUNDING * max(1.0, abs(score)),
+        threshold=threshold,
+        map_threshold=map_threshold,
         false_alarm_rate=false_alarm_rate,
         achieved_rate=(n + 1 - k) / (n + 1),
         n_images=n,

@@ -1,0 +1,347 @@
+"""The model folded for scoring: the same function, with all that no image changes computed once.
+
+This is the one form that images are scored in: by `Scorer` on a CPU or a GPU, and by every export.
+A flow over a feature map is a network of 1x1 convolutions, since each position's vector is mapped
+by itself. Of each coupling block the position's share of the subnet is a table for the size of the
+map, and global scales, offsets and the factor of the subnet's output are part of its weights. The
+last permutation changes no likelihood and is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cflow_ad.cflow.flow import ConditionalFlow, CouplingBlock
+from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
+from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.model import CflowModel
+from cflow_ad.cflow.position import at_places, axis_places, encode_axis
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.settings import Precision
+
+_KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
+_AT_ONCE = 2**14  # positions whose tables are kept; a larger map goes in blocks of rows
+_ALL = slice(None)
+
+_OfLevel = Callable[["FoldedLevel", Tensor, "Tables"], Tensor]
+
+
+class Tables(NamedTuple):
+    """What depends on the position alone, for the positions of a map or of some of its rows."""
+
+    shift: Tensor
+    """Added to a vector after whitening: minus its mean, `(C, h, w)` or `(C, 1, 1)`."""
+    terms: list[Tensor]
+    """For each block the position's share of the subnet's hidden layer, `(hidden, h, w)`."""
+    location: Tensor
+    """Of log-likelihoods, `(h, w)` or a scalar."""
+    scale: Tensor
+    """Of log-likelihoods, `(h, w)` or a scalar."""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [self.shift, *self.terms, self.location, self.scale]
+
+
+class FoldedBlock(nn.Module):
+    """One coupling block. Its input is `y`, the flow's own variable being `scale * (y + offset)`.
+
+    Args:
+        block: as trained.
+        scale: of `y`, shape `(C,)`.
+        offset: of `y`, shape `(C,)`.
+        is_last: leave the permutation out.
+        dtype: of the subnet's products.
+    """
+
+    first: Tensor
+    of_position: Tensor
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    offset: Tensor
+    mixing: Tensor | None
+    mixing_bias: Tensor | None
+    order: Tensor | None
+
+    def __init__(
+        self,
+        block: CouplingBlock,
+        scale: Tensor,
+        offset: Tensor,
+        *,
+        is_last: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        n1 = block.n1
+        self.n1, self.clamp = n1, block.clamp
+        weight = block.first.weight.detach()
+        of_x1, of_position = weight[:, :n1], weight[:, n1:]
+        bias = block.first.bias.detach() + of_x1 @ (scale * offset)[:n1]
+        second, second_bias = 0.1 * block.second.weight, 0.1 * block.second.bias
+        # clamp * tanh(a) = 2 * clamp * sigmoid(2 a) - clamp: a sigmoid is far quicker.
+        factor = torch.cat((torch.full_like(scale[n1:], 2.0), 1 / scale[n1:]))
+        self.register_buffer("first", _kernel((of_x1 * scale[:n1]).to(dtype)))
+        self.register_buffer("of_position", of_position.clone())
+        self.register_buffer("first_bias", bias.clone())
+        self.register_buffer("second", _kernel((second * factor[:, None]).detach().to(dtype)))
+        self.register_buffer("second_bias", (second_bias * factor).detach()[:, None, None])
+        self.register_buffer("offset", offset[n1:, None, None].clone())
+        g, o = block.global_scale().detach(), block.offset.detach()
+        scale = scale * g
+        offset = torch.cat((offset[:n1], torch.zeros_like(offset[n1:]))) + o / scale
+        self.register_buffer("mixing", None)
+        self.register_buffer("mixing_bias", None)
+        self.register_buffer("order", None)
+        permutation = block.permutation
+        if not is_last and permutation.is_floating_point():
+            self.mixing = _kernel(permutation * scale)
+            self.mixing_bias = permutation @ (scale * offset)
+            scale, offset = torch.ones_like(scale), torch.zeros_like(offset)
+        elif not is_last:
+            self.order = permutation.clone()
+            scale, offset = scale[permutation], offset[permutation]
+        self.after = scale, offset
+
+    def term(self, row_code: Tensor, column_code: Tensor) -> Tensor:
+        """Compute the position's share of the hidden layer, bias included.
+
+        Args:
+            row_code: encoding of the rows, shape `(h, P / 2)`.
+            column_code: encoding of the columns, shape `(w, P / 2)`.
+
+        Returns:
+            Shape `(hidden, h, w)`.
+        """
+        of_column, of_row = self.of_position.chunk(2, dim=1)
+        rows = of_row @ row_code.T + self.first_bias[:, None]
+        columns = of_column @ column_code.T
+        return (rows[:, :, None] + columns[:, None, :]).to(self.first.dtype)
+
+    def forward(self, y: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `y`, shape `(B, C, h, w)`; returns the next `y` and the sum of the log-scales."""
+        y1, y2 = y[:, : self.n1], y[:, self.n1 :]
+        hidden = F.relu_(F.conv2d(y1.to(self.first.dtype), self.first) + term)
+        a = F.conv2d(hidden, self.second).float() + self.second_bias
+        a, shift = a.chunk(2, dim=1)
+        log_scale = torch.sigmoid(a) * (2 * self.clamp) - self.clamp
+        changed = (y2 + self.offset) * log_scale.exp() + shift
+        y = torch.cat((y1, changed), dim=1)
+        if self.mixing is not None:
+            y = F.conv2d(y, self.mixing, self.mixing_bias)
+        elif self.order is not None:
+            y = y.index_select(1, self.order)
+        return y, log_scale.sum(1)
+
+
+class FoldedLevel(nn.Module):
+    """Features to log-likelihoods and energies.
+
+    Args:
+        level: fitted.
+        dtype: of the subnets' products.
+    """
+
+    mean: Tensor
+    whitening: Tensor | None
+    location: Tensor
+    scale: Tensor
+    last_scale: Tensor
+    last_offset: Tensor
+
+    def __init__(self, level: Level, dtype: torch.dtype) -> None:
+        super().__init__()
+        flow = level.flow
+        self.channels, self.frame, self.stride = flow.channels, flow.frame, flow.stride
+        self.axis_channels = flow.position_channels // 2
+        self.means = copy.deepcopy(level.means)
+        self.register_buffer("mean", level.input_layer.mean.clone())
+        matrix = level.input_layer.matrix
+        self.register_buffer("whitening", _kernel(matrix) if matrix.ndim == 2 else None)
+        self.register_buffer("location", level.location.clone())
+        self.register_buffer("scale", level.scale.clone())
+        self._fold(flow, dtype)
+        self.requires_grad_(False)
+
+    def _fold(self, flow: ConditionalFlow, dtype: torch.dtype) -> None:
+        couplings = [cast(CouplingBlock, block) for block in flow.blocks]
+        scale, offset = torch.ones_like(self.mean), torch.zeros_like(self.mean)
+        blocks = []
+        for number, block in enumerate(couplings, start=1):
+            is_last = number == len(couplings)
+            folded = FoldedBlock(block, scale, offset, is_last=is_last, dtype=dtype)
+            scale, offset = folded.after
+            blocks.append(folded)
+        self.blocks = nn.ModuleList(blocks)
+        self.register_buffer("last_scale", scale[:, None, None].clone())
+        self.register_buffer("last_offset", offset[:, None, None].clone())
+        log_det = sum(float(block.global_scale().detach().log().sum()) for block in couplings)
+        self.constant = log_det - 0.5 * self.channels * math.log(2 * math.pi)
+
+    def tables(self, height: int, width: int, rows: slice = _ALL) -> Tables:
+        """Compute what depends on the position alone.
+
+        Args:
+            height: of the level's map, in positions.
+            width: of the level's map.
+            rows: of the map, wanted.
+        """
+        row_places, column_places = (axis_places(side, self.frame) for side in (height, width))
+        row_places = row_places[rows]
+        row_code, column_code = (
+            encode_axis(places, self.axis_channels, stride=self.stride).to(self.mean)
+            for places in (row_places, column_places)
+        )
+        mean = self.mean[:, None, None]
+        if self.means is not None:
+            mean = mean + self.means(height, width, rows).permute(2, 0, 1)
+        if self.whitening is not None:
+            mean = F.conv2d(mean[None], self.whitening)[0]
+        at = row_places[:, None].to(self.mean.device), column_places[None].to(self.mean.device)
+        return Tables(
+            -mean,
+            [cast(FoldedBlock, block).term(row_code, column_code) for block in self.blocks],
+            at_places(self.location, *at),
+            at_places(self.scale, *at),
+        )
+
+    def log_likelihood(self, features: Tensor, tables: Tables) -> Tensor:
+        """Compute the log-likelihood per dimension at every position.
+
+        Args:
+            features: shape `(B, C, h, w)`.
+            tables: of these positions.
+
+        Returns:
+            Shape `(B, h, w)`, as `Level.forward`.
+        """
+        y = features.float().contiguous()
+        if self.whitening is not None:
+            y = F.conv2d(y, self.whitening)
+        y = y + tables.shift
+        log_det = torch.zeros_like(y[:, 0]) + self.constant
+        for block, term in zip(self.blocks, tables.terms, strict=True):
+            y, log_scale = block(y, term)
+            log_det = log_det + log_scale
+        u = (y + self.last_offset) * self.last_scale
+        return (log_det - 0.5 * u.square().sum(1)) / self.channels
+
+    def forward(self, features: Tensor, tables: Tables) -> Tensor:
+        """Compute the energy at every position; as `log_likelihood`, then `Level.energy`."""
+        value = self.log_likelihood(features, tables)
+        return ((tables.location - value) / tables.scale).clamp(min=0)
+
+
+class FoldedModel(nn.Module):
+    """Pixels to the energies of every level.
+
+    Copies what it needs: later changes to the model have no effect on it.
+
+    Args:
+        model: fitted.
+        precision: `fp32`, or `bf16` for the encoder and the subnets, which are most of the work.
+            Whitening, couplings and likelihoods stay in single precision.
+    """
+
+    def __init__(self, model: CflowModel, precision: Precision = "fp32") -> None:
+        super().__init__()
+        dtype = dtype_of(precision)
+        self.encoder = FoldedEncoder(model.encoder, dtype)
+        self.levels = nn.ModuleList(FoldedLevel(level, dtype) for level in model)
+        self.eval()
+
+    def __iter__(self) -> Iterator[FoldedLevel]:
+        return iter(cast(list[FoldedLevel], list(self.levels)))
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Compute the energy of every position of every level.
+
+        Args:
+            pixels: shape `(B, H, W, 3)`, RGB in 0..255, sides multiples of the largest stride.
+
+        Returns:
+            For each level, shape `(B, H / stride, W / stride)`, at least 0.
+        """
+        pyramid = self.encoder(pixels)
+        return [
+            level(features, level.tables(*features.shape[2:]))
+            for level, features in zip(self, pyramid, strict=True)
+        ]
+
+
+class Scorer:
+    """A folded model that keeps the tables of the sizes it has seen; for several threads.
+
+    Args:
+        model: fitted.
+        precision: see `FoldedModel`.
+    """
+
+    def __init__(self, model: CflowModel, *, precision: Precision = "fp32") -> None:
+        self.folded = FoldedModel(model, precision)
+        self._tables: OrderedDict[tuple[int, Shape], Tables] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.folded.encoder.mean.device
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> list[Tensor]:
+        """Compute energies, as `FoldedModel.forward`."""
+        return self._over(pixels, FoldedLevel.forward)
+
+    @torch.no_grad()
+    def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
+        """Compute log-likelihoods per dimension, in nats, of the same shapes."""
+        return self._over(pixels, FoldedLevel.log_likelihood)
+
+    def _over(self, pixels: Tensor, compute: _OfLevel) -> list[Tensor]:
+        pyramid = self.folded.encoder(pixels)
+        maps = []
+        for number, (level, features) in enumerate(zip(self.folded, pyramid, strict=True)):
+            height, width = features.shape[2:]
+            if height * width <= _AT_ONCE:
+                maps.append(compute(level, features, self._tables_of(number, (height, width))))
+                continue
+            block = max(1, _AT_ONCE // width)
+            parts = []
+            for start in range(0, height, block):
+                rows = slice(start, min(height, start + block))
+                parts.append(
+                    compute(level, features[:, :, rows], level.tables(height, width, rows))
+                )
+            maps.append(torch.cat(parts, dim=1))
+        return maps
+
+    def _tables_of(self, number: int, grid: Shape) -> Tables:
+        with self._lock:
+            tables = self._tables.get((number, grid))
+            if tables is None:
+                level = cast(FoldedLevel, self.folded.levels[number])
+                tables = self._tables[number, grid] = level.tables(*grid)
+                while len(self._tables) > 1 and sum(map(_bytes, self._tables.values())) > _KEPT:
+                    self._tables.popitem(last=False)
+            return tables
+
+
+def _kernel(matrix: Tensor) -> Tensor:
+    """Turn a matrix into a 1x1 convolution's weight, in memory of its own."""
+    weight = matrix.detach().clone(memory_format=torch.contiguous_format)
+    return weight[:, :, None, None]
+
+
+def _bytes(tables: Tables) -> int:
+    return sum(tensor.nbytes for tensor in tables.tensors)

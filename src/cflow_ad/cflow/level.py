@@ -1,0 +1,138 @@
+"""One level of the pyramid: what is subtracted, the whitening, the flow, and the scale of energies.
+
+A level is what gives an energy for every position of its feature map. The map, the score, the model
+file and the exports ask nothing else of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cflow_ad.cflow.flow import ConditionalFlow, standard_normal_log_prob
+from cflow_ad.cflow.place_means import PlaceMeans
+from cflow_ad.cflow.position import FRAME, at_places
+from cflow_ad.cflow.whitening import InputLayer, raw_layer
+from cflow_ad.settings import Settings
+
+
+class Level(nn.Module):
+    """Input layer, flow, and the location and scale of good vectors' log-likelihoods.
+
+    Args:
+        input_layer: fixed, fitted on good vectors.
+        flow: conditioned on the position.
+        means: of good vectors at each place, subtracted from a vector first; unset, nothing is.
+        parts: along either side of an image, that each have a location and scale of their own,
+            for a flow whose positions are relative; unset, there is one for all places.
+    """
+
+    location: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        input_layer: InputLayer,
+        flow: ConditionalFlow,
+        *,
+        means: PlaceMeans | None = None,
+        parts: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.means = means
+        self.input_layer = input_layer
+        self.flow = flow
+        shape = () if parts is None else (parts, parts)
+        self.register_buffer("location", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def forward(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Compute the log-likelihood per dimension of vectors at their positions, in nats.
+
+        Args:
+            z: feature vectors, after `subtract_means`, shape `(..., C)`.
+            rows: integer rows, see `position.axis_places`; with `columns`, broadcasts to the
+                leading shape of `z`.
+            columns: integer columns.
+
+        Returns:
+            `l = log p(z | c) / C`, shape `(...)`, in the coordinates of the input layer: its
+            log-determinant, a constant, is left out; `log_prob` has it.
+        """
+        u, log_det = self.flow.forward(self.input_layer(z), rows, columns)
+        return (standard_normal_log_prob(u) + log_det) / self.flow.channels
+
+    def subtract_means(self, features: Tensor) -> Tensor:
+        """Subtract the means of their places from a map of feature vectors, `(B, h, w, C)`."""
+        if self.means is None:
+            return features
+        means: Tensor = self.means(features.shape[1], features.shape[2])
+        return features - means
+
+    def log_prob(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Compute the exact `log p(z | c)`, in nats; arguments as for `forward`."""
+        log_det = self.input_layer.log_det
+        return self.flow.log_prob(self.input_layer(z), rows, columns) + log_det
+
+    def energy(self, log_likelihood: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Compute how many scales a log-likelihood lies below the location, at least 0.
+
+        Args:
+            log_likelihood: `l`, any shape.
+            rows: as for `forward`.
+            columns: as for `forward`.
+
+        Returns:
+            `max(0, (location - l) / scale)`, the same shape.
+        """
+        location, scale = (at_places(of, rows, columns) for of in (self.location, self.scale))
+        return ((location - log_likelihood) / scale).clamp(min=0)
+
+
+def count_parts(stride: int) -> int:
+    """Count the parts along either side of an image that have statistics of their own: one to a
+    position of the level in an image of 256x256.
+    """
+    return max(1, FRAME // stride)
+
+
+def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) -> ConditionalFlow:
+    """Build a level's flow in its initial state.
+
+    Args:
+        channels: of the level.
+        settings: of the model.
+        number: of the level, which separates its random choices from the others'.
+        seeded: draw the permutations; else they are left to be loaded.
+    """
+    method = settings.method
+    seed = 1000 * settings.seed + number
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ConditionalFlow(
+            channels,
+            blocks=method.blocks,
+            clamp=method.clamp,
+            position_channels=method.position_channels,
+            permutation=method.permutation,
+            width=method.subnet_width or None,
+            seed=seed if seeded else None,
+            stride=settings.strides[number] if method.positions == "relative" else None,
+        )
+
+
+def empty_level(channels: int, settings: Settings, number: int) -> Level:
+    """Build a level of the right shapes without values, to be loaded from a model file."""
+    method = settings.method
+    parts = count_parts(settings.strides[number])
+    with torch.device("meta"):
+        layer = raw_layer(channels)
+        if method.whiten:
+            layer = InputLayer(torch.empty(channels), torch.empty(channels, channels))
+        means = None
+        if method.place_means:
+            means = PlaceMeans(torch.empty(0, parts, parts, channels), torch.empty(0))
+        flow = build_flow(channels, settings, number, seeded=False)
+        return Level(
+            layer, flow, means=means, parts=parts if method.place_scales else None
+        ).requires_grad_(False)

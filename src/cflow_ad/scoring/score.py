@@ -1,0 +1,68 @@
+"""The image's score, from the energies of its levels.
+
+A defect may be seen by one level alone. The anomaly map is minus the logarithm of a mean normality,
+at most the logarithm of the number of levels where one level still finds a position normal: its
+maximum would miss such a defect. The image's score therefore asks every level. It is the geometric
+mean, over the levels and the joined map, of the mean of the four highest energies, and has no
+fitted constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
+from cflow_ad.scoring.canvas import Canvas, cell_of
+from cflow_ad.scoring.view import cells_of
+
+HIGHEST = 4
+"""Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
+on MVTec screw."""
+
+LEAST_TERM = 1e-6
+"""The least value of a term, so that the geometric mean is defined where a term is 0."""
+
+
+def compute_image_score(energies: Sequence[Floats], canvas: Canvas, *, smoothing: float) -> float:
+    """Compute an image's score: the geometric mean of what each level and the joined map give.
+
+    Args:
+        energies: per level, the finest first, shape `(h, w)`, at least 0.
+        canvas: of the image; only positions in its region of interest count.
+        smoothing: of the joined map; see `compute_anomaly_map`.
+
+    Returns:
+        0 or more; about 1 to 3 for good images.
+    """
+    cells = [cell_of(canvas.shape, (grid.shape[0], grid.shape[1])) for grid in energies]
+    inside = [cells_of(canvas.inside, canvas.valid, cell) for cell in cells]
+    finest = (inside[0].shape[0], inside[0].shape[1])
+    joined = compute_anomaly_map(
+        energies,
+        cells,
+        valid=(round(finest[0] * cells[0][0]), round(finest[1] * cells[0][1])),
+        original=finest,
+        smoothing=smoothing,
+    )
+    grids = [*energies, joined]
+    terms = [
+        mean_of_highest(grid[: kept.shape[0], : kept.shape[1]][kept])
+        for grid, kept in zip(grids, [*inside, inside[0]], strict=True)
+    ]
+    return float(np.exp(np.mean(np.log(np.maximum(terms, LEAST_TERM)))))
+
+
+def mean_of_highest(values: NDArray[Any]) -> float:
+    """Average the four highest values, or all where there are fewer; 0 without any.
+
+    Example:
+        >>> mean_of_highest(np.array([5.0, 1.0, 3.0, 1.0, 0.0])), mean_of_highest(np.array([2.0]))
+        (2.5, 2.0)
+    """
+    if values.size > HIGHEST:
+        values = np.partition(values, -HIGHEST)[-HIGHEST:]
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0

@@ -1,0 +1,108 @@
+"""Fields that are checked against their annotations: the one mechanism of validation."""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from cflow_ad.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of a number, declared at its field; `open` excludes the bounds themselves."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if self.open:
+            return self.low < value < self.high
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.open:
+            upper = f" and less than {self.high:g}" if math.isfinite(self.high) else ""
+            return f"greater than {self.low:g}{upper}"
+        return (
+            f"{self.low:g} to {self.high:.10g}"
+            if math.isfinite(self.high)
+            else (f"at least {self.low:g}")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Multiple:
+    """Numbers that a base divides."""
+
+    base: int
+
+    def __contains__(self, value: int) -> bool:
+        return value % self.base == 0
+
+    def __str__(self) -> str:
+        return f"a multiple of {self.base}"
+
+
+class Checked:
+    """A dataclass whose fields are checked against their annotations when it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, hint in field_types(typing.cast(Any, type(self))).items():
+            _check(name, getattr(self, name), hint)
+
+
+@functools.cache
+def field_types(owner: type[Any]) -> dict[str, Any]:
+    """Return the annotations of a class by field, with their ranges."""
+    return typing.get_type_hints(owner, include_extras=True)
+
+
+def require(name: str, value: Any, allowed: Range | Multiple) -> None:
+    """Raise `SettingsError` where a value is not allowed; the message names the field."""
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}: it must be {allowed}")
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    """Check a value against its field's annotation."""
+    bounds: tuple[Any, ...] = ()
+    if typing.get_origin(hint) is Annotated:
+        hint, *rest = typing.get_args(hint)
+        bounds = tuple(rest)
+    if not _is_of(value, hint):
+        raise SettingsError(f"{name} is {value!r}: it must be {describe_type(hint)}")
+    for allowed in bounds:
+        require(name, value, allowed)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(type(item) is int for item in value)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, one) for one in arguments)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if hint in (int, bool):
+        return type(value) is hint
+    return isinstance(value, hint)
+
+
+def describe_type(hint: Any) -> str:
+    """Say in words what values an annotation allows."""
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "whole numbers with commas between"
+    names = {float: "a finite number", int: "a whole number", bool: "true or false"}
+    return names.get(hint, "text")
