@@ -74,25 +74,28 @@ def score_chart(
     figure, axes = _axes(8.0, 2.8)
     scores = np.concatenate([good, defect])
     edges, is_log = _bin_edges(scores, threshold)
-    is_above = edges[:-1] >= threshold
+    is_above, widths = edges[:-1] >= threshold, np.diff(edges)
     for label, values, colour in (("good", good, _GOOD), ("defective", defect, _DEFECT)):
         if values.size:
-            edge = [_WRONG if above == (label == "good") else "none" for above in is_above]
-            counts, widths = np.histogram(values, edges)[0], np.diff(edges)
+            counts = np.histogram(values, edges)[0]
+            axes.bar(edges[:-1], counts, widths, align="edge", label=label, color=colour, alpha=0.7)
+            wrong = (is_above == (label == "good")) & (counts > 0)
             axes.bar(
-                edges[:-1],
-                counts,
-                widths,
+                edges[:-1][wrong],
+                counts[wrong],
+                widths[wrong],
                 align="edge",
-                label=label,
-                color=f"{colour}b0",
-                edgecolor=edge,
+                color="none",
+                edgecolor=_WRONG,
+                linewidth=1.2,
+                zorder=3,
             )
     axes.axvline(threshold, color=_INK, label=f"stored threshold, {number(threshold)}")
     if math.isfinite(best):
         axes.axvline(best, color=_INK, ls="--", lw=1, label=f"best F1 at {number(best)}")
     if is_log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="image score", ylabel="images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=8)

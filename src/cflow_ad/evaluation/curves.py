@@ -1,9 +1,8 @@
 """Curves and areas of a detector, from counts of good and defective items at each score.
 
-Every function here takes `good` and `defect`: how many items of either kind have each distinct
-score, from the highest score to the lowest. Items of one score cannot be told apart, so a curve
-crosses them in one straight step. The scores of images are few and counted one by one, those of
-pixels come from a histogram; from here on, image and pixel metrics are the same arithmetic.
+Every function takes `good` and `defect`: the number of good and of defective items with each
+distinct score, from the highest score to the lowest. Items of one score are one straight step of a
+curve. Counts of images are exact, those of pixels come from a histogram.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A curve as a chain of straight lines, from no item flagged to every item flagged.
+    """A curve of straight lines, from no item flagged to every item flagged.
 
     >>> Curve(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0])).area
     0.75
@@ -34,7 +33,7 @@ class Curve:
         return float(np.trapezoid(self.y, self.x))
 
     def up_to(self, limit: float) -> Curve:
-        """The part left of `limit`, ending on it, with the last line cut where it crosses.
+        """The part left of `limit`, with the last line cut there.
 
         >>> Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0])).up_to(0.25).y.tolist()
         [0.0, 0.25]
@@ -46,7 +45,7 @@ class Curve:
         return Curve(np.append(self.x[:kept], limit), np.append(self.y[:kept], end))
 
     def thinned(self, points: int = 500) -> Curve:
-        """At most `points` of the points, both ends among them, spread evenly along the curve."""
+        """At most `points` of the points, with both ends, evenly spread along the curve."""
         if self.x.size <= points:
             return self
         length = np.cumsum(np.abs(np.diff(self.x, prepend=0)) + np.abs(np.diff(self.y, prepend=0)))
@@ -63,7 +62,7 @@ def roc_curve(good: Counts, defect: Counts) -> Curve:
 def auroc(good: Counts, defect: Counts) -> float:
     """The area under the ROC curve: how often a defective item is above a good one, ties by half.
 
-    The same as the curve's area, but rounded once, so that 1 is 1.
+    Equal to the curve's area, but rounded once, so that a perfect score gives exactly 1.
     """
     pairs = good.sum(dtype=np.float64) * defect.sum()
     return float(min(np.sum(good * (np.cumsum(defect) - defect / 2)) / pairs, 1.0))
@@ -72,8 +71,8 @@ def auroc(good: Counts, defect: Counts) -> float:
 def pro_curve(good: Counts, overlap: Floats) -> Curve:
     """False positive rate (x) against per-region overlap (y), the mean share found of each region.
 
-    `overlap` takes the place of `defect`: the area of all regions at each score, every region's
-    own area counted as 1.
+    `overlap` replaces `defect`: the area of all regions at each score, where each region's total
+    area is 1.
     """
     return Curve(_share_above(good), _share_above(overlap))
 
@@ -86,19 +85,19 @@ def precision_recall_curve(good: Counts, defect: Counts) -> Curve:
 
 
 def average_precision(good: Counts, defect: Counts) -> float:
-    """The mean of precision over recall, by steps rather than lines, as scikit-learn has it.
+    """The mean of precision over recall, by steps as in scikit-learn.
 
-    Lines would promise precisions between two thresholds that no threshold reaches (Davis and
-    Goadrich, "The Relationship Between Precision-Recall and ROC Curves", ICML 2006).
+    Interpolated lines would be too optimistic (Davis and Goadrich, "The Relationship Between
+    Precision-Recall and ROC Curves", ICML 2006).
     """
     hits = np.cumsum(defect)
     return float(np.sum(defect * (hits / (hits + np.cumsum(good)))) / hits[-1])
 
 
 def best_f1(good: Counts, defect: Counts) -> tuple[float, int]:
-    """The best F1 of any threshold, and the position of the lowest score to flag for it.
+    """The best F1 of any threshold, and the index of the lowest score to flag for it.
 
-    Where several thresholds are best, the one that flags the fewest items.
+    Of several best thresholds, the one that flags the fewest items.
     """
     hits = np.cumsum(defect)
     f1 = 2 * hits / (hits + np.cumsum(good) + hits[-1])
@@ -107,10 +106,10 @@ def best_f1(good: Counts, defect: Counts) -> tuple[float, int]:
 
 
 def threshold_between(unflagged: float | None, flagged: float) -> float:
-    """A threshold t with `flagged > t` and not `unflagged > t`, half-way as nearly as float32 can.
+    """A threshold t with `flagged > t` and not `unflagged > t`, in the middle if float32 allows.
 
-    `unflagged` is None where there is nothing to leave out. t is exact in float32 if the scores
-    are: numpy, torch and exported models round it to the scores' own precision before comparing.
+    `unflagged` is None if all items are flagged. t is exact in float32 if the scores are: numpy,
+    torch and exported models round it to the scores' precision before they compare.
 
     >>> threshold_between(1.0, 2.0), threshold_between(None, 2.0) < 2.0
     (1.5, True)

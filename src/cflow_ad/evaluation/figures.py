@@ -28,7 +28,7 @@ _INK, _FAINT, _WRONG, _RED = "#1b1f24", "#5c6570", "#b3261e", "#ff0000"
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC")
 """Those that are installed draw the titles, in this order."""
 
-_TITLE = 24
+_TITLE = 20
 """The most characters of a title for a square image."""
 
 

@@ -1,12 +1,11 @@
-"""A histogram of any number of pixel scores that needs no range and a fixed amount of memory.
+"""A histogram of any number of pixel scores, without a fixed range and in a fixed amount of memory.
 
-Read as an integer, a float's bits keep the order of the floats (once those of negative numbers
-are turned round). Dropping the lowest `shift` bits of these keys leaves bins of constant
-*relative* width: fine where scores are tiny, as those of most good pixels are, and wide where they
-are large, with no range to know beforehand. Only stretches of keys that occur, the pages, take up
-memory, and `shift` is the smallest with which they fit. So a few scores, or scores that lie close
-together, are counted exactly, and what is counted follows from the scores alone: neither their
-order nor the way they were split up and merged has a part in it.
+The bits of floats, read as integers, have the order of the floats (after those of negative numbers
+are reversed). Without their lowest `shift` bits, these keys are bins of constant *relative* width:
+narrow for the small scores of most good pixels and wide for large ones. Only ranges of keys that
+occur, the pages, take memory, and `shift` is the smallest for which they fit. So a few scores, or
+scores that are close together, are counted exactly, and the result does not depend on the order of
+the scores or on how they are split and merged.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ FINITE = np.uint32(0x00800001), np.uint32(0xFF7FFFFF)  # keys of the extreme fin
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """The bins that hold a pixel, from the highest scores to the lowest."""
+    """The bins that are not empty, from the highest scores to the lowest."""
 
     lowest: Scores  #: the lowest score (n,) that falls in each bin
     highest: Scores  #: the highest score (n,) that falls in each bin
@@ -60,7 +59,7 @@ class ScoreHistogram:
         Args:
             scores: one for each pixel (n,), finite.
             is_defect: whether each pixel is defective (n,).
-            overlap: for each defective pixel (d,), its share of its region's area.
+            overlap: for each defective pixel (d,), one over the area of its region.
         """
         taken = 0
         for start in range(0, scores.size, _AT_ONCE):
@@ -94,7 +93,7 @@ class ScoreHistogram:
         return both
 
     def bins(self) -> Bins:
-        """What was counted, leaving out empty bins."""
+        """The bins that are not empty."""
         keys = self._occupied()[::-1]
         at = self._locate(keys)
         last = keys | np.uint32((1 << self._shift) - 1)
@@ -103,7 +102,7 @@ class ScoreHistogram:
         )
 
     def _open(self, shift: int, pages: Keys) -> None:
-        """Start empty, with these pages (in rising order) of bins of 2**shift keys each."""
+        """Start empty, with pages in ascending order, of bins of 2**shift keys each."""
         self._shift = shift
         self._pages = pages
         # Where a page's bins start, by the page's number; -1 for pages that are not there.
@@ -115,7 +114,7 @@ class ScoreHistogram:
         self._overlap = np.zeros(size, np.float64)
 
     def _make_room(self, keys: Keys) -> None:
-        """Have a page for each of the keys (n,), on a coarser grid if there would be too many."""
+        """Make a page for each of the keys (n,), with wider bins if there are too many."""
         pages = keys >> np.uint32(self._shift + PAGE_BITS)
         unseen = np.unique(pages[self._start[pages] < 0])
         if unseen.size == 0:
@@ -125,12 +124,12 @@ class ScoreHistogram:
         while pages.size > MAX_PAGES:
             pages = np.unique(pages >> np.uint32(1))
             shift += 1
-        before = copy(self)  # shallow: opening pages replaces the arrays and leaves these be
+        before = copy(self)  # shallow: opening pages replaces the arrays
         self._open(shift, pages)
         self._take(before)
 
     def _take(self, other: ScoreHistogram) -> None:
-        """Add what `other`, whose grid is no coarser and whose pages all exist here, holds."""
+        """Add the counts of `other`, whose bins are not wider and whose pages all exist here."""
         keys = other._occupied()
         here, there = self._locate(keys), other._locate(keys)
         np.add.at(self._good, here, other._good[there])
@@ -145,7 +144,7 @@ class ScoreHistogram:
         return bins
 
     def _occupied(self) -> Keys:
-        """The first key of each bin that holds a pixel (n,), in rising order."""
+        """The first key of each bin that is not empty (n,), in ascending order."""
         bins = np.flatnonzero(self._good + self._defect)
         within = (bins & ((1 << PAGE_BITS) - 1)).astype(np.uint32)
         keys: Keys = ((self._pages[bins >> PAGE_BITS] << PAGE_BITS) | within) << self._shift
@@ -161,6 +160,6 @@ def _keys(scores: Scores) -> Keys:
 
 
 def _scores(keys: Keys) -> Scores:
-    """The scores (n,) of keys (n,), those beyond the largest finite score brought back to it."""
+    """The scores (n,) of keys (n,), clipped to finite scores."""
     keys = np.clip(keys, *FINITE)
     return np.where(keys >= ZERO, keys - ZERO, (ZERO - keys) | ZERO).view(np.float32)

@@ -1,8 +1,7 @@
-"""How well scores tell defects from good: exact for images, streaming for pixels.
+"""Metrics of detection: exact for images, streaming for pixels.
 
-An item is called anomalous when its score is strictly greater than the threshold, here as
-everywhere in this package. Where one of the two kinds is missing there is nothing to tell apart:
-the metrics are `nan` and the curves empty.
+An item is called anomalous if its score is strictly greater than the threshold, here as everywhere
+in this package. Without good or without defective items, metrics are `nan` and curves empty.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ NOTHING = Curve(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class ScoreMetrics:
-    """How well image scores tell defective images from good ones."""
+    """How well image scores separate defective images from good ones."""
 
     auroc: float  #: chance that a defective image scores above a good one, in [0, 1]
     average_precision: float  #: mean precision over recall, in [0, 1]
@@ -35,10 +34,10 @@ class ScoreMetrics:
 
 @dataclass(frozen=True)
 class PixelResult:
-    """How well anomaly maps tell defective pixels from good ones.
+    """How well anomaly maps separate defective pixels from good ones.
 
-    AUPRO, the area under the per-region overlap curve, is the mean share found of a defect over the
-    false positive rates up to a limit, every connected region counting the same whatever its area:
+    AUPRO is the area under the per-region overlap curve up to a false positive rate, divided by
+    that rate: the mean share found of a defect, where every connected region has the same weight.
     Bergmann et al., "Uninformed Students: Student-Teacher Anomaly Detection with Discriminative
     Latent Embeddings" (CVPR 2020), and, as computed here, "The MVTec Anomaly Detection Dataset"
     (IJCV 2021).
@@ -48,9 +47,7 @@ class PixelResult:
     average_precision: float  #: mean precision over recall, in [0, 1]
     best_f1: float  #: F1 of the threshold that has the best, in (0, 1]
     best_f1_threshold: float  #: the threshold that has it
-    aupro: (
-        float  #: area under the per-region overlap curve up to the limit, over the limit, in [0, 1]
-    )
+    aupro: float  #: area under the per-region overlap curve, in [0, 1]
     n_pixels: int  #: pixels in all
     n_defect_pixels: int  #: defective pixels
     n_regions: int  #: connected defective regions
@@ -60,7 +57,7 @@ class PixelResult:
 
 
 def image_metrics(scores: ArrayLike, is_defect: ArrayLike) -> ScoreMetrics:
-    """The metrics of image scores, exact, equal scores counting as scikit-learn has them.
+    """Compute the metrics of image scores, exactly; ties count as in scikit-learn.
 
     Args:
         scores: one for each image (n,), higher for more anomalous.
@@ -99,13 +96,11 @@ def image_metrics(scores: ArrayLike, is_defect: ArrayLike) -> ScoreMetrics:
 class PixelMetrics:
     """Pixel metrics of any number of anomaly maps, of any sizes, in a few MB of memory.
 
-    Pixels are counted in a histogram that needs no range (see `histogram`). Few distinct scores,
-    or scores close together, are exact. Otherwise bins are about 1e-4 of their scores wide, which
-    leaves AUROC within 1e-5 and the others within 1e-4 of the exact values, however skewed the
-    scores; differences of up to 1e-3 take maps that span many orders of magnitude *and* crowd much
-    of both kinds into a few bins, as at the upper end of a saturated scale. The result depends
-    neither on the order of the maps nor on how they were split up and merged, but for the last
-    bits of AUPRO's float sums.
+    Pixels are counted in a histogram without a fixed range (see `histogram`). Few distinct scores
+    are exact. Otherwise bins are about 1e-4 of their scores wide, so that AUROC is within 1e-5 and
+    the others within 1e-4 of the exact values; up to 1e-3 where maps span many orders of magnitude
+    and most pixels of both kinds fall into a few bins. The result does not depend on the order of
+    the maps or on how they are split and merged, except for rounding in AUPRO.
 
     Args:
         fpr_limit: the false positive rate up to which AUPRO is integrated, in (0, 1]. Published
@@ -136,8 +131,8 @@ class PixelMetrics:
             anomaly_map: a score for each pixel (H, W), counted in single precision.
             mask: the pixels that are defective (H, W), none for a good image. Pixels that touch,
                 if only at a corner, belong to one region.
-            inside: the pixels that count (H, W); unset, all. Others are left out, and a region that
-                lies partly outside is the part that lies inside.
+            inside: the pixels that count (H, W); unset, all. Of a region that is partly outside,
+                the part inside counts.
 
         Raises:
             ValueError: the shapes are not the same (H, W), or a score is NaN or infinite.
@@ -161,10 +156,7 @@ class PixelMetrics:
         self._n_regions += n_regions
 
     def merge(self, other: PixelMetrics) -> PixelMetrics:
-        """New metrics of the images of both, which stay as they are. `a + b` is the same.
-
-        With one of these for the good images and one for each defect type, merging gives the
-        result of a type without a second pass over the maps.
+        """Combine with other metrics, as new metrics of the images of both; the same as `a + b`.
 
         Raises:
             ValueError: the two have different `fpr_limit`.
@@ -180,7 +172,7 @@ class PixelMetrics:
         return self.merge(other)
 
     def compute(self) -> PixelResult:
-        """The metrics of all images so far. More may follow."""
+        """Compute the metrics of all images so far. More may follow."""
         bins = self._histogram.bins()
         n_good, n_defect = int(bins.good.sum()), int(bins.defect.sum())
         if n_good and n_defect:
@@ -211,7 +203,7 @@ class PixelMetrics:
 
 @dataclass(frozen=True)
 class Confusion:
-    """What became of good and defective items at one threshold. Undefined ratios are `nan`.
+    """Counts of good and defective items at one threshold. Undefined ratios are `nan`.
 
     >>> Confusion(tp=3, fp=1, tn=9, fn=1).false_alarm_rate
     0.1
@@ -224,7 +216,7 @@ class Confusion:
 
     @classmethod
     def count(cls, is_anomalous: ArrayLike, is_defect: ArrayLike) -> Confusion:
-        """Count what was called anomalous (n,) against what is defective (n,).
+        """Count items called anomalous (n,) against defective items (n,).
 
         Raises:
             ValueError: the shapes differ.
@@ -242,7 +234,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """The share of all items that were judged rightly."""
+        """The share of all items that were called correctly."""
         return _ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
 
     @property
@@ -262,10 +254,10 @@ class Confusion:
 
 
 def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Bounds of the rate behind `successes` out of `trials`, right at least `confidence` often.
+    """Compute the confidence interval of a rate, from `successes` out of `trials`.
 
-    Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the
-    binomial" (Biometrika 1934): exact, so wide where trials are few. No trials allow any rate.
+    Exact, after Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the
+    case of the binomial" (Biometrika 1934). Without trials it is 0 to 1.
 
     Raises:
         ValueError: not 0 <= successes <= trials, or `confidence` is not in (0, 1).
@@ -278,7 +270,7 @@ def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> 
         raise ValueError(f"successes must be in 0..{trials} (trials), not {successes}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), not {confidence}")
-    from scipy.stats import beta  # slow to import, and hardly anything else here needs it
+    from scipy.stats import beta  # slow to import
 
     tail = (1 - confidence) / 2
     failures = trials - successes
@@ -290,7 +282,7 @@ def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> 
 def _best_f1(
     good: Counts, defect: Counts, lowest: NDArray[np.floating], highest: NDArray[np.floating]
 ) -> tuple[float, float]:
-    """The best F1 and its threshold, from counts (n,) and the range of scores (n,) each counts."""
+    """The best F1 and its threshold, from counts (n,) and the range of scores (n,) of each."""
     f1, last = curves.best_f1(good, defect)
     unflagged = float(highest[last + 1]) if last + 1 < good.size else None
     return f1, curves.threshold_between(unflagged, float(lowest[last]))

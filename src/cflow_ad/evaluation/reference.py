@@ -1,7 +1,7 @@
-"""Scores as the authors of CFLOW-AD compute them, for comparison with published numbers.
+"""Scores as the code of CFLOW-AD's authors computes them, to compare with published results.
 
-They are relative to the largest likelihood found in the whole test set, so that no image has a
-score of its own: of use in an evaluation only.
+They are relative to the largest likelihood in the whole test set, so that a single image cannot be
+scored.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def compute_reference(
     *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ReferenceResult:
-    """Score test images against one another, and measure the result.
+    """Compute the scores of a test set and their metrics.
 
     Args:
-        detector: whose likelihoods they are.
-        samples: the test set, at least one image; all are readable.
+        detector: gives the likelihoods.
+        samples: the test set, at least one image, all readable.
         progress: called with the number of images done.
 
     Raises:
         DataError: a mask cannot be used.
-        SettingsError: the model does not look at whole images.
+        SettingsError: the model does not score whole images.
     """
     require_whole(detector.view)
     sizing = detector.settings.sizing
@@ -79,22 +79,22 @@ def compute_reference(
 
 
 def require_whole(view: View) -> None:
-    """See that a model looks at whole images.
+    """Check that a model scores whole images.
 
     Raises:
         SettingsError: it does not.
     """
     if not view.is_whole:
         raise SettingsError(
-            "the reference scores are of whole images: they cannot be had of a model with a region "
-            "of interest, a foreground or an alignment"
+            "the reference scores are of whole images: a model with a region of interest, a "
+            "foreground or an alignment has none"
         )
 
 
 def reference_maps(
     likelihoods: Sequence[LogLikelihoods], shapes: Sequence[Shape]
 ) -> Iterator[NDArray[np.float64]]:
-    """Anomaly maps of a whole test set.
+    """Compute the anomaly maps of a whole test set.
 
     Args:
         likelihoods: of each image.
@@ -118,7 +118,7 @@ def reference_maps(
             )[0, 0].numpy()
         return result
 
-    # Summed up twice rather than kept: the maps of a large test set would fill the memory.
+    # Computed twice rather than kept: the maps of a large test set do not fit into memory.
     most = max(total(*of_image).max() for of_image in zip(likelihoods, shapes, strict=True))
     for of_image in zip(likelihoods, shapes, strict=True):
         yield most - total(*of_image)
@@ -129,6 +129,6 @@ def _by_level(likelihoods: Sequence[LogLikelihoods]) -> Iterator[tuple[NDArray[n
 
 
 def _shrink(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
-    """By nearest neighbours, as the authors do."""
+    """Resize by nearest neighbours, as the authors do."""
     resized = Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
     return np.asarray(resized, dtype=np.bool_)
