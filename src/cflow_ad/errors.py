@@ -7,18 +7,19 @@
     │   ├── ImageError         one image file cannot be used
     │   └── MaskError          one ground-truth mask does not fit its image
     ├── SettingsError          a setting has a value it cannot have
-    ├── WeightsError           the backbone's pretrained weights are not to be had
-    ├── ModelFileError         a model file is missing, damaged, foreign or newer than this version
+    ├── WeightsError           the backbone's pretrained weights cannot be found or loaded
+    ├── ModelFileError         a model file is missing, damaged, or not of this version
     ├── CalibrationError       a model has no threshold yet
-    ├── TrainingError          training cannot go on
+    ├── TrainingError          training failed
     │   └── DivergenceError    the likelihood became NaN or infinite
-    ├── ExportError            an exported model would not give the trained model's results
+    ├── ExportError            a model cannot be exported with the same results
     └── DependencyError        an optional library is not installed
 
-A message names the file or field at fault and the way out. The command line prints it as one
-line and exits with status 2; it never shows a traceback for one of these.
+A message names the file or field that is wrong and says what to do. The command line prints it as
+one line, without a traceback, and exits with status 2.
 
-One warning is given: `CalibrationWarning`, when the threshold promises less than was asked for.
+There is one warning: `CalibrationWarning`, when there are too few images for the false-alarm rate
+that was asked for.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class SettingsError(CflowError, ValueError):
 
 
 class WeightsError(CflowError):
-    """The backbone's pretrained weights are not to be had."""
+    """The backbone's pretrained weights cannot be found or loaded."""
 
 
 class ModelFileError(CflowError):
-    """A model file is missing, damaged, foreign, or newer than this version reads."""
+    """A model file is missing, damaged, of another program, or of another version."""
 
 
 class CalibrationError(CflowError):
@@ -57,7 +58,7 @@ class CalibrationError(CflowError):
 
 
 class TrainingError(CflowError):
-    """Training cannot go on."""
+    """Training failed."""
 
 
 class DivergenceError(TrainingError):
@@ -65,7 +66,7 @@ class DivergenceError(TrainingError):
 
 
 class ExportError(CflowError):
-    """An exported model would not give the trained model's results."""
+    """A model cannot be exported with the same results."""
 
 
 class DependencyError(CflowError):
@@ -86,13 +87,12 @@ _EXTRAS = {
     "onnxscript": "export",
     "nncf": "export",
     "elpv_dataset": "elpv",
-    "av": "video",
 }
-"""Which extra of this package brings which library."""
+"""The extra of this package that installs a library."""
 
 
 def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
-    """Say how to get the optional library that an import did not find; None where it is not one."""
+    """Return the error for an optional library that is not installed; None for any other module."""
     library = (error.name or "").split(".")[0]
     extra = _EXTRAS.get(library)
     if extra is None:
@@ -103,9 +103,9 @@ def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, cut short; its type where it says nothing."""
+    """Return the first line of an error's message, shortened; its type where there is no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class CalibrationWarning(UserWarning):
-    """The threshold promises less than was asked for."""
+    """There are too few images for the false-alarm rate that was asked for."""

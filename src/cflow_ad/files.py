@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders to write to."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cflow_ad.errors import DataError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file in the place of an earlier one, which stays as it is until the new one is there.
+    """Write a file in place of an earlier one, which stays until the new one is complete.
 
     Args:
-        path: the file; its folder must be there, and it need not.
+        path: The file. Its folder must exist; the file need not.
 
     Yields:
-        Where to write it. At the end of the block it takes its name; if the block raises, nothing
-        of it is left. Only a process that is killed leaves it behind.
+        Where to write it. At the end of the block it gets its name; if the block raises, it is
+        removed. Only a process that is killed leaves it behind.
 
     Raises:
-        OSError: it cannot be put in its place.
+        OSError: It cannot be put in its place.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -39,3 +41,21 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def claim(out: Path) -> None:
+    """Make a folder, or check that it is empty.
+
+    Raises:
+        DataError: `out` is a file, or a folder that is not empty, or cannot be made.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder that is empty or does not exist yet")
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(
+            f"the folder {out} is not empty; empty it, or name one that is or does not exist yet"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: the folder cannot be made ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""The memory and the threads of a process that trains or scores on a CPU, as a whole."""
+"""Memory and threads of the whole process that trains or scores on a CPU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LARGEST = 32 * 2**20  # more glibc does not take
 def tune_process() -> None:
     """Set up this process for speed, as the command line does.
 
-    A library should not decide this for the program it is part of. Call it once, before torch is
-    imported. It sets two things, where the environment does not say otherwise:
+    A library should not decide this for the program that uses it. Call it once, before torch is
+    imported. It changes two settings, unless environment variables set them:
 
-    - Threads that wait for one another sleep (`OMP_WAIT_POLICY=PASSIVE`) instead of spinning, which
-      on a busy machine makes everything several times slower, and on a quiet one gains nothing.
-    - Memory that is freed is kept for the next image, up to 256 MiB at a time. Else glibc gives it
-      back after every other layer of a network, and the operating system clears it anew, page by
-      page, which takes up to half of the time of scoring. On other systems nothing is set.
+    - Threads that wait for one another sleep (`OMP_WAIT_POLICY=PASSIVE`). Spinning makes a busy
+      machine several times slower, and a quiet one no faster.
+    - Freed memory is kept for the next image, up to 256 MiB. Otherwise glibc returns it to the
+      operating system after almost every layer of a network, and getting it back takes up to half
+      of the time of scoring. On other systems nothing is changed.
 
     Example:
         >>> import cflow_ad
@@ -37,9 +37,9 @@ def tune_process() -> None:
 
 
 def give_memory_back() -> None:
-    """Give what was freed back to the operating system, where the C library is glibc.
+    """Return freed memory to the operating system, where the C library is glibc.
 
-    What a large image leaves free is in pieces, into which the next one may not fit.
+    The free memory that a large image leaves is in pieces, which may be too small for the next.
     """
     trim = _of_glibc("malloc_trim")
     if trim is not None:

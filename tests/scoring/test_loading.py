@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from cflow_ad.data import loading
 from cflow_ad.data.parallel import work_ahead
+from cflow_ad.scoring import loading
 from cflow_ad.scoring.canvas import Sizing
 from cflow_ad.scoring.loading import load_batches
 from cflow_ad.scoring.view import View

@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from cflow_ad._version import __version__
 from cflow_ad.data.carpet_defects import DEFECTS, LIGHT, Floats, smooth_noise
-from cflow_ad.data.folders import claim
 from cflow_ad.errors import SettingsError
+from cflow_ad.files import claim
 
 _FINER = 2  # the cloth is drawn this many times finer than the picture, then averaged
 _SMALLEST = 64

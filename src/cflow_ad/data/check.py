@@ -1,23 +1,22 @@
-"""Look at every image and mask of a data set, and say what is wrong or strange, without a model.
+"""Check every image and mask of a data set, without a model.
 
-An error is what would stop training or evaluating: an image that cannot be read, a mask or a region
-of interest that cannot be, or that does not fit. All else is a warning, for a person to judge: the
-same image in training and test, masks without a defect, files of another kind, good images unlike
-the others.
+An error would stop training or evaluating: an image, a mask or a region of interest that cannot be
+read, or does not fit. A warning is for a person to look at: the same image in training and test,
+masks without a defect, files of another kind, good images unlike the others.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts import Dataset, Sample
-from cflow_ad.data.look import MEASURES, Look, look_at, nearly_alike, outlying
+from cflow_ad.data.look import MEASURES, Look, distances, look_at, nearly_alike
 from cflow_ad.data.masks import read_mask, read_region
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
@@ -41,7 +40,7 @@ _MOST_COMPARED = 20_000  # images on either side: every one is compared with eve
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong or strange."""
+    """An error or a warning."""
 
     kind: Kind
     path: Path
@@ -79,14 +78,11 @@ class Check:
         return tuple(finding for finding in self.findings if not finding.is_error)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Return plain values, for JSON."""
+        names = ("name", "root", "layout", "notes")
         return {
-            "dataset": {
-                "name": self.dataset.name,
-                "root": str(self.dataset.root),
-                "layout": self.dataset.layout,
-                "notes": list(self.dataset.notes),
-            },
+            "dataset": {name: getattr(self.dataset, name) for name in names}
+            | {"root": str(self.dataset.root), "notes": list(self.dataset.notes)},
             "counts": self.counts,
             "masks": self.masks,
             "regions": self.regions,
@@ -103,11 +99,11 @@ class Check:
 def check_dataset(
     dataset: Dataset, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Check:
-    """Look at every image and mask.
+    """Check every image and mask.
 
     Args:
-        dataset: what to look at.
-        progress: called with the number of images done and the number in all.
+        dataset: The data set.
+        progress: Called with the number of images done and the number in all.
 
     Returns:
         What was found. Nothing that is wrong with an image or a mask is raised.
@@ -118,7 +114,7 @@ def check_dataset(
 
     def work(source: ImageSource) -> tuple[Path, Look | None, list[Finding]]:
         sample = samples[Path(source_name(source))]
-        return sample.path, *_look(sample)
+        return sample.path, *_check_files(sample)
 
     done = work_ahead(samples, work, workers=min(4, os.cpu_count() or 1), ahead=8)
     for number, (_, (path, look, found)) in enumerate(done, start=1):
@@ -128,7 +124,7 @@ def check_dataset(
         progress(number, len(samples))
 
     findings += _duplicates(dataset, looks)
-    findings += _mixed(dataset, looks)
+    findings += _mixed(looks)
     findings += _outliers(dataset, looks)
     counts = {
         split: dict(sorted(Counter(sample.label for sample in part).items()))
@@ -145,59 +141,50 @@ def check_dataset(
     )
 
 
-def _look(sample: Sample) -> tuple[Look | None, list[Finding]]:
+def _check_files(sample: Sample) -> tuple[Look | None, list[Finding]]:
+    """Read an image, its mask and its region."""
+    path = sample.path
     try:
-        look = look_at(sample.path)
+        look = look_at(path)
     except DataError as error:
-        return None, [Finding("unreadable image", sample.path, _why(error, sample.path), True)]
-    return look, [*_region(sample, look.shape), *_mask(sample, look.shape)]
-
-
-def _region(sample: Sample, shape: tuple[int, int]) -> Iterator[Finding]:
+        reason = str(error).removeprefix(f"{path}: ")
+        return None, [Finding("unreadable image", path, reason, True)]
+    findings = []
     try:
         if sample.roi is not None:
-            read_region(sample.roi, shape)
+            read_region(sample.roi, look.shape)
     except DataError as error:
-        yield Finding("unusable region", sample.path, str(error), True)
-
-
-def _mask(sample: Sample, shape: tuple[int, int]) -> Iterator[Finding]:
-    if sample.mask is None:
-        return
+        findings.append(Finding("unusable region", path, str(error), True))
     try:
-        mask = read_mask(sample.mask, shape)
+        mask = None if sample.mask is None else read_mask(sample.mask, look.shape)
     except DataError as error:
-        yield Finding("unusable mask", sample.path, str(error), True)
-        return
-    if not mask.any():
-        yield Finding("strange mask", sample.path, "its mask shows no defect")
-    elif mask.all():
-        yield Finding("strange mask", sample.path, "its mask is all defect; inverted?")
+        findings.append(Finding("unusable mask", path, str(error), True))
+    else:
+        if mask is not None and not mask.any():
+            findings.append(Finding("strange mask", path, "its mask shows no defect"))
+        elif mask is not None and mask.all():
+            findings.append(Finding("strange mask", path, "its mask is all defect; inverted?"))
+    return look, findings
 
 
 def _duplicates(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:
     """Images with the very same pixels; then test images that are nearly a training image."""
     first: dict[bytes, Sample] = {}
-    in_training = {sample.path for sample in dataset.train}
-    exact: set[Path] = set()
-    for sample in (*dataset.train, *dataset.test):
-        if (look := looks.get(sample.path)) is None:
-            continue
-        other = first.setdefault(look.digest, sample)
+    train = [sample for sample in dataset.train if sample.path in looks]
+    in_training = {sample.path for sample in train}
+    test: list[Sample] = []
+    for sample in (*train, *(s for s in dataset.test if s.path in looks)):
+        other = first.setdefault(looks[sample.path].digest, sample)
         if other is sample:
+            if sample.path not in in_training:
+                test.append(sample)
             continue
-        exact.add(sample.path)
         both = other.path in in_training and sample.path not in in_training
         where = ", a training image" if both else ""
         if other.label != sample.label:
             where += f", which is labelled {other.label}"
-        yield Finding(
-            "duplicate",
-            sample.path,
-            f"the same pixels as {dataset.relative(other.path)}{where}",
-        )
-    train = [sample for sample in dataset.train if sample.path in looks]
-    test = [s for s in dataset.test if s.path in looks and s.path not in exact]
+        reason = f"the same pixels as {dataset.relative(other.path)}{where}"
+        yield Finding("duplicate", sample.path, reason)
     if max(len(train), len(test)) > _MOST_COMPARED:
         return
     pairs = nearly_alike([looks[s.path] for s in test], [looks[s.path] for s in train])
@@ -207,7 +194,7 @@ def _duplicates(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:
         yield Finding("duplicate", test[index].path, reason)
 
 
-def _mixed(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:
+def _mixed(looks: dict[Path, Look]) -> Iterator[Finding]:
     """Files of another pixel mode than most: grey among colour, 16 bits among 8."""
     modes: dict[str, list[Path]] = defaultdict(list)
     for path, look in looks.items():
@@ -224,27 +211,18 @@ def _outliers(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:
     good = [s for s in (*dataset.train, *dataset.test) if s.is_good and s.path in looks]
     if len(good) < _FEWEST:
         return
-    apart = outlying([looks[sample.path] for sample in good])
-    apart[:, -1] = apart[:, -1].clip(min=0)  # to be close to the median image is no fault
-    far = sorted(
-        (index for index in range(len(good)) if abs(apart[index]).max() >= OUTLYING),
-        key=lambda index: -abs(apart[index]).max(),
-    )
-    for index in far:
-        yield Finding("outlier", good[index].path, _unlike(apart[index].tolist()))
-
-
-def _unlike(apart: Sequence[float]) -> str:
-    said = [
-        f"{'high' if distance > 0 else 'low'} {name} ({distance:+.0f} standard deviations)"
-        for name, distance in zip(MEASURES, apart, strict=True)
-        if abs(distance) >= OUTLYING
-    ]
-    return f"unlike the other good images: {', '.join(said)}"
-
-
-def _why(error: DataError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    apart = distances([looks[sample.path] for sample in good])
+    farthest = abs(apart).max(axis=1)
+    for index in (-farthest).argsort(kind="stable"):
+        if farthest[index] < OUTLYING:
+            return
+        measures = [
+            f"{'high' if distance > 0 else 'low'} {name} ({distance:+.0f} standard deviations)"
+            for name, distance in zip(MEASURES, apart[index], strict=True)
+            if abs(distance) >= OUTLYING
+        ]
+        reason = f"unlike the other good images: {', '.join(measures)}"
+        yield Finding("outlier", good[index].path, reason)
 
 
 def _plain(finding: Finding) -> dict[str, str]:

@@ -1,20 +1,21 @@
-"""Fetch a data set from its maker: resumed where it was broken off, checked, then unpacked."""
+"""Download a data set from its publisher, verify it, and unpack it."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import re
+import lzma
 import shutil
+import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cflow_ad._version import __version__
-from cflow_ad.data.unpack import unpack
 from cflow_ad.errors import DataError, SettingsError
 
 Stage: TypeAlias = Literal["download", "verify", "unpack"]
@@ -26,34 +27,34 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """A data set as its maker gives it out."""
+    """A data set as it is published: one tar archive, compressed or not."""
 
     name: str
-    """Of the data set."""
+    """The data set's name."""
 
     url: str
-    """Where the archive is; http or https."""
+    """Address of the archive; http or https."""
 
     filename: str
-    """What it is called on disk."""
+    """Its name on disk."""
 
     sha256: str
-    """Of the archive, 64 hexadecimal digits in lower case."""
+    """Its SHA-256, 64 hexadecimal digits in lower case."""
 
     size: int
-    """Of the archive, in bytes."""
+    """Its size, in bytes."""
 
     unpacked: int
-    """What the files in it take on disk, in bytes, roughly."""
+    """The size of the files in it, in bytes, roughly."""
 
     contents: str
-    """A folder in it, to tell where it has to lie."""
+    """A folder in it, which shows how to unpack it by hand."""
 
     page: str
-    """Where a person gets it by hand."""
+    """Where a person can get it in a browser."""
 
     terms: str
-    """Licence and citation, to be agreed to before it is fetched."""
+    """Licence and citation, to be agreed to before the download."""
 
 
 # Address and checksum as in anomalib's data module, and in independent projects that state the
@@ -90,23 +91,23 @@ def download(
     keep: bool = False,
     progress: ProgressCallback = lambda stage, done, total: None,
 ) -> None:
-    """Fetch a data set into a folder.
+    """Download a data set into a folder.
 
-    What has been fetched lies beside the folder, as `FILENAME.part`, until all is unpacked: the
-    same call goes on from there. An archive that lies there as `FILENAME` is used instead.
+    What has been downloaded is kept beside the folder, as `FILENAME.part`, until all is unpacked: a
+    second call resumes there. An archive beside the folder, `FILENAME`, is used instead.
 
     Args:
-        archive: whose terms have been agreed to.
-        folder: a new or empty one.
-        file: the archive, fetched by hand; it stays where it is.
-        keep: leave the archive beside the folder, as `FILENAME`.
-        progress: called with the stage, the bytes done and the bytes in all.
+        archive: Whose terms have been agreed to.
+        folder: A new or empty one.
+        file: The archive, downloaded by hand; it is left where it is.
+        keep: Keep the archive beside the folder, as `FILENAME`.
+        progress: Called with the stage, the bytes done and the bytes in all.
 
     Raises:
-        DataError: the folder is not empty, the disk has too little room, the archive is not to be
-            had, is another, or may not be unpacked. The message names the way out.
-        SettingsError: the address is neither http nor https.
-        OSError: a file cannot be read or written.
+        DataError: The folder is not empty, the disk has too little room, the archive cannot be
+            downloaded, is another, or is damaged. The message says what to do.
+        SettingsError: The address is neither http nor https.
+        OSError: A file cannot be read or written.
     """
     folder = folder.resolve()
     _check_folder(folder)
@@ -118,25 +119,64 @@ def download(
     if file is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _fetch(archive, part, progress)
-        if (found := _sha256(part, progress)) != archive.sha256:
+    elif not file.is_file():
+        raise DataError(f"{file}: there is no such file; {_by_hand(archive)}")
+    found = _sha256(file or part, progress)
+    if found != archive.sha256:
+        if file is None:
             part.unlink()
-            raise DataError(
-                f"{archive.url}: what was fetched is not {archive.name} as it was published: its "
-                f"SHA-256 is {found}, not {archive.sha256}; it was removed; {_by_hand(archive)}"
-            )
-    else:
-        if not file.is_file():
-            raise DataError(f"{file}: there is no such file; {_by_hand(archive)}")
-        if (found := _sha256(file, progress)) != archive.sha256:
-            raise DataError(
-                f"{file}: not the archive of {archive.name}, or cut short: its SHA-256 is {found}, "
-                f"not {archive.sha256}; remove it, and {_by_hand(archive)}"
-            )
+        raise DataError(
+            f"{file or archive.url}: this is not the archive of {archive.name} as it was "
+            f"published: its SHA-256 is {found}, not {archive.sha256}; {_by_hand(archive)}"
+        )
     unpack(file or part, folder, lambda done, total: progress("unpack", done, total))
     if file is None and keep:
         part.replace(kept)
     elif file is None:
         part.unlink()
+
+
+def unpack(
+    file: Path, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """Unpack a tar archive, compressed or not, into a folder of its own: whole or not at all.
+
+    The files go into `FOLDER.unpacking`, which is renamed when all are there. Owners and access
+    rights in the archive are ignored.
+
+    Args:
+        file: The archive.
+        folder: Created here; it may exist if it is empty.
+        progress: Called with the bytes of the archive read and those it has.
+
+    Raises:
+        DataError: The archive is damaged, or has something that would lie outside the folder, or
+            a device. Nothing of it is left.
+        OSError: A file cannot be read or written.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise DataError(
+            f"{file}: this Python cannot unpack it safely; use 3.11.4 or newer, or unpack it by "
+            f"hand into {folder}"
+        )
+    new = folder.with_name(folder.name + ".unpacking")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        with file.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as archive:
+            for member in archive:
+                archive.extract(member, new, filter="data")
+                progress(raw.tell(), _size(file))
+        if folder.exists():
+            folder.rmdir()
+        new.replace(folder)
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(
+            f"{file}: the archive is damaged or cannot be unpacked safely ({_reason(error)}); "
+            "nothing was unpacked; download it again"
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _check_folder(folder: Path) -> None:
@@ -153,50 +193,41 @@ def _check_room(archive: Archive, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise DataError(
-            f"{there}: {archive.name} needs {_gigabytes(needed)} there to be fetched and unpacked, "
-            f"and {_gigabytes(free)} are free; make room, or name a folder on another disk"
+            f"{there}: {archive.name} needs {_gigabytes(needed)} there to be downloaded and "
+            f"unpacked, and {_gigabytes(free)} are free; make room, or name a folder on another "
+            "disk"
         )
 
 
 def _fetch(archive: Archive, part: Path, progress: ProgressCallback) -> None:
-    """Fetch what is missing, as long as each connection brings more than the one before."""
+    """Download what is missing of the archive."""
     if not archive.url.startswith(("http://", "https://")):
         raise SettingsError(f"url is {archive.url!r}: it must begin with https:// or http://")
     if _size(part) > archive.size:
         part.unlink()
-    most, reason = -1, ""
-    while (have := _size(part)) < archive.size:
-        if have <= most:
-            raise DataError(
-                f"{archive.url}: the connection broke ({reason}) with {_gigabytes(have)} of "
-                f"{_gigabytes(archive.size)} fetched; the same command goes on from there"
-            )
-        most = have
-        reason = _receive(archive, part, have, progress)
-
-
-def _receive(archive: Archive, part: Path, have: int, progress: ProgressCallback) -> str:
-    """Fetch over one connection; why it broke, or an empty text."""
+    have = _size(part)
+    if have == archive.size:
+        return
     with _connect(archive, part, have) as response:
-        start = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
-        if response.length is not None and start + response.length != archive.size:
+        done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        if response.length is not None and done + response.length != archive.size:
             raise DataError(
-                f"{archive.url}: the server offers {start + response.length} bytes instead of "
-                f"{archive.size}: something else lies there; {_by_hand(archive)}"
+                f"{archive.url}: the server offers {done + response.length} bytes instead of "
+                f"{archive.size}, so this is another file; {_by_hand(archive)}"
             )
-        with part.open("ab" if start else "wb") as file:
-            done = start
-            while done < archive.size:
-                try:
-                    block = response.read(min(_BLOCK, archive.size - done))
-                except (OSError, http.client.HTTPException) as error:
-                    return _reason(error)
-                if not block:
-                    return "it was closed too early"
-                file.write(block)
-                done += len(block)
-                progress("download", done, archive.size)
-    return ""
+        with part.open("ab" if done else "wb") as file:
+            reason = "it was closed too early"
+            try:
+                while block := response.read(min(_BLOCK, archive.size - done)):
+                    done += file.write(block)
+                    progress("download", done, archive.size)
+            except (OSError, http.client.HTTPException) as error:
+                reason = _reason(error)
+    if done < archive.size:
+        raise DataError(
+            f"{archive.url}: the connection broke ({reason}) after {_gigabytes(done)} of "
+            f"{_gigabytes(archive.size)}; the same command resumes there"
+        )
 
 
 def _connect(archive: Archive, part: Path, have: int) -> http.client.HTTPResponse:
@@ -209,7 +240,7 @@ def _connect(archive: Archive, part: Path, have: int) -> http.client.HTTPRespons
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # of another file than the one that lies there now
+            part.unlink()  # it was of another file
         raise DataError(
             f"{archive.url}: the server answers {error.code} {error.reason}, so the archive may "
             f"have moved; {_by_hand(archive)}"
@@ -219,19 +250,11 @@ def _connect(archive: Archive, part: Path, have: int) -> http.client.HTTPRespons
             f"{archive.url}: cannot be reached ({_reason(error)}); try again, or "
             f"{_by_hand(archive)}"
         ) from error
-    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-        said = response.headers.get("Content-Range", "")
-        if not re.match(rf"bytes {have}-", said):
-            response.close()
-            raise DataError(
-                f"{archive.url}: the server sends another part than asked for ({said}); "
-                f"{_by_hand(archive)}"
-            )
     return response
 
 
 def _by_hand(archive: Archive) -> str:
-    """The way out, as the end of a sentence."""
+    """What to do instead, as the end of a sentence."""
     return (
         f"get {archive.filename} by hand from {archive.page} and name it with --archive, or "
         f"unpack it yourself so that {archive.contents} lies in the folder"

@@ -1,4 +1,4 @@
-"""See that what belongs to images fits them, from the files' headers alone: before any work."""
+"""Check that masks and regions fit their images, by the files' headers alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from cflow_ad.errors import ImageError
 
 
 def check_fit(samples: Iterable[Sample]) -> None:
-    """See that masks and regions of interest are as large as their images.
+    """Check that masks and regions of interest are as large as their images.
 
     Args:
-        samples: of a data set. An image that cannot be read is passed over: whoever scores it says
-            what is wrong with it, or goes on without it.
+        samples: Of a data set. An image that cannot be read is skipped: scoring reports it.
 
     Raises:
-        DataError: a mask or a region cannot be read, as far as its header shows it.
-        MaskError: one has another size than its image.
+        DataError: A mask or a region cannot be read, as far as its header shows it.
+        MaskError: One has another size than its image.
     """
     for sample in samples:
         parts = [part for part in (sample.roi, sample.mask) if part is not None]

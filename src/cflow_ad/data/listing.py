@@ -1,4 +1,4 @@
-"""Which images are there: in folders, and as a person names them on a command line."""
+"""Find images in folders, and those that a person names on a command line."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cflow_ad.data.images import PathLike
 from cflow_ad.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""The endings, in lower case, of the files that count as images."""
+"""The suffixes, in lower case, of image files."""
 
 
 def list_images(folder: PathLike, recursive: bool = False) -> list[Path]:
     """List the images in a folder in natural order: ``2.png`` before ``10.png``.
 
-    Hidden files and folders are passed over, macOS's ``._*`` files among them.
+    Hidden files and folders are ignored, such as macOS's ``._*`` files.
 
     Args:
-        folder: Where to look.
-        recursive: Look in sub-folders too.
+        folder: The folder.
+        recursive: List sub-folders too.
 
     Returns:
         At least one path, each beginning with `folder`.
 
     Raises:
         DataError: The folder is missing, not a folder, unreadable, or has no images; in that
-            case the message says what is there instead.
+            case the message says what it contains instead.
     """
     folder = Path(folder)
     subfolders, files = scan(folder)
@@ -48,9 +48,9 @@ def list_images(folder: PathLike, recursive: bool = False) -> list[Path]:
             files += more_files
             images += _images(more_files)
     if not images:
-        looked_for = " ".join(sorted(IMAGE_SUFFIXES))
-        there = _whats_there(subfolders, files)
-        raise DataError(f"{folder}: no images there (looked for {looked_for}); {there}")
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        there = _describe(subfolders, files)
+        raise DataError(f"{folder}: no images there (looked for {suffixes}); {there}")
     return images
 
 
@@ -59,14 +59,14 @@ def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
 
     Args:
         names: Files, folders, or patterns with ``*``, ``?`` or ``[`` (``**`` for sub-folders). A
-            file is taken whatever its ending.
-        recursive: Look in sub-folders of folders too.
+            file is taken whatever its suffix.
+        recursive: List sub-folders of folders too.
 
     Returns:
-        At least one path, in the order named; no file twice, however it is named.
+        At least one path, in the order named, and no file twice.
 
     Raises:
-        DataError: A folder has no images, a pattern fits nothing, or a name is empty.
+        DataError: A folder has no images, a pattern matches no image, or a name is empty.
     """
     found: list[Path] = []
     for name in names:
@@ -79,7 +79,7 @@ def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
             fitting = _images(map(Path, matches))
             if not fitting:
-                raise DataError(f"{name}: no image has a name of this pattern")
+                raise DataError(f"{name}: no image matches this pattern")
             found += sorted(fitting, key=lambda path: _natural(str(path)))
         else:
             found.append(path)
@@ -90,13 +90,13 @@ def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
 
 
 def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:
-    """List what is in a folder and not hidden.
+    """List the sub-folders and the other files of a folder that are not hidden.
 
     Args:
-        folder: Where to look.
+        folder: The folder.
 
     Returns:
-        Its sub-folders and its other files, each in natural order.
+        Sub-folders, and files, each in natural order.
 
     Raises:
         DataError: The folder is missing, not a folder, or unreadable.
@@ -119,10 +119,10 @@ def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:
 
 
 def has_images(folder: PathLike) -> bool:
-    """Say whether at least one image lies directly in a folder.
+    """Return whether at least one image lies directly in a folder.
 
     Args:
-        folder: Where to look. One that is missing or unreadable has none.
+        folder: The folder; one that is missing or unreadable has no images.
     """
     try:
         return bool(_images(scan(folder)[1]))
@@ -140,7 +140,7 @@ def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(p), "") if p.isascii() and p.isdigit() else (-1, p) for p in parts], name
 
 
-def _whats_there(subfolders: list[Path], files: list[Path]) -> str:
+def _describe(subfolders: list[Path], files: list[Path]) -> str:
     hint = next(filter(has_images, subfolders), None)
     if hint is not None and not _images(files):
         return f"there are some in its sub-folders, such as {hint.name}; name one of those"

@@ -1,4 +1,4 @@
-"""What one image says of itself: size, mode, digest of its pixels, thumbnail, a few measures."""
+"""A few facts of one image: size, mode, hash of its pixels, thumbnail, brightness and the like."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THUMBNAIL = 32
 """Height and width of a thumbnail."""
 
 MEASURES = ("brightness", "contrast", "sharpness", "difference from the median image")
-"""Of each good image; the last is of its thumbnail, and of use where the parts are aligned."""
+"""What good images are compared by; the last, of thumbnails, is of use where parts are aligned."""
 
 _MEASURED_AT = 512  # the longer side, at most
 _ALIKE = 0.02
@@ -35,10 +35,10 @@ class Look:
     """Height and width."""
 
     mode: str
-    """Of the file: ``L``, ``RGB``, ``I;16``, as Pillow names it."""
+    """The file's pixel mode, as Pillow names it: ``L``, ``RGB``, ``I;16``."""
 
     digest: bytes
-    """The same exactly where size and all pixels are."""
+    """A hash of size and pixels."""
 
     thumbnail: NDArray[np.uint8]
     """Grey, `THUMBNAIL` x `THUMBNAIL`."""
@@ -51,13 +51,14 @@ def look_at(path: PathLike) -> Look:
     """Read an image.
 
     Raises:
-        ImageError: as `read_image`.
+        ImageError: As `read_image`.
     """
     pixels, mode = read_image_and_mode(path)
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height} {width} {pixels.dtype}".encode(), digest_size=16)
     digest.update(pixels.tobytes())
-    grey = _grey(pixels)
+    # Float, so that neither 16 bits nor averages are cut to 8.
+    grey = Image.fromarray(pixels.mean(axis=2, dtype=np.float32))
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     scale = min(1.0, _MEASURED_AT / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -71,16 +72,17 @@ def look_at(path: PathLike) -> Look:
     )
 
 
-def outlying(looks: Sequence[Look]) -> NDArray[np.float32]:
-    """How far each good image lies from the others.
+def distances(looks: Sequence[Look]) -> NDArray[np.float32]:
+    """Compute how far each good image lies from the others.
 
     Args:
-        looks: of good images, N of them.
+        looks: Of good images, N of them.
 
     Returns:
-        N x 4, for each of `MEASURES` the distance from the median in robust standard deviations:
-        1.4826 times the median absolute deviation, or, if it is less, 2% of the median or a few
-        tenths of a grey level: among images that are all the same, a slight change is none.
+        N x 4, for each of `MEASURES` the distance from the median in robust standard deviations,
+        at least 0 for the last: 1.4826 times the median absolute deviation, or, if it is less, 2%
+        of the median or a few tenths of a grey level, so that among equal images a slight change
+        does not count.
     """
     thumbnails = np.stack([look.thumbnail for look in looks]).astype(np.float32)
     apart = thumbnails - np.median(thumbnails, axis=0)
@@ -90,22 +92,23 @@ def outlying(looks: Sequence[Look]) -> NDArray[np.float32]:
     centred = measures - median
     least = np.maximum(_LEAST_SHARE * median, _LEAST_SPREAD)
     spread = np.maximum(_MAD_TO_SIGMA * np.median(np.abs(centred), axis=0), least)
-    apart_by: NDArray[np.float32] = (centred / spread).astype(np.float32)
-    return apart_by
+    found: NDArray[np.float32] = (centred / spread).astype(np.float32)
+    found[:, -1] = found[:, -1].clip(min=0)
+    return found
 
 
 def nearly_alike(ones: Sequence[Look], others: Sequence[Look]) -> list[tuple[int, int]]:
-    """Pairs that are nearly one image, such as the same photograph saved anew.
+    """Find pairs that are nearly one image, such as a photograph that was saved twice.
 
     They have one size, and the root mean square difference of their thumbnails is at most 2% of
     the thumbnails' standard deviation, or half a grey level if that is more.
 
     Args:
-        ones: of images, each compared with all the others.
-        others: of the images that they are compared with.
+        ones: Of images, each compared with all the others.
+        others: Of the images that they are compared with.
 
     Returns:
-        Index in `ones`, and of the most alike in `others`, for each that has one.
+        The index in `ones`, and that of the nearest in `others`, of each pair.
     """
     if not ones or not others:
         return []
@@ -131,12 +134,7 @@ def _flat(looks: Sequence[Look]) -> NDArray[np.float32]:
     return np.stack([look.thumbnail.ravel() for look in looks]).astype(np.float32) - 128
 
 
-def _grey(pixels: NDArray[Any]) -> Image.Image:
-    """As float, so that neither 16 bits nor averages are cut to 8."""
-    return Image.fromarray(pixels.mean(axis=2, dtype=np.float32))
-
-
-def _laplacian(values: NDArray[np.float32]) -> float:
+def _laplacian(values: NDArray[Any]) -> float:
     if min(values.shape) < 3:
         return 0.0
     inner = values[1:-1, 1:-1]

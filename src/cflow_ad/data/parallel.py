@@ -11,8 +11,7 @@ from cflow_ad.data.images import ImageSource
 from cflow_ad.errors import ImageError
 
 ROOM = 20_000_000
-"""Pixels of canvases that may be in work, or done and waiting, at the same time; of a larger image
-there is one."""
+"""The most pixels of canvases in work or waiting at the same time; a larger image is alone."""
 
 Result = TypeVar("Result")
 OnError = Callable[[ImageSource, ImageError], None]

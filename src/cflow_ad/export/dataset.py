@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.folders import claim
+from cflow_ad.files import claim
 from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.layouts.manifest import COLUMNS

@@ -1,4 +1,4 @@
-"""Decode images ahead of their use, in threads, and hand them on in batches of one shape."""
+"""Prepare images in threads, ahead of their use, and return them in batches of one shape."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Batch:
 
     @property
     def pixels(self) -> NDArray[Any]:
-        """The canvases stacked, shape `(B, H, W, 3)`."""
+        """The canvases stacked, shape `(B, H, W, 3)`; float32 where any of them is."""
         return np.stack([canvas.pixels for canvas in self.canvases])
 
 
@@ -42,15 +42,14 @@ def load_batches(
     """Prepare images in order, ahead of the consumer.
 
     Args:
-        sources: paths, Pillow images or arrays; consumed no further ahead than needed.
-        view: how they come into the network.
-        batch_size: the most images in a batch, at least 1; a change of canvas shape ends a batch
+        sources: Paths, Pillow images or arrays; consumed no further ahead than needed.
+        view: Prepares them.
+        batch_size: The most images in a batch, at least 1; a change of canvas shape ends a batch
             early.
-        on_error: called with an image that cannot be used, which is then left out; unset, the
-            error is raised.
+        on_error: Called with an image that cannot be used and its error; the image is left out.
 
     Raises:
-        ImageError: an image cannot be used and `on_error` is unset.
+        ImageError: An image cannot be used and `on_error` is unset.
         SettingsError: `batch_size` is below 1.
     """
     if batch_size < 1:
@@ -69,9 +68,7 @@ def load_batches(
             yield _batch(waiting)
             waiting = []
         waiting.append(item)
-        height, width = item[1].shape
-        most = min(batch_size, max(1, ROOM // (height * width)))
-        if len(waiting) >= most:
+        if len(waiting) >= min(batch_size, max(1, ROOM // _area(item[1].shape))):
             yield _batch(waiting)
             waiting = []
     if waiting:
@@ -79,13 +76,13 @@ def load_batches(
 
 
 def canvas_pixels(source: ImageSource, sizing: Sizing) -> int:
-    """How many pixels an image's canvas has; 0 where that cannot be known before it is decoded."""
+    """Return how many pixels an image's canvas has; 0 where only decoding would show it."""
     if sizing.mode not in ("native", "longest"):
         return _area(sizing.canvas_shape((sizing.height, sizing.width)))  # at most
     try:
         return _area(sizing.canvas_shape(image_shape(source)))
     except ImageError:
-        return 0  # decoding will say what is wrong with it
+        return 0  # decoding will report it
 
 
 def _area(shape: Shape) -> int:
@@ -93,6 +90,4 @@ def _area(shape: Shape) -> int:
 
 
 def _batch(items: Sequence[tuple[ImageSource, Canvas]]) -> Batch:
-    sources, canvases = zip(*items, strict=True)
-    # uint8 and float32 images may meet in a batch; stacking makes them float32.
-    return Batch(sources, canvases)
+    return Batch(*zip(*items, strict=True))
