@@ -103,7 +103,7 @@ def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, shortened; its type where there is no message."""
+    """Return the first line of an error's message, shortened; its type where that is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

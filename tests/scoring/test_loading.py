@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from cflow_ad.data import parallel
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.scoring import loading
 from cflow_ad.scoring.canvas import Sizing
@@ -16,7 +17,7 @@ from cflow_ad.scoring.view import View
 
 @pytest.mark.parametrize(("room", "most"), [(0, 1), (10, 1), (29, 2), (1000, 9)])
 def test_images_in_work_have_room_and_come_in_order(room, most, monkeypatch):
-    monkeypatch.setattr(loading, "ROOM", room)
+    monkeypatch.setattr(parallel, "ROOM", room)
     begun, lock = [0], threading.Lock()
 
     def work(source):

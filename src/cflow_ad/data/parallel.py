@@ -27,19 +27,22 @@ def work_ahead(
     on_error: OnError | None = None,
     build_pool: Callable[[int], ThreadPoolExecutor] = ThreadPoolExecutor,
 ) -> Iterator[tuple[ImageSource, Result]]:
-    """Do something with each image in threads, ahead of the consumer; results come in order.
+    """Process each image in threads, ahead of the consumer.
 
     Args:
-        sources: consumed no further ahead than needed.
-        work: what to do with one.
-        workers: threads.
-        ahead: the most images in work, or done and waiting for the consumer.
-        size: of one, in pixels; those in work or waiting have `ROOM` at the most.
-        on_error: as for `load_batches`.
-        build_pool: makes a pool of so many threads.
+        sources: The images; consumed no further ahead than needed.
+        work: Processes one image.
+        workers: Number of threads.
+        ahead: The most images in work, or done and waiting for the consumer.
+        size: Returns an image's size in pixels; those in work or waiting have at most `ROOM`.
+        on_error: Called with an image that cannot be used and its error; the image is left out.
+        build_pool: Builds a pool of that many threads.
+
+    Yields:
+        Each image and its result, in the order of the images.
 
     Raises:
-        ImageError: an image cannot be used and `on_error` is unset.
+        ImageError: An image cannot be used and `on_error` is unset.
     """
     pool = build_pool(workers)
     pending: deque[tuple[ImageSource, Future[Result], int]] = deque()
