@@ -1,404 +1,140 @@
-"""A benchmark measures what training and evaluation measure, and loses nothing that is done."""
+"""The benchmark: its classes, its results and its table."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+import statistics
 
 import pytest
-from PIL import Image
 
-from cflow_ad import CalibrationWarning, DataError, Detector, SettingsError, WeightsError, evaluate
-from cflow_ad.data.layouts import open_dataset
-from cflow_ad.evaluation import benchmark as module
-from cflow_ad.evaluation import figures
-from cflow_ad.evaluation.benchmark import Benchmark, Watcher, find_classes
-
-
-@pytest.fixture(scope="session")
-def classes(carpet_folder, tmp_path_factory):
-    """Two small classes, each of the same carpet; not to be changed."""
-    folder = tmp_path_factory.mktemp("mvtec")
-    for name in ("bottle", "carpet"):
-        shutil.copytree(carpet_folder, folder / name)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _quick_pictures(monkeypatch):
-    monkeypatch.setattr(module, "draw_panels", lambda _, *, path, **__: path.write_bytes(b""))
+from cflow_ad import DataError, SettingsError, evaluate, open_dataset
+from cflow_ad.detector import Detector
+from cflow_ad.evaluation.benchmark import (
+    HEADER,
+    adapt_settings,
+    build_table,
+    find_classes,
+    measure,
+    read_result,
+    write_markdown,
+)
+from cflow_ad.evaluation.published import MVTEC_CLASSES
 
 
 @pytest.fixture
-def settings(toy_settings):
-    return dataclasses.replace(toy_settings, steps=2)
-
-
-@pytest.fixture
-def data(classes, tmp_path):
-    """A copy of the two classes, to be spoilt."""
-    return shutil.copytree(classes, tmp_path / "data")
-
-
-class Seen(Watcher):
-    """What a benchmark told."""
-
-    def __init__(self, stop_at=None):
-        self.begun, self.ended, self.stages, self.stop_at = [], [], set(), stop_at
-
-    def begin(self, job, number, total):
-        self.begun.append((job.name, job.settings.seed, job.settings.size))
-
-    def training(self, progress):
-        self.stages.add(progress.stage)
-        if self.stop_at == (self.begun[-1][:2], progress.stage):
-            raise KeyboardInterrupt
-
-    def evaluating(self, done, total):
-        self.stages.add("evaluate")
-
-    def end(self, outcome):
-        self.ended.append(outcome)
-
-
-def measure(out, data, settings, seeds=1, wanted=(), seen=None, **options):
-    return Benchmark(out, settings, **options).run(
-        find_classes(data, wanted), seeds, device="cpu", watcher=seen
+def run(carpet_folder, toy_settings, toy_detector, monkeypatch, tmp_path):
+    """Measure the carpet with a detector that is trained already."""
+    monkeypatch.setattr(Detector, "fit", lambda *_, **__: toy_detector)
+    file = tmp_path / "carpet-0.json"
+    result = measure(
+        "carpet",
+        carpet_folder,
+        toy_settings,
+        file,
+        training=lambda progress: None,
+        evaluating=lambda done, total: None,
     )
+    return result, file
 
 
-def told(out):
-    return json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
+def make_result(name, seed, areas=(90.0, 95.0, 80.0)):
+    settings = {"backbone": "tf_efficientnet_lite0"}
+    reference = [None if area is None else area - 1 for area in areas]
+    return {
+        "class": name, "seed": seed, "areas": areas, "reference": reference, "settings": settings
+    }  # fmt: skip
 
 
-def numbers(summary):
-    return {(row.name, row.seed): (row.areas, row.found, row.false_alarms) for row in summary.rows}
-
-
-@pytest.fixture(scope="module")
-def whole(classes, toy_settings, tmp_path_factory):
-    """The summary and the folder of both classes with two seeds, and what was told on the way."""
-    out, seen = tmp_path_factory.mktemp("whole") / "out", Seen()
-    settings = dataclasses.replace(toy_settings, steps=2)
-    return measure(out, classes, settings, seeds=2, seen=seen), out, seen
-
-
-def test_a_row_is_what_training_and_evaluation_give(whole, classes, settings):
-    summary, _, _ = whole
-    dataset = open_dataset(classes / "bottle")
-    with pytest.warns(CalibrationWarning):
-        detector = Detector.fit(dataset, dataclasses.replace(settings, seed=1), device="cpu")
-    result = evaluate(detector, dataset)
-    (row,) = (row for row in summary.rows if (row.name, row.seed) == ("bottle", 1))
-    expected = (result.image.auroc, result.pixel.auroc, result.pixel.aupro)
-    assert row.areas == tuple(100 * area for area in expected)
-    assert (row.found, row.false_alarms) == (result.confusion.tp, result.confusion.fp)
-    assert row.counts == (12, 4, 5)
-    assert row.promised == detector.calibration.achieved_rate
-
-
-def test_every_class_and_seed_is_measured_and_written(whole):
-    summary, out, seen = whole
-    jobs = [("bottle", 0), ("bottle", 1), ("carpet", 0), ("carpet", 1)]
-    assert [begun[:2] for begun in seen.begun] == jobs
-    assert [(row.name, row.seed) for row in seen.ended] == jobs
-    assert numbers(summary).keys() == set(jobs)
-    assert seen.stages == {"encode", "screen", "train", "calibrate", "evaluate"}
-    assert not summary.failures
-    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
-        "benchmark.json",
-        "benchmark.md",
-        "pictures/bottle.png",
-        "pictures/carpet.png",
-        "results/bottle-0.json",
-        "results/bottle-1.json",
-        "results/carpet-0.json",
-        "results/carpet-1.json",
+def test_a_result_is_what_evaluation_gives_and_is_read_again(run, carpet_folder, toy_detector):
+    result, file = run
+    expected = evaluate(toy_detector, open_dataset(carpet_folder), reference=True)
+    assert list(result["areas"]) == [
+        100 * value for value in (expected.image.auroc, expected.pixel.auroc, expected.pixel.aupro)
     ]
-    assert not (out / "work").exists()
-    assert told(out) == summary.to_dict()
-    assert summary.absent[:3] == ("cable", "capsule", "grid")
+    assert result["reference"].image_auroc == 100 * expected.reference.image.auroc
+    again = read_result(file, toy_detector.settings)
+    assert again["areas"] == list(result["areas"])
+    assert again["evaluation"]["images"] == result["evaluation"]["images"]
 
 
-def test_a_result_has_the_score_of_every_image(whole, classes):
-    _, out, _ = whole
-    values = json.loads((out / "results" / "carpet-1.json").read_text(encoding="utf-8"))
-    assert len(values["evaluation"]["images"]) == len(open_dataset(classes / "carpet").test)
-    assert values["evaluation"]["detector"]["settings"]["seed"] == 1
+def test_a_result_of_other_settings_is_refused_and_a_damaged_one_is_missing(run, toy_settings):
+    _, file = run
+    other = dataclasses.replace(toy_settings, steps=1)
+    with pytest.raises(DataError, match=r"carpet-0\.json: .* other settings \(steps\)"):
+        read_result(file, other)
+    for text in ("", "{", "null", "[]", '{"version": "1"}'):
+        file.write_text(text)
+        assert read_result(file, toy_settings) is None
+    assert read_result(file.with_name("none.json"), toy_settings) is None
 
 
-def test_the_picture_outlines_at_the_best_f1_of_the_pixels(
-    classes, settings, tmp_path, monkeypatch
-):
-    drawn = {}
-
-    def draw(panels, **more):
-        drawn.update(more, panels=panels)
-        figures.draw_panels(panels, **more)
-
-    monkeypatch.setattr(module, "draw_panels", draw)
-    measure(tmp_path / "out", classes, settings, wanted=["carpet"])
-    values = json.loads((tmp_path / "out" / "results" / "carpet-0.json").read_text("utf-8"))
-    threshold = values["evaluation"]["pixel"]["best_f1_threshold"]
-    assert drawn["threshold"] == threshold != values["evaluation"]["threshold"]
-    titles = [panel.title for panel in drawn["panels"]]
-    assert titles == ["good", *sorted(values["evaluation"]["per_defect"])]
-    for panel in drawn["panels"]:
-        assert (panel.predicted_mask == (panel.anomaly_map > threshold)).all()
-        assert (panel.truth is None) == (panel.title == "good")
-    with Image.open(tmp_path / "out" / "pictures" / "carpet.png") as picture:
-        assert min(picture.size) > 500
-
-
-# Going on
-
-
-def copied(whole, tmp_path):
-    return shutil.copytree(whole[1], tmp_path / "out")
-
-
-def test_what_is_finished_is_not_measured_again(whole, classes, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(Detector, "fit", None)
-    seen = Seen()
-    summary = measure(copied(whole, tmp_path), classes, settings, seeds=2, seen=seen)
-    assert seen.begun == []
-    assert summary == whole[0]
-
-
-def test_more_seeds_and_classes_are_added(whole, classes, settings, tmp_path):
-    seen, out = Seen(), tmp_path / "out"
-    measure(out, classes, settings, wanted=["carpet"], seen=seen)
-    assert told(out)["classes"].keys() == {"carpet"}
-    summary = measure(out, classes, settings, seeds=2, seen=seen)
-    assert [begun[:2] for begun in seen.begun] == [
-        ("carpet", 0),
-        ("bottle", 0),
-        ("bottle", 1),
-        ("carpet", 1),
-    ]
-    assert numbers(summary) == numbers(whole[0])
-
-
-@pytest.mark.parametrize("stage", ["encode", "train", "calibrate"])
-def test_an_interruption_loses_no_finished_class(whole, classes, settings, tmp_path, stage):
-    out, seen = tmp_path / "out", Seen(stop_at=(("carpet", 0), stage))
-    with pytest.raises(KeyboardInterrupt):
-        measure(out, classes, settings, seeds=2, seen=seen)
-    assert told(out)["classes"].keys() == {"bottle"}
-    assert "| bottle | 2 |" in (out / "benchmark.md").read_text(encoding="utf-8")
-    seen = Seen()
-    summary = measure(out, classes, settings, seeds=2, seen=seen)
-    assert [begun[:2] for begun in seen.begun] == [("carpet", 0), ("carpet", 1)]
-    assert numbers(summary) == numbers(whole[0])
-    assert not (out / "work").exists()
-
-
-def test_a_class_that_was_interrupted_goes_on_within_its_training(
-    whole, classes, settings, tmp_path
-):
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        measure(out, classes, settings, seen=Seen(stop_at=(("bottle", 0), "calibrate")))
-    seen = Seen()
-    steps = []
-    seen.training = lambda progress: steps.append((progress.stage, progress.done))
-    summary = measure(out, classes, settings, wanted=["bottle"], seen=seen)
-    assert steps[0] == ("encode", 10)  # all are encoded already
-    assert summary.rows[0].areas == whole[0].rows[0].areas
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 99}'])
-def test_a_spoilt_result_is_measured_again(whole, classes, settings, tmp_path, text):
-    out, seen = copied(whole, tmp_path), Seen()
-    (out / "results" / "bottle-1.json").write_text(text)
-    (out / "results" / "stray.json").write_text(text)
-    summary = measure(out, classes, settings, seeds=2, seen=seen)
-    assert [begun[:2] for begun in seen.begun] == [("bottle", 1)]
-    assert numbers(summary) == numbers(whole[0])
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"steps": 3}, "steps is 2 there and 3 now"),
-        ({"size": "96x96"}, "size is 64x64 there and 96x96 now"),
-        ({"strides": (8,), "blocks": 1}, "blocks is 2 there and 1 now; strides is"),
-    ],
-)
-def test_results_of_other_settings_are_not_mixed(whole, settings, tmp_path, changes, said):
-    out = copied(whole, tmp_path)
-    before = (out / "benchmark.json").read_bytes()
-    with pytest.raises(DataError) as caught:
-        Benchmark(out, dataclasses.replace(settings, **changes))
-    assert str(caught.value).startswith(f"{out}: has results of other settings ({said}")
-    assert "-o" in str(caught.value)
-    assert (out / "benchmark.json").read_bytes() == before
-
-
-def test_results_of_another_version_or_of_other_sizes_are_not_mixed(
-    whole, settings, tmp_path, monkeypatch
-):
-    out = copied(whole, tmp_path)
-    with pytest.raises(DataError, match="paper_sizes is False there and True now"):
-        Benchmark(out, settings, paper_sizes=True)
-    monkeypatch.setattr(module, "__version__", "99.0")
-    with pytest.raises(DataError, match=r"version is .* there and 99\.0 now"):
-        Benchmark(out, settings)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"mine": 1}', '{"settings": 1}'])
-def test_a_folder_of_something_else_is_left_alone(settings, tmp_path, text):
-    (tmp_path / "benchmark.json").write_text(text)
-    with pytest.raises(DataError, match="not of this command"):
-        Benchmark(tmp_path, settings)
-    assert (tmp_path / "benchmark.json").read_text() == text
-    with pytest.raises(DataError, match="this is a file"):
-        Benchmark(tmp_path / "benchmark.json", settings)
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_results_of_other_images_are_not_mixed(whole, data, settings, tmp_path, split):
-    out = copied(whole, tmp_path)
-    image = data / "carpet" / split / "good" / "000.png"
-    image.rename(image.with_name("new.png")) if split == "train" else image.unlink()
-    with pytest.raises(DataError) as caught:
-        measure(out, data, settings)
-    assert str(caught.value).startswith(f"{out / 'results' / 'carpet-0.json'}: measured on other")
-    assert str(data / "carpet") in str(caught.value)
-
-
-# Failures
-
-
-def test_a_mask_that_does_not_fit_is_known_before_the_training(data, settings, tmp_path):
-    mask = next((data / "bottle" / "ground_truth").rglob("*.png"))
-    Image.new("L", (10, 12)).save(mask)
-    seen = Seen()
-    summary = measure(tmp_path / "out", data, settings, wanted=["bottle"], seen=seen)
-    assert str(mask) in summary.failures[0].reason
-    assert not seen.stages
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_class_that_cannot_be_read_is_reported_and_the_others_go_on(
-    whole, classes, data, settings, tmp_path, split
-):
-    broken = data / "bottle" / split / "good" / "000.png"
-    broken.write_bytes(b"no image")
-    out, seen = tmp_path / "out", Seen()
-    summary = measure(out, data, settings, seeds=2, seen=seen)
-    assert [(failure.name, failure.seed) for failure in summary.failures] == [("bottle", 0)]
-    assert str(broken) in summary.failures[0].reason
-    assert seen.ended[0] == summary.failures[0]
-    assert told(out)["failures"][0]["class"] == "bottle"
-    assert str(broken) in (out / "benchmark.md").read_text(encoding="utf-8")
-    assert {row.name for row in summary.rows} == {"carpet"}
-
-    shutil.copy(classes / "bottle" / split / "good" / "000.png", broken)
-    seen = Seen()
-    summary = measure(out, data, settings, seeds=2, seen=seen)
-    assert [begun[:2] for begun in seen.begun] == [("bottle", 0), ("bottle", 1)]
-    assert not summary.failures
-    assert numbers(summary) == numbers(whole[0])
-
-
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left"), MemoryError(), RuntimeError("a\nb")]
-)
-def test_what_goes_wrong_in_one_class_does_not_stop_the_others(
-    classes, settings, tmp_path, monkeypatch, error
-):
-    fit = Detector.fit
-
-    def fail(dataset, *more, **options):
-        if dataset.name == "bottle":
-            raise error
-        return fit(dataset, *more, **options)
+def test_what_cannot_be_evaluated_is_known_before_the_training(carpet_folder, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("trained")
 
     monkeypatch.setattr(Detector, "fit", fail)
-    summary = measure(tmp_path / "out", classes, settings)
-    assert [failure.name for failure in summary.failures] == ["bottle"]
-    assert summary.failures[0].reason
-    assert "\n" not in summary.failures[0].reason
-    assert [row.name for row in summary.rows] == ["carpet"]
+    with pytest.raises(DataError, match="no images to evaluate on"):
+        measure(
+            "carpet",
+            carpet_folder / "train" / "good",
+            None,
+            carpet_folder,
+            training=fail,
+            evaluating=fail,
+        )
 
 
-def test_what_no_class_could_do_stops_at_once(classes, settings, tmp_path):
-    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
-        measure(tmp_path / "out", classes, dataclasses.replace(settings, weights="nowhere.pth"))
-    with pytest.raises(SettingsError, match="at most"):
-        measure(tmp_path / "a", classes, dataclasses.replace(settings, seed=2**32 - 1), seeds=2)
-    assert not (tmp_path / "a").exists()
-
-
-def test_a_set_without_test_images_fails_before_its_training(data, settings, tmp_path):
-    for name in ("test", "ground_truth"):
-        shutil.rmtree(data / "bottle" / name)
-    seen = Seen()
-    summary = measure(tmp_path / "out", data, settings, wanted=["bottle"], seen=seen)
-    assert "no images to evaluate on" in summary.failures[0].reason
-    assert seen.stages == set()
-    assert summary.rows == ()
-
-
-def test_a_set_without_masks_has_no_pixel_areas_and_a_picture_all_the_same(
-    data, settings, tmp_path
-):
-    shutil.rmtree(data / "bottle" / "ground_truth")
-    summary = measure(tmp_path / "out", data, settings, wanted=["bottle"])
-    assert summary.rows[0].areas[1:] == (None, None)
-    assert summary.rows[0].areas.image_auroc is not None
-    assert (tmp_path / "out" / "pictures" / "bottle.png").exists()
-    assert told(tmp_path / "out")["classes"]["bottle"]["values"]["AUPRO"] == [None]
-
-
-# Classes and sizes
-
-
-def test_the_papers_sizes_are_taken_for_each_class(tmp_path, settings, monkeypatch):
-    for name in ("bottle", "cable", "transistor"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-    seen = Seen()
-    measure(tmp_path / "out", tmp_path / "data", settings, seen=seen, paper_sizes=True)
-    assert [size for _, _, size in seen.begun] == ["512x512", "256x256", "128x128"]
-
-
-def test_the_seeds_follow_the_first(classes, settings, tmp_path):
-    seen = Seen(stop_at=(("bottle", 6), "encode"))
-    with pytest.raises(KeyboardInterrupt):
-        measure(tmp_path, classes, dataclasses.replace(settings, seed=5), seeds=3, seen=seen)
-    assert [begun[1] for begun in seen.begun] == [5, 6]
-
-
-def test_classes_are_found_in_a_folder_of_them(tmp_path):
-    for name in ("zipper", "bottle", "metal_nut", "banana"):
+def test_classes_are_found_by_their_folders(tmp_path):
+    for name in ("wood", "carpet", "other"):
         (tmp_path / name).mkdir()
-    (tmp_path / "license.txt").write_text("")
-    assert find_classes(tmp_path) == {
-        name: tmp_path / name for name in ("bottle", "metal_nut", "zipper")
-    }
-    assert list(find_classes(tmp_path, ["zipper", "bottle"])) == ["zipper", "bottle"]
+    assert list(find_classes(tmp_path)) == ["carpet", "wood"]
+    assert find_classes(tmp_path, ["wood"]) == {"wood": tmp_path / "wood"}
+    with pytest.raises(SettingsError, match="'banana' is not a class"):
+        find_classes(tmp_path, ["banana"])
+    with pytest.raises(DataError, match="there is no bottle"):
+        find_classes(tmp_path, ["wood", "bottle"])
+    for folder in (tmp_path / "wood", tmp_path / "missing"):
+        with pytest.raises(DataError, match="no classes of MVTec AD"):
+            find_classes(folder)
 
 
-def test_a_folder_may_be_one_class(classes, tmp_path, monkeypatch):
-    assert find_classes(classes / "carpet") == {"carpet": classes / "carpet"}
-    own = shutil.copytree(classes / "carpet", tmp_path / "my data")
-    with pytest.raises(DataError, match="say with --classes which"):
-        find_classes(own)
-    with pytest.raises(DataError, match="name the folder that the classes are in"):
-        find_classes(own, ["carpet", "grid"])
-    assert find_classes(own, ["grid"]) == {"grid": own}
-    monkeypatch.chdir(classes / "bottle")
-    assert list(find_classes(module.Path())) == ["bottle"]
+def test_a_run_has_its_seed_and_perhaps_the_papers_size(toy_settings):
+    own = adapt_settings("transistor", toy_settings, 3, paper_size=False)
+    assert (own.seed, own.size) == (3, toy_settings.size)
+    assert adapt_settings("transistor", toy_settings, 0, paper_size=True).size == "128x128"
 
 
-def test_what_is_not_there_is_named(classes, tmp_path):
-    with pytest.raises(DataError, match="data download mvtec"):
-        find_classes(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no class of MVTec AD lies there"):
-        find_classes(tmp_path)
-    with pytest.raises(DataError, match="cable, wood is not there"):
-        find_classes(classes, ["bottle", "cable", "wood"])
-    with pytest.raises(SettingsError, match=r"'banana' is no class of MVTec AD.*zipper"):
-        find_classes(classes, ["bottle", "banana"])
+def test_the_table_has_every_run_the_paper_the_mean_and_the_deviation(tmp_path):
+    results = [
+        make_result("carpet", 0, (90.0, 95.0, None)),
+        make_result("wood", 0, (96.0, 95.0, None)),
+        make_result("carpet", 1, (92.0, 95.0, 80.0)),
+        make_result("wood", 1, (98.0, 95.0, 80.0)),
+    ]
+    rows = build_table(results)
+    paper = MVTEC_CLASSES["carpet"].wide_resnet50
+    assert rows[0] == [
+        "carpet", "0", "90.00", "89.00", f"{paper.image_auroc:.2f}", "95.00", "94.00",
+        f"{paper.pixel_auroc:.2f}", "–", "–", f"{paper.aupro:.2f}",
+    ]  # fmt: skip
+    mean, deviation = rows[-2:]
+    assert mean[2] == f"{statistics.fmean((90, 96, 92, 98)):.2f}"
+    assert deviation[2] == f"{statistics.stdev((93, 95)):.2f}"
+    assert mean[8] == deviation[8] == "–"
+    write_markdown(tmp_path / "t.md", rows)
+    lines = (tmp_path / "t.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert all(line.count("|") == len(HEADER) + 1 for line in lines)
+
+
+def test_one_seed_or_seeds_with_other_classes_have_no_deviation():
+    assert build_table([make_result("carpet", 0)])[-1][0] == "mean"
+    assert build_table([make_result("carpet", 0), make_result("carpet", 1)])[-1][0] == "± (seeds)"
+    uneven = [make_result("carpet", 0), make_result("wood", 0), make_result("wood", 1)]
+    assert build_table(uneven)[-1][0] == "mean"
+
+
+def test_a_result_is_json_that_others_read(run):
+    values = json.loads(run[1].read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert values["class"] == "carpet"

@@ -84,9 +84,12 @@ def draw_panels(
     if not panels:
         raise SettingsError(f"{path}: there is no image to draw; give at least one")
 
-    ratios = [float(np.clip(p.image.shape[1] / p.image.shape[0], 0.5, 1.8)) for p in panels]
-    figure = Figure(figsize=(1.5 * sum(ratios), 4.6), dpi=_DPI, facecolor="white")
+    aspects = [panel.image.shape[1] / panel.image.shape[0] for panel in panels]
+    ratios = [float(np.clip(aspect, 0.5, 1.8)) for aspect in aspects]
+    height = min(1.0, max(ratio / aspect for ratio, aspect in zip(ratios, aspects, strict=True)))
+    figure = Figure(figsize=(1.5 * sum(ratios), 4.6 * height), dpi=_DPI, facecolor="white")
     grid = {"width_ratios": ratios, "wspace": 0.04, "hspace": 0.04}
+    grid |= {"left": 0, "right": 1, "bottom": 0, "top": 1}  # the margins are added when it is saved
     axes = figure.subplots(3, len(panels), squeeze=False, gridspec_kw=grid)
     fonts = _installed_fonts()
     for column, panel, ratio in zip(axes.T, panels, ratios, strict=True):

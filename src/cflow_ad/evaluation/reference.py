@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from torch.nn import functional as F
 from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Sample
 from cflow_ad.data.masks import read_mask
-from cflow_ad.detector import Detector
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.metrics import PixelMetrics, PixelResult, ScoreMetrics, image_metrics
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.view import View
+
+if TYPE_CHECKING:
+    from cflow_ad.detector import Detector
 
 LogLikelihoods = Sequence[NDArray[np.float32]]
 """Of one image: for each level, shape `(h, w)`."""
