@@ -1,4 +1,4 @@
-"""Laws of sizing: shapes, the reflected fill, and the way back."""
+"""Laws of sizing: shapes, and the reflection that fills the canvas."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from cflow_ad.errors import ImageError, SettingsError
 from cflow_ad.scoring.canvas import Sizing
 
 MODES = ["snap", "fit", "pad", "stretch"]
-SHAPES = [(1, 1), (1, 300), (300, 1), (60, 90), (64, 96), (65, 40), (500, 125), (2000, 10)]
+SHAPES = [(1, 1), (1, 300), (300, 1), (60, 90), (65, 40), (2000, 10)]
+every_mode = pytest.mark.parametrize("mode", MODES)
+both_types = pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 RNG = np.random.default_rng(0)
 
 
@@ -95,80 +97,76 @@ def test_bad_sizes_without_a_box(text, message):
 # Shapes
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (3072, 4096), (64, 131072)])
-def test_native_keeps_every_pixel(shape):
+def test_native_keeps_every_pixel():
     sizing = Sizing.parse("native")
-    assert sizing.valid_shape(shape) == shape
-    assert all(0 <= c - s < 32 for c, s in zip(sizing.canvas_shape(shape), shape, strict=True))
+    for shape in (*SHAPES, (3072, 4096), (64, 131072)):
+        assert sizing.valid_shape(shape) == shape
+        assert all(0 <= c - s < 32 for c, s in zip(sizing.canvas_shape(shape), shape, strict=True))
+    with pytest.raises(ImageError, match=r"at most 131072 a side.*longest=N"):
+        sizing.valid_shape((1, 131073))
 
 
-def test_native_has_an_end():
-    with pytest.raises(ImageError, match=r"a side has 131072 at the most.*longest=N"):
-        Sizing.parse("native").valid_shape((1, 131073))
+def test_longest_shrinks_as_fit_does_and_never_enlarges():
+    for shape in SHAPES:
+        valid = Sizing.parse("longest=100").valid_shape(shape)
+        assert valid == (shape if max(shape) <= 100 else Sizing(100, 100).valid_shape(shape))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_longest_shrinks_as_fit_does_and_never_enlarges(shape):
-    valid = Sizing.parse("longest=100").valid_shape(shape)
-    assert valid == (shape if max(shape) <= 100 else Sizing(100, 100).valid_shape(shape))
-
-
-@pytest.mark.parametrize("shape", [*SHAPES, (20000, 100), (7, 20000)])
 @pytest.mark.parametrize("box", [(64, 96), (50, 50), (1, 1), (300, 7)])
-def test_fit_keeps_the_ratio_and_fills_the_box(shape, box):
-    sizing = Sizing(*box)
-    valid = sizing.valid_shape(shape)
-    scale = min(box[0] / shape[0], box[1] / shape[1])
-    for side, original, limit in zip(valid, shape, box, strict=True):
-        assert 1 <= side <= limit
-        assert side == 1 or abs(side - original * scale) <= 0.5 + 1e-9
-    assert valid[0] == box[0] or valid[1] == box[1]
+def test_fit_keeps_the_ratio_and_fills_the_box(box):
+    for shape in (*SHAPES, (20000, 100), (7, 20000)):
+        valid = Sizing(*box).valid_shape(shape)
+        scale = min(box[0] / shape[0], box[1] / shape[1])
+        for side, original, limit in zip(valid, shape, box, strict=True):
+            assert 1 <= side <= limit
+            assert side == 1 or abs(side - original * scale) <= 0.5 + 1e-9
+        assert valid[0] == box[0] or valid[1] == box[1]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
+@every_mode
 @pytest.mark.parametrize("multiple", [1, 8, 32])
-def test_canvas_shapes(shape, mode, multiple):
-    sizing = Sizing(50, 70, mode, multiple)
-    canvas, valid = sizing.canvas_shape(shape), sizing.valid_shape(shape)
+def test_canvas_shapes(mode, multiple):
     box = (50, 70)
-    for side, inside, whole in zip(canvas, valid, box, strict=True):
-        assert side % multiple == 0
-        needed = inside if mode in ("snap", "fit") else whole
-        assert needed <= side < needed + multiple
-    if mode == "stretch":
-        assert valid == box
-    fit = Sizing(50, 70).valid_shape(shape)
-    if mode == "pad":
-        assert valid == fit
-    if mode == "snap":
+    sizing = Sizing(*box, mode, multiple)
+    for shape in SHAPES:
+        canvas, valid = sizing.canvas_shape(shape), sizing.valid_shape(shape)
+        fit = Sizing(*box).valid_shape(shape)
+        for side, inside, whole in zip(canvas, valid, box, strict=True):
+            assert side % multiple == 0
+            needed = inside if mode in ("snap", "fit") else whole
+            assert needed <= side < needed + multiple
+        if mode != "snap":
+            assert valid == (box if mode == "stretch" else fit)
+            continue
         assert valid == canvas
         for side, near in zip(valid, fit, strict=True):
             assert abs(side - near) <= multiple / 2 or side == multiple
 
 
-# There
+# Pixels
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
-def test_the_canvas_is_the_image_and_its_reflection(mode, shape, dtype):
+@both_types
+@every_mode
+def test_the_canvas_is_the_image_and_its_reflection(mode, dtype):
     sizing = Sizing(50, 70, mode)
-    canvas = sizing.prepare(image_of(shape, dtype))
-    assert canvas.original == shape
-    assert canvas.valid == sizing.valid_shape(shape)
-    assert canvas.pixels.shape == (*sizing.canvas_shape(shape), 3)
-    assert canvas.pixels.dtype == dtype
-    assert canvas.pixels.flags.c_contiguous
-    inside = canvas.pixels[: canvas.valid[0], : canvas.valid[1]]
-    missing = [c - v for c, v in zip(canvas.pixels.shape[:2], canvas.valid, strict=True)]
-    expected = np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
-    np.testing.assert_array_equal(canvas.pixels, expected)
+    for shape in SHAPES:
+        canvas = sizing.prepare(image_of(shape, dtype))
+        assert canvas.original == shape
+        assert canvas.valid == sizing.valid_shape(shape)
+        assert canvas.pixels.shape == (*sizing.canvas_shape(shape), 3)
+        assert canvas.pixels.dtype == dtype
+        assert canvas.pixels.flags.c_contiguous
+        inside = canvas.pixels[: canvas.valid[0], : canvas.valid[1]]
+        missing = [c - v for c, v in zip(canvas.pixels.shape[:2], canvas.valid, strict=True)]
+        expected = np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+        np.testing.assert_array_equal(canvas.pixels, expected)
+        plain = sizing.prepare(np.full((*shape, 3), 77, dtype))
+        assert (plain.pixels == 77).all()
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("mode", MODES)
+@both_types
+@every_mode
 def test_the_right_size_passes_unchanged(mode, dtype):
     image = image_of((64, 96), dtype)
     np.testing.assert_array_equal(Sizing(64, 96, mode).prepare(image).pixels, image)
@@ -185,14 +183,6 @@ def test_resizing_is_pillows_bilinear_and_float_agrees_with_8_bit():
     np.testing.assert_array_equal(sizing.prepare(image).pixels, expected)
     floats = sizing.prepare(image.astype(np.float32)).pixels
     assert np.abs(floats - expected).max() <= 1.01  # 8 bit rounds once for each side
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
-def test_a_plain_image_stays_plain(mode, shape, dtype):
-    canvas = Sizing(50, 70, mode).prepare(np.full((*shape, 3), 77, dtype))
-    assert (canvas.pixels == 77).all()
 
 
 def test_views_are_taken_as_they_look():

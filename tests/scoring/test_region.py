@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad import DataError, ImageError, MaskError, Settings, SettingsError
 from cflow_ad.data.augmentation import variants
+from cflow_ad.errors import DataError, ImageError, MaskError, SettingsError
 from cflow_ad.scoring.canvas import Sizing
-from cflow_ad.scoring.image_regions import RegionFiles, RegionFolder, open_region, open_regions
+from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
 from cflow_ad.scoring.region import Region
 from cflow_ad.scoring.view import View, cells_of
+from cflow_ad.settings import Settings
 
 
 def write(path, said):
@@ -85,23 +86,33 @@ def test_an_empty_mask_and_a_missing_file_are_refused(tmp_path):
         Region.read(tmp_path / "none.png", (8, 8))
 
 
-def test_each_image_has_its_own_mask(tmp_path):
-    (tmp_path / "masks" / "good").mkdir(parents=True)
+def test_the_mask_of_an_image_in_a_folder_has_its_stem(tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
     mask = np.zeros((8, 8), np.uint8)
     mask[2:4] = 255
-    Image.fromarray(mask).save(tmp_path / "masks" / "good" / "1.png")
-    Image.fromarray(mask.T.copy()).save(tmp_path / "masks" / "2_mask.png")
-    regions = open_region(tmp_path / "masks", (8, 8))
-    assert np.array_equal(regions.inside("test/good/1.jpg", (8, 8)), mask > 0)
-    assert np.array_equal(regions.inside("test/bad/2.jpg", (8, 8)), mask.T > 0)
-    with pytest.raises(ImageError, match="no mask"):
+    Image.fromarray(mask).save(masks / "1.png")
+    Image.fromarray(mask.T.copy()).save(masks / "2.png")
+    Image.fromarray(mask).save(masks / "3_mask.png")
+    regions = open_region(masks, (8, 8))
+    for _ in range(2):
+        assert np.array_equal(regions.inside("test/good/1.jpg", (8, 8)), mask > 0)
+        assert np.array_equal(regions.inside(Path("test/bad/2.jpg").absolute(), (8, 8)), mask.T > 0)
+    with pytest.raises(
+        ImageError, match=r"3\.jpg: no region .* put its mask at .*3\.png"
+    ):
         regions.inside("test/good/3.jpg", (8, 8))
-    with pytest.raises(ImageError, match="fits both"):
+    with pytest.raises(ImageError, match=r"bad/2\.jpg and .*good/2\.jpg; list .* manifest"):
         regions.inside("test/good/2.jpg", (8, 8))
+    with pytest.raises(MaskError, match=r"1\.png.* 8 x 8 .* 9 x 8"):
+        regions.inside("test/good/1.jpg", (9, 8))
     with pytest.raises(ImageError, match="from memory"):
         regions.inside(np.zeros((8, 8, 3), np.uint8), (8, 8))
+    Image.new("L", (8, 8)).save(masks / "1.png")
+    with pytest.raises(ImageError, match=r"1\.png: the region of interest is empty"):
+        regions.inside("test/good/1.jpg", (8, 8))
     with pytest.raises(SettingsError, match="--roi FOLDER"):
-        RegionFolder(None).inside("1.png", (8, 8))
+        RegionFiles().inside("1.png", (8, 8))
 
 
 def test_a_cell_matters_where_a_pixel_that_matters_is_scored_by_it():
@@ -158,29 +169,32 @@ def test_a_manifest_says_where_to_look_in_each_image(tmp_path):
     assert open_regions(tmp_path / "a.png") is None
 
 
-def test_regions_of_two_lists_are_joined_unless_they_contradict():
-    first = RegionFiles({Path("/a"): Path("/1"), Path("/b"): None}, "first")
-    second = RegionFiles({Path("/b"): None, Path("/c"): Path("/3")}, "second")
-    assert dict(first.joined(second).masks) == {**first.masks, **second.masks}
-    with pytest.raises(SettingsError, match=r"first .* another region of interest than third"):
-        first.joined(RegionFiles({Path("/b"): Path("/1")}, "third"))
+def test_what_a_data_set_lists_takes_the_place_of_an_earlier_list_but_not_of_a_folder(tmp_path):
+    first, second = RegionFiles({Path("/a"): None}, name="x"), RegionFiles({Path("/b"): None})
+    view = View(sizing=Sizing(32, 32), regions=first)
+    assert view.with_own(second).regions is second
+    assert view.with_own(None) is view
+    with pytest.raises(SettingsError, match="leave out --roi"):
+        view.with_masks(tmp_path).with_own(second)
 
 
 def test_regions_have_another_fingerprint_where_a_mask_changes(tmp_path):
     mask = tmp_path / "m.png"
     Image.new("L", (8, 8), 255).save(mask)
-    regions = RegionFiles({Path("/a.png"): mask, Path("/b.png"): None}, "x")
-    first = regions.fingerprint()
-    assert RegionFiles({Path("/z/b.png"): None, Path("/z/a.png"): mask}, "y").fingerprint() == first
-    assert RegionFiles({Path("/a.png"): mask, Path("/b.png"): mask}, "x").fingerprint() != first
+    regions = RegionFiles({Path("/a.png"): mask, Path("/b.png"): None})
+    folder = RegionFiles(folder=tmp_path)
+    first, whole = regions.fingerprint(), folder.fingerprint()
+    assert RegionFiles({Path("/z/b.png"): None, Path("/z/a.png"): mask}).fingerprint() == first
+    assert RegionFiles({Path("/a.png"): mask, Path("/b.png"): mask}).fingerprint() != first
     Image.new("L", (8, 8), 1).save(mask)
     assert regions.fingerprint() != first
+    assert folder.fingerprint() != whole
 
 
 def test_a_view_with_a_region_and_one_of_each_image_keeps_both(tmp_path):
     region = Region(np.ones((8, 8), np.bool_))
     settings = Settings(size="32x32")
-    view = View(sizing=settings.sizing, region=region, regions=RegionFolder(tmp_path))
+    view = View(sizing=settings.sizing, region=region, regions=RegionFiles(folder=tmp_path))
     again = View.restore(settings, view.metadata(), view.pictures())
     assert np.array_equal(again.region.mask, region.mask)
     with pytest.raises(SettingsError, match="--roi FOLDER"):

@@ -1,12 +1,12 @@
-"""Bring a part that lies elsewhere, or turned, to where it lies in a reference image.
+"""Align a part that is shifted or turned with a reference image.
 
 A coarse search correlates small copies at every shift, by FFT, and for `rigid` at every angle too.
-Gauss-Newton steps on ever larger copies refine what it finds. A motion is used only where the image
-then correlates with the reference well, and better than without; else the image stays as it is.
+Gauss-Newton steps on larger and larger copies refine the result. A motion is used only where the
+aligned image correlates with the reference well, and better than the image as it is.
 
 References:
     Evangelidis and Psarakis, Parametric image alignment using enhanced correlation coefficient
-    maximization, IEEE TPAMI 2008, whose measure is maximised here.
+    maximization, IEEE TPAMI 2008: its measure is maximised here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cflow_ad.scoring.canvas import Shape
 Floats: TypeAlias = NDArray[np.float32]
 
 LEAST_CORRELATION = 0.5
-"""An image that correlates less than this with the reference after its motion is not moved."""
+"""An image that correlates less than this with the reference, once aligned, is left as it is."""
 
 LEAST_SEEN = 0.5
-"""The least share of the reference's frame that a moved image must fill."""
+"""The least share of the reference's frame that an aligned image must fill."""
 
 _SIDE = 256  # the longer side of the reference, in pixels
 _SIDES = (64, 128, 256)  # of the copies that a motion is refined on, coarse to fine
@@ -42,7 +42,7 @@ _MOST_COMPARED = 32  # images among which the reference is chosen
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Where a part lies, seen from the reference: turned about the image's centre, then shifted.
+    """How a part lies compared to the reference: turned about the image's centre, then shifted.
 
     >>> points = np.array([[50.0, 50.0], [60.0, 50.0]])
     >>> Motion(3.0, 0.0, 90.0).of_points(points, (100, 100)).round(6).tolist()
@@ -50,7 +50,7 @@ class Motion:
     """
 
     right: float
-    """Pixels of the image as it came."""
+    """Pixels of the original image."""
 
     down: float
 
@@ -58,16 +58,16 @@ class Motion:
     """Clockwise."""
 
     def of_points(self, points: NDArray[Any], shape: Shape) -> NDArray[np.float64]:
-        """From places in the reference's frame to places in the image, `(n, 2)` of `x, y`."""
+        """Transform points of the reference's frame, `(n, 2)` of `x, y`, to the image's."""
         a, b, c, d, e, f = self._coefficients(shape)
         moved: NDArray[np.float64] = points @ np.array([[a, d], [b, e]]) + (c, f)
         return moved
 
     def bring(self, image: NDArray[Any]) -> NDArray[Any]:
-        """The image in the reference's frame; beyond its edge, the edge goes on.
+        """Transform an image to the reference's frame; its edge is repeated beyond the border.
 
         Args:
-            image: shape `(H, W, 3)`, 0 to 255, `uint8` or `float32`.
+            image: Shape `(H, W, 3)`, 0 to 255, `uint8` or `float32`.
         """
         reach = self._reach((image.shape[0], image.shape[1]))
         padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
@@ -81,11 +81,11 @@ class Motion:
         return moved if image.dtype == np.uint8 else moved.clip(0, 255)
 
     def seen(self, shape: Shape) -> NDArray[np.bool_]:
-        """Which pixels of the reference's frame the image fills, shape `(H, W)`."""
+        """Return which pixels of the reference's frame the image fills, shape `(H, W)`."""
         return self.bring_mask(np.ones(shape, np.bool_))
 
     def bring_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask of the image, `(H, W)`, in the reference's frame; false beyond its edge."""
+        """Transform a mask, `(H, W)`, to the reference's frame; false beyond its border."""
         shape = (mask.shape[0], mask.shape[1])
         moved = _transform(
             mask.astype(np.uint8), shape, self._coefficients(shape), Image.Resampling.NEAREST
@@ -93,11 +93,10 @@ class Motion:
         return moved.astype(np.bool_)
 
     def give_back(self, values: NDArray[Any]) -> NDArray[Any]:
-        """A map or mask in the reference's frame, `(H, W)`, in the image's own; 0 where the
-        reference's frame does not reach.
+        """Transform a map or mask of the reference's frame, `(H, W)`, to the image's frame.
 
         Args:
-            values: `float32`, interpolated; or of bool, whose nearest is taken.
+            values: `float32`, which is interpolated, or bool; 0 beyond the reference's frame.
         """
         shape = (values.shape[0], values.shape[1])
         a, b, c, d, e, f = self._coefficients(shape)
@@ -109,14 +108,14 @@ class Motion:
         return _transform(values, shape, back, Image.Resampling.BILINEAR)
 
     def _coefficients(self, shape: Shape) -> tuple[float, float, float, float, float, float]:
-        """From the reference's frame to the image, `x' = a x + b y + c`, `y' = d x + e y + f`."""
+        """From the reference's frame to the image's: `x' = a x + b y + c`, `y' = d x + e y + f`."""
         cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
         x, y = shape[1] / 2, shape[0] / 2
         right, down = x + self.right - cos * x + sin * y, y + self.down - sin * x - cos * y
         return cos, -sin, right, sin, cos, down
 
     def _reach(self, shape: Shape) -> int:
-        """By how many pixels, at the most, the reference's frame goes beyond the image."""
+        """The most pixels by which the reference's frame extends beyond the image."""
         height, width = shape
         corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
         moved = self.of_points(corners, shape)
@@ -125,12 +124,12 @@ class Motion:
 
 
 class Reference:
-    """The image that others are brought to.
+    """The image that others are aligned to.
 
     Args:
-        grey: shape `(h, w)`, `uint8`, no longer than 256 pixels on either side.
-        turns: whether parts are turned as well as shifted.
-        name: of the image that it came from.
+        grey: Shape `(h, w)`, `uint8`, at most 256 pixels a side.
+        turns: Whether parts are turned as well as shifted.
+        name: Of the image that it was made from.
     """
 
     def __init__(self, grey: NDArray[np.uint8], *, turns: bool, name: str = "") -> None:
@@ -140,22 +139,22 @@ class Reference:
         self._levels = _copies(grey.astype(np.float32))
         self._angles = np.arange(0, 360, _STEP) if turns else np.zeros(1)
         coarse = _centred(self._levels[0])
-        turned = [_turned(coarse, float(angle)) for angle in self._angles]
+        turned = [Motion(0.0, 0.0, float(angle)).give_back(coarse) for angle in self._angles]
         self._spectra = np.fft.rfft2(np.stack(turned)).conj().astype(np.complex64)
 
     def motion_of(self, image: NDArray[Any], name: str = "") -> Motion | None:
-        """How a part lies in an image.
+        """Find how a part lies in an image.
 
         Args:
-            image: shape `(H, W, 3)`, 0 to 255.
-            name: what to call it in an error.
+            image: Shape `(H, W, 3)`, 0 to 255.
+            name: What an error calls it.
 
         Returns:
-            None where the image is left as it is: no motion found reaches `LEAST_CORRELATION` and
-            `LEAST_SEEN` and is better than none, or the part lies in its place.
+            None where the image is left as it is: the part lies as in the reference, or no motion
+            reaches `LEAST_CORRELATION` and `LEAST_SEEN` and correlates better than none.
 
         Raises:
-            ImageError: the image has another aspect ratio than the reference.
+            ImageError: The image has another aspect ratio than the reference.
         """
         height, width = self.grey.shape
         ratio = (image.shape[1] * height) / (image.shape[0] * width)
@@ -198,31 +197,32 @@ class Reference:
         )
 
     def to_png(self) -> bytes:
-        """As a grey PNG file, which `from_png` reads."""
+        """Return a grey PNG file, which `from_png` reads."""
         file = io.BytesIO()
         Image.fromarray(self.grey).save(file, "PNG", optimize=True)
         return file.getvalue()
 
     @classmethod
     def from_png(cls, data: bytes, *, turns: bool) -> Reference:
-        """From `to_png`'s form.
+        """Read what `to_png` returned.
 
         Raises:
-            OSError: the bytes are no image.
+            OSError: The bytes are no image.
         """
         with Image.open(io.BytesIO(data)) as image:
             return cls(np.array(image.convert("L")), turns=turns)
 
     @classmethod
     def choose(cls, sources: Sequence[ImageSource], *, turns: bool) -> Reference:
-        """The most central of some good images: the one that differs least from the others.
+        """Choose the most central of some good images: the one that differs least from the others.
 
         Args:
-            sources: at least one, all of one aspect ratio; of many, some evenly spread.
-            turns: as for `Reference`.
+            sources: Training images, at least one, all of one aspect ratio. Of more than 32, that
+                many are compared.
+            turns: As for `Reference`.
 
         Raises:
-            ImageError: an image cannot be used.
+            ImageError: An image cannot be used.
         """
         index = np.unique(np.linspace(0, len(sources) - 1, _MOST_COMPARED).round().astype(int))
         some = [sources[i] for i in index]
@@ -247,14 +247,14 @@ class Reference:
 
 
 def _shrunk(image: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
-    """A grey copy of an image `(H, W, 3)`."""
+    """Return a grey copy, of this shape, of an image `(H, W, 3)`."""
     pixels = np.rint(image.clip(0, 255)).astype(np.uint8) if image.dtype != np.uint8 else image
     grey = Image.fromarray(pixels).convert("L")
     return np.array(grey.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _copies(grey: Floats) -> list[Floats]:
-    """Smaller and smaller copies of an image, the smallest first."""
+    """Return copies of an image at several sizes, the smallest first."""
     copies = []
     for side in _SIDES:
         factor = min(1.0, side / max(grey.shape))
@@ -264,23 +264,15 @@ def _copies(grey: Floats) -> list[Floats]:
 
 
 def _centred(grey: Floats) -> Floats:
-    """A plain ground brought to 0, so that what leaves one edge and enters at the other, as it
-    does in an FFT, is nothing; and scaled to a standard deviation of 1.
-    """
+    """Centre on the border's median, since an FFT wraps around, and scale to a deviation of 1."""
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     centred = grey - np.median(border)
     scaled: Floats = centred / max(float(centred.std()), 1e-6)
     return scaled
 
 
-def _turned(grey: Floats, degrees: float) -> Floats:
-    """What a part of the reference looks like turned by so many degrees; 0 comes in."""
-    turned: Floats = Motion(0.0, 0.0, degrees).give_back(grey)
-    return turned
-
-
 def _refine(moving: Floats, fixed: Floats, start: Motion, *, turns: bool) -> Motion:
-    """Gauss-Newton steps to the motion of the highest correlation near by."""
+    """Refine a motion by Gauss-Newton steps, to the highest correlation nearby."""
     down, right = np.gradient(moving)
     height, width = fixed.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -302,7 +294,7 @@ def _refine(moving: Floats, fixed: Floats, start: Motion, *, turns: bool) -> Mot
         if turns:  # how a pixel changes as the part turns by one radian
             slopes.append(gx * (-sin * u - cos * v) + gy * (cos * u - sin * v))
         target, values = fixed[inside], brought(moving)
-        # Another exposure is no motion: brightness and contrast are fitted with it.
+        # Brightness and contrast are fitted too, so that another exposure does not move the part.
         jacobian = np.stack([*slopes, values, np.ones_like(values)]).astype(np.float64)
         try:
             step = np.linalg.solve(
@@ -317,14 +309,14 @@ def _refine(moving: Floats, fixed: Floats, start: Motion, *, turns: bool) -> Mot
         )
         if max(abs(step[0]), abs(step[1])) < 0.005 and abs(turn) < 0.005:
             break
-    # Steps that lead far away have lost their way.
+    # Far from the start the steps have diverged.
     travelled = math.hypot(found.right - start.right, found.down - start.down)
     lost = travelled > 0.15 * max(fixed.shape) or abs(found.degrees - start.degrees) > 3 * _STEP
     return start if lost or not math.isfinite(travelled) else found
 
 
 def _correlation(moving: Floats, fixed: Floats, motion: Motion) -> tuple[float, float]:
-    """Pearson's correlation of the part of the frame that is seen, and the share that is seen."""
+    """Return Pearson's correlation where the image fills the frame, and the share it fills."""
     shape = (fixed.shape[0], fixed.shape[1])
     seen = motion.seen(shape)
     if not seen.any():
@@ -341,7 +333,7 @@ def _transform(
     coefficients: tuple[float, ...],
     kernel: Image.Resampling,
 ) -> NDArray[Any]:
-    """Sample an array `(H, W)` or `(H, W, 3)` at an affine image of each pixel; 0 beyond it."""
+    """Apply an affine transform to an array `(H, W)` or `(H, W, 3)`; 0 beyond the border."""
     if array.ndim == 3 and array.dtype != np.uint8:
         channels = [_transform(array[..., c], shape, coefficients, kernel) for c in range(3)]
         return np.stack(channels, axis=2)

@@ -1,8 +1,8 @@
-"""How an image of any size becomes the network's input.
+"""Resize an image of any size to the network's input, the canvas.
 
-The image is resized, placed at the top left of a canvas whose sides the network can divide, and
-the rest of the canvas is filled by the image's own reflection, which looks like more of the same
-surface where a flat fill would look like an edge.
+The image is resized and placed at the top left of a canvas whose sides are multiples of the
+network's strides. The rest of the canvas is filled with the image's reflection, which looks like
+more of the same surface; a flat fill would look like an edge.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Mode: TypeAlias = Literal["snap", "fit", "pad", "stretch", "native", "longest"]
 Interpolation: TypeAlias = Literal["bilinear", "lanczos"]
 Shape: TypeAlias = tuple[int, int]
 Cell: TypeAlias = tuple[float, float]
-"""Height and width of a level's cells, in pixels of the canvas."""
+"""Height and width of the cells of a level, in pixels of the canvas."""
 
 MAX_SIDE = 16384
-"""The longest side, in pixels, that a box can be asked to have."""
+"""The longest side of a box, in pixels."""
 
 MAX_NATIVE = 131072
 """The longest side, in pixels, of an image that keeps its own size."""
@@ -36,7 +36,7 @@ MAX_NATIVE = 131072
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Canvas:
-    """An image made ready for the network."""
+    """An image resized for the network."""
 
     pixels: NDArray[Any]
     """The canvas, h x w x 3, from 0 to 255, contiguous; ``uint8`` or ``float32``."""
@@ -45,13 +45,13 @@ class Canvas:
     """Height and width of the part at the top left that is image; the rest is its reflection."""
 
     original: Shape
-    """Height and width of the image as it came."""
+    """Height and width of the original image."""
 
     inside: NDArray[np.bool_] | None = None
     """Where in the image defects matter, of shape `original`; None is everywhere."""
 
     motion: Motion | None = None
-    """How the image was moved before it came onto the canvas; `inside` is moved with it."""
+    """How the image was aligned before it was resized; `inside` is aligned with it."""
 
     @property
     def shape(self) -> Shape:
@@ -61,7 +61,7 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """The size that images are brought to before the network sees them.
+    """The size that images are resized to.
 
     >>> sizing = Sizing(256, 256)
     >>> sizing.valid_shape((500, 1250)), sizing.canvas_shape((500, 1250))
@@ -73,27 +73,26 @@ class Sizing:
     """
 
     height: int
-    """Height of the box, in pixels, from 1 to 16384; 131072 where there is none."""
+    """Height of the box, in pixels, from 1 to 16384; 131072 where there is no box."""
 
     width: int
     """Width of the box, likewise."""
 
     mode: Mode = "fit"
-    """How an image meets the box.
+    """How an image is resized.
 
-    ``fit``: scaled, up or down, by one factor for both sides to the largest size that fits; the
-    canvas is no larger than it needs to be. ``pad``: the same, but the canvas is the whole box,
-    so every image has one canvas size. ``snap``: as ``fit``, but each side is then brought to the
-    nearest multiple, so that the image is the whole canvas and nothing is mirrored. ``stretch``:
-    both sides scaled to the box, each on its own. ``native``: not at all; the image keeps its own
-    size. ``longest``: as ``fit``, but never up.
+    ``fit``: by one factor for both sides, up or down, to the largest size that fits the box; the
+    canvas is the smallest that holds it. ``pad``: the same, but the canvas is the whole box, so
+    all images have one canvas size. ``snap``: as ``fit``, but each side is then rounded to the
+    nearest multiple, so that the image is the whole canvas and there is no reflection. ``stretch``:
+    each side to the side of the box. ``native``: not at all. ``longest``: as ``fit``, but never up.
     """
 
     multiple: int = 32
     """Each side of the canvas is rounded up to a multiple of this, from 1 to 16384."""
 
     interpolation: Interpolation = "bilinear"
-    """The kernel that images are resized with, widened where they shrink."""
+    """The kernel that images are resized with; it is widened where they shrink."""
 
     def __post_init__(self) -> None:
         for field in ("height", "width", "multiple"):
@@ -122,17 +121,17 @@ class Sizing:
         multiple: int = 32,
         interpolation: Interpolation = "bilinear",
     ) -> Sizing:
-        """Read a size as it is written on a command line.
+        """Parse a size as it is written on a command line.
 
         Args:
             text: ``"HEIGHTxWIDTH"``, the height first, or one number for a square; ``"native"``;
                 or ``"longest=N"``.
-            mode: See `Sizing.mode`; ``snap`` or ``fit`` with the latter two, which need no box.
+            mode: See `Sizing.mode`; ``snap`` or ``fit`` with the latter two, which have no box.
             multiple: See `Sizing.multiple`.
             interpolation: See `Sizing.interpolation`.
 
         Raises:
-            SettingsError: The text is no size, or a value is outside its range.
+            SettingsError: The text is no size, or a value is out of range.
 
         >>> Sizing.parse("256x512")
         Sizing(height=256, width=512, mode='fit', multiple=32, interpolation='bilinear')
@@ -158,7 +157,7 @@ class Sizing:
         return cls(int(height), int(width or height), mode, multiple, interpolation)
 
     def valid_shape(self, original: Shape) -> Shape:
-        """Say what size an image is brought to.
+        """Compute the size that an image is resized to.
 
         Args:
             original: Height and width of the image, at least 1 each.
@@ -168,15 +167,15 @@ class Sizing:
             ``snap`` the box's rounded up to the multiple.
 
         Raises:
-            ImageError: The image is to keep its size, and a side is longer than 131072 pixels.
+            ImageError: The image keeps its size, and a side is longer than 131072 pixels.
         """
         if self.mode == "stretch":
             return self.height, self.width
         height, width = original
         if self.mode == "native" and max(original) > MAX_NATIVE:
             raise ImageError(
-                f"the image: it has {height} x {width} pixels (height x width), and at its own "
-                f"size a side has {MAX_NATIVE} at the most; cut it up, or give --size longest=N"
+                f"the image: it has {height} x {width} pixels (height x width), but an image at "
+                f"its own size has at most {MAX_NATIVE} a side; cut it up, or give --size longest=N"
             )
         if self.mode in ("native", "longest") and max(original) <= self.height:
             return height, width
@@ -189,7 +188,7 @@ class Sizing:
         return shape
 
     def canvas_shape(self, original: Shape) -> Shape:
-        """Say what size of canvas an image gets.
+        """Compute the size of an image's canvas.
 
         Args:
             original: Height and width of the image, at least 1 each.
@@ -205,8 +204,8 @@ class Sizing:
     def prepare(self, image: NDArray[Any]) -> Canvas:
         """Put an image on its canvas.
 
-        Where an image shrinks, all its pixels are averaged and none is skipped. An image that has
-        the right size already keeps its pixels exactly.
+        Where an image shrinks, its pixels are averaged and none is skipped. An image of the right
+        size keeps its pixels exactly.
 
         Args:
             image: Pixels, H x W x 3, from 0 to 255, ``uint8`` or ``float32``.
@@ -239,11 +238,11 @@ class Sizing:
 
 
 def cells_inside(side: int, cell: float) -> int:
-    """How many cells have their centre in an image, along one of its sides; at least one.
+    """Return how many cells have their centre in an image, along one side; at least one.
 
     Args:
-        side: of the image on its canvas, in pixels.
-        cell: its side, in pixels.
+        side: The image's side on its canvas, in pixels.
+        cell: The cell's side, in pixels.
 
     >>> cells_inside(64, 16), cells_inside(70, 16), cells_inside(72, 16)
     (4, 4, 5)
@@ -252,12 +251,12 @@ def cells_inside(side: int, cell: float) -> int:
 
 
 def cell_of(canvas: Shape, grid: Shape) -> Cell:
-    """What one cell of a grid over a canvas measures."""
+    """Return the size of one cell of a grid over a canvas."""
     return canvas[0] / grid[0], canvas[1] / grid[1]
 
 
 def _scaled(side: int, numerator: int, denominator: int) -> int:
-    """Scale a side by a fraction, in whole numbers, so that no platform rounds another way."""
+    """Scale a side by a fraction, in whole numbers, so that all platforms round alike."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))
 
 
@@ -270,7 +269,7 @@ def _round_up(side: int, multiple: int) -> int:
 
 
 def _reflect(image: NDArray[Any], shape: Shape) -> NDArray[Any]:
-    """Continue an image to the right and downwards by mirroring it as often as it takes."""
+    """Extend an image to the right and downwards by its reflection, repeated as needed."""
     rows, columns = (_mirrored(n, size) for n, size in zip(shape, image.shape[:2], strict=True))
     if shape[1] > image.shape[1]:
         image = image[:, columns]
@@ -280,6 +279,6 @@ def _reflect(image: NDArray[Any], shape: Shape) -> NDArray[Any]:
 
 
 def _mirrored(length: int, period: int) -> NDArray[np.intp]:
-    """Number `length` places as 0, 1, ..., period - 1, period - 1, ..., 1, 0, 0, 1, ..."""
+    """Return `length` indices 0, 1, ..., period - 1, period - 1, ..., 1, 0, 0, 1, ..."""
     index = np.arange(length) % (2 * period)
     return np.minimum(index, 2 * period - 1 - index)

@@ -1,9 +1,9 @@
-"""Where the part lies on a plain background.
+"""Find the part on a plain background.
 
-A pixel belongs to the part where its colour is further from the background's than Otsu's threshold
-allows; the background's colour is that of the image's border. The convex hull of those pixels, and
-a margin around it, is the foreground: holes and notches, which may be defects, lie within the hull,
-and what sticks out of the part's edge within the margin.
+A pixel belongs to the part where its colour differs from the background's by more than Otsu's
+threshold; the background's colour is the median of the image's border. The foreground is the convex
+hull of those pixels and a margin around it: holes and notches, which may be defects, lie within the
+hull, and burrs at the part's edge within the margin.
 
 References:
     Otsu, A threshold selection method from gray-level histograms, IEEE Trans. SMC, 1979.
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 MARGIN = 0.04
-"""How far the foreground reaches beyond the part's hull, as a share of the longer side."""
+"""Width of the margin around the part's hull, as a share of the longer side."""
 
-_SIDE = 256  # the longer side, in pixels, of the copy that is looked at
+_SIDE = 256  # the longer side, in pixels, of the copy that is examined
 _BORDER = 0.02  # width of the border, as a share of the longer side
 _CLEAR = 0.7  # least share of the variance of distances that two classes must explain
 _ON_BORDER = 0.25  # most of the border that may look like the part
@@ -28,22 +28,22 @@ _LEAST = 0.002  # least share of the image that a part takes
 
 
 def find_foreground(image: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Tell the part from a plain background.
+    """Separate the part from a plain background.
 
     Args:
-        image: shape `(H, W, 3)`, 0 to 255.
+        image: Shape `(H, W, 3)`, 0 to 255.
 
     Returns:
-        Shape `(H, W)`, true on the part and a margin around it; None where no part can be told
-        from the background: the border is not plain, or nothing stands out.
+        Shape `(H, W)`, true on the part and a margin around it; None where that is not possible:
+        the border is not plain, or nothing differs from it.
     """
     height, width = image.shape[:2]
     factor = min(1.0, _SIDE / max(height, width))
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
     pixels = Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
-    # The median takes single specks away, which would stretch the hull.
+    # The median removes single specks, which would stretch the hull.
     shrunk = pixels.resize(small, Image.Resampling.BOX).filter(ImageFilter.MedianFilter(5))
-    part = _stands_out(np.asarray(shrunk, dtype=np.float32))
+    part = _find_part(np.asarray(shrunk, dtype=np.float32))
     if part is None:
         return None
     hull = Image.new("L", small)
@@ -57,7 +57,7 @@ def find_foreground(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     return None if full.all() else full
 
 
-def _stands_out(pixels: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+def _find_part(pixels: NDArray[np.float32]) -> NDArray[np.bool_] | None:
     n = max(1, round(_BORDER * max(pixels.shape[:2])))
     on_border = np.ones(pixels.shape[:2], np.bool_)
     on_border[n:-n, n:-n] = False
@@ -70,7 +70,7 @@ def _stands_out(pixels: NDArray[np.float32]) -> NDArray[np.bool_] | None:
 
 
 def _otsu(values: NDArray[np.float32]) -> tuple[float, float]:
-    """The threshold between two classes, and the share of the variance that lies between them."""
+    """Return the threshold between two classes, and the share of the variance between them."""
     counts, edges = np.histogram(values, 256)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
@@ -84,15 +84,11 @@ def _otsu(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _convex_hull(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Corners `(x, y)` of the convex hull of a mask's pixels, by Andrew's monotone chain."""
+    """Return the corners `(x, y)` of a mask's convex hull, by Andrew's monotone chain."""
     rows = np.flatnonzero(mask.any(1))
     first, last = mask[rows].argmax(1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(1)
-    ends = sorted(
-        {
-            *zip(first.tolist(), rows.tolist(), strict=True),
-            *zip(last.tolist(), rows.tolist(), strict=True),
-        }
-    )
+    columns = np.concatenate([first, last]).tolist()
+    ends = sorted(set(zip(columns, [*rows.tolist(), *rows.tolist()], strict=True)))
 
     def half(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
         chain: list[tuple[int, int]] = []
