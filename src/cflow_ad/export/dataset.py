@@ -1,4 +1,4 @@
-"""Write a data set, in whatever layout it lies, in a form that other tools read.
+"""Write a data set of any layout in a form that other tools read.
 
 ::
 
@@ -6,7 +6,7 @@
     coco       OUT/train.json, OUT/test.json              images stay where they are
     mvtec      OUT/train/good, OUT/test/DEFECT, OUT/ground_truth/DEFECT/STEM_mask.png: copies
 
-Only a manifest tells the images' regions of interest.
+Only a manifest lists the images' regions of interest.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.files import claim
 from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.layouts.manifest import COLUMNS
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import SettingsError
+from cflow_ad.files import claim
 from cflow_ad.scoring.components import label_runs
 
 DatasetFormat: TypeAlias = Literal["manifest", "coco", "mvtec"]
@@ -46,37 +46,32 @@ def export_dataset(
 ) -> list[Path]:
     """Write a data set.
 
-    Masks are written anew, as 8-bit PNG of 0 and 255, or as runs in COCO's JSON: united where an
-    image has several, at the threshold that the set asks for.
+    Masks are written as 8-bit PNG of 0 and 255, or as runs in COCO's JSON. Several masks of an
+    image are united.
 
     Args:
-        dataset: what to write.
-        out: a folder that is empty or does not exist yet.
-        format: ``manifest``, ``coco`` or ``mvtec``. In COCO's, every connected part of a mask is an
-            annotation, its category the defect; an image whose defect has no mask has none.
-        progress: called with the number of images done and the number in all.
+        dataset: The data set.
+        out: A folder that is empty or does not exist yet.
+        format: ``manifest``, ``coco`` or ``mvtec``. In COCO's, every connected component of a mask
+            is an annotation, its category the defect; an image without a mask has none.
+        progress: Called with the number of images done and the number in all.
 
     Returns:
-        What was written: the files, or the folder of copies.
+        The files that were written, or the folder of copies.
 
     Raises:
-        DataError: an image or a mask cannot be read, or `out` is not empty.
-        SettingsError: there is no such format.
+        DataError: An image or a mask cannot be read, or `out` is not empty.
+        SettingsError: There is no such format.
     """
-    if format not in get_args(DatasetFormat):
+    writers = {"manifest": _write_manifest, "coco": _write_coco, "mvtec": _copy}
+    if format not in writers:
         raise SettingsError(f"format is {format!r}; it must be manifest, coco or mvtec")
     claim(out)
-    match format:
-        case "manifest":
-            return [_write_manifest(dataset, out, progress)]
-        case "coco":
-            return _write_coco(dataset, out, progress)
-        case "mvtec":
-            return [_copy(dataset, out, progress)]
+    return writers[format](dataset, out, progress)
 
 
 def column_runs(mask: NDArray[np.bool_]) -> list[int]:
-    """A mask as COCO counts it: pixels off, on, off and so on, down each column from the left.
+    """Return COCO's run lengths of a mask: pixels off, on, off, ..., column by column.
 
     >>> column_runs(np.array([[0, 1], [1, 1]], bool))
     [1, 3]
@@ -87,59 +82,54 @@ def column_runs(mask: NDArray[np.bool_]) -> list[int]:
     return [stop - start for start, stop in pairwise(bounds)]
 
 
-def _write_manifest(dataset: Dataset, out: Path, progress: Progress) -> Path:
-    total, done = len(dataset.train) + len(dataset.test), 0
+def _samples(dataset: Dataset, progress: Progress) -> Iterator[tuple[int, str, Sample]]:
+    """Yield each sample with its number, from 0, and its split; report each when it is done."""
+    samples = [("train", sample) for sample in dataset.train]
+    samples += [("test", sample) for sample in dataset.test]
+    for number, (split, sample) in enumerate(samples):
+        yield number, split, sample
+        progress(number + 1, len(samples))
+
+
+def _write_manifest(dataset: Dataset, out: Path, progress: Progress) -> list[Path]:
     path = out / "manifest.csv"
+    has_regions = any(sample.roi for sample in (*dataset.train, *dataset.test))
+    columns = COLUMNS if has_regions else COLUMNS[:-1]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        has_regions = any(sample.roi for sample in (*dataset.train, *dataset.test))
-        columns = COLUMNS if has_regions else COLUMNS[:-1]
         writer.writerow(columns)
-        for split, samples in (("train", dataset.train), ("test", dataset.test)):
-            for sample in samples:
-                mask = ""
-                if sample.mask is not None:
-                    mask = f"masks/{done:06d}.png"
-                    _save_mask(sample, out / mask)
-                roi = "" if sample.roi is None else _from(out, sample.roi)
-                cells = (_from(out, sample.path), sample.label, mask, split, roi)
-                writer.writerow(cells[: len(columns)])
-                done += 1
-                progress(done, total)
-    return path
+        for number, split, sample in _samples(dataset, progress):
+            mask = f"masks/{number:06d}.png" if sample.mask else ""
+            _save_mask(sample, out / mask)
+            roi = "" if sample.roi is None else _from(out, sample.roi)
+            cells = (_from(out, sample.path), sample.label, mask, split, roi)
+            writer.writerow(cells[: len(columns)])
+    return [path]
 
 
 def _write_coco(dataset: Dataset, out: Path, progress: Progress) -> list[Path]:
-    total, done = len(dataset.train) + len(dataset.test), 0
-    categories = [{"id": n, "name": name} for n, name in enumerate(dataset.defects, start=1)]
-    number = {str(category["name"]): category["id"] for category in categories}
-    paths = []
-    for split, samples in (("train", dataset.train), ("test", dataset.test)):
-        images, annotations = [], list[dict[str, Any]]()
-        for image_id, sample in enumerate(samples, start=1):
-            height, width = image_shape(sample.path)
-            images.append(
-                {
-                    "id": image_id,
-                    "file_name": _from(out, sample.path),
-                    "height": height,
-                    "width": width,
-                }
-            )
-            if sample.mask is not None:
-                for part in _parts(read_mask(sample.mask, (height, width))):
-                    whose = {"image_id": image_id, "category_id": number[sample.label]}
-                    annotations.append({"id": len(annotations) + 1, **whose, **part})
-            done += 1
-            progress(done, total)
-        values = {"images": images, "annotations": annotations, "categories": categories}
-        paths.append(out / f"{split}.json")
-        paths[-1].write_text(json.dumps(values), encoding="utf-8")
-    return paths
+    number = {name: n for n, name in enumerate(dataset.defects, start=1)}
+    categories = [{"id": n, "name": name} for name, n in number.items()]
+    files: dict[str, dict[str, Any]] = {
+        split: {"images": [], "annotations": [], "categories": categories}
+        for split in ("train", "test")
+    }
+    for _, split, sample in _samples(dataset, progress):
+        images, annotations = files[split]["images"], files[split]["annotations"]
+        height, width = image_shape(sample.path)
+        image = {"id": len(images) + 1, "file_name": _from(out, sample.path)}
+        images.append(image | {"height": height, "width": width})
+        if sample.mask is not None:
+            whose = {"image_id": image["id"], "category_id": number[sample.label]}
+            for part in _parts(read_mask(sample.mask, (height, width))):
+                annotations.append({"id": len(annotations) + 1, **whose, **part})
+    for split, values in files.items():
+        (out / f"{split}.json").write_text(json.dumps(values), encoding="utf-8")
+    return [out / f"{split}.json" for split in files]
 
 
 def _parts(mask: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Each connected part as an annotation's segmentation, box and area."""
+    """Return the segmentation, box and area of each connected component."""
     runs = label_runs(mask)
     parts = []
     for number in range(runs.n_parts):
@@ -160,31 +150,25 @@ def _parts(mask: NDArray[np.bool_]) -> list[dict[str, Any]]:
     return parts
 
 
-def _copy(dataset: Dataset, out: Path, progress: Progress) -> Path:
-    total, done = len(dataset.train) + len(dataset.test), 0
+def _copy(dataset: Dataset, out: Path, progress: Progress) -> list[Path]:
     taken: set[Path] = set()
-    for split, samples in (("train", dataset.train), ("test", dataset.test)):
-        for sample in samples:
-            label = sample.label.replace("/", "-").replace("\\", "-")
-            target = out / split / label / sample.path.name
-            if target.with_suffix("") in taken:  # one name in several folders, as of clips
-                name = "-".join(Path(dataset.relative(sample.path)).parts)
-                target = target.with_name(name)
-            taken.add(target.with_suffix(""))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(sample.path, target)
-            if sample.mask is not None:
-                _save_mask(sample, out / "ground_truth" / label / f"{target.stem}_mask.png")
-            done += 1
-            progress(done, total)
-    return out
+    for _, split, sample in _samples(dataset, progress):
+        label = sample.label.replace("/", "-").replace("\\", "-")
+        target = out / split / label / sample.path.name
+        if target.with_suffix("") in taken:  # one name in several folders
+            target = target.with_name("-".join(Path(dataset.relative(sample.path)).parts))
+        taken.add(target.with_suffix(""))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample.path, target)
+        _save_mask(sample, out / "ground_truth" / label / f"{target.stem}_mask.png")
+    return [out]
 
 
 def _save_mask(sample: Sample, path: Path) -> None:
-    assert sample.mask is not None
-    mask = read_mask(sample.mask, image_shape(sample.path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    if sample.mask is not None:
+        mask = read_mask(sample.mask, image_shape(sample.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
 
 
 def _from(folder: Path, path: Path) -> str:
