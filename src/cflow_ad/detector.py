@@ -9,30 +9,29 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cflow_ad._version import __version__
 from cflow_ad.cflow.device import pick_device
-from cflow_ad.cflow.encoder import encoder_of
-from cflow_ad.cflow.evidence import Evidence
-from cflow_ad.cflow.maps import stream_maps
-from cflow_ad.cflow.model import CflowNetwork
-from cflow_ad.cflow.scorer import Scorer, scorer_of
-from cflow_ad.cflow.tiles import Tiling
+from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.folded import Scorer
+from cflow_ad.cflow.model import CflowModel
+from cflow_ad.cflow.running import run_over
 from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import CalibrationError, DataError, SettingsError, first_line
-from cflow_ad.fitting.calibration import gather_evidence, recalibrate, set_threshold
-from cflow_ad.fitting.fit import fit_levels
+from cflow_ad.errors import CalibrationError, DataError, SettingsError
+from cflow_ad.fitting.calibration import fit_scales, set_thresholds
+from cflow_ad.fitting.fit import fit_levels, validation_set
 from cflow_ad.fitting.good_images import GoodData, GoodImages, good_images
 from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import ScreenedImages
-from cflow_ad.scoring.canvas import cell_of, cells_inside
-from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
+from cflow_ad.scoring.prediction import Prediction, build_prediction
 from cflow_ad.scoring.region import RegionSource
 from cflow_ad.scoring.threshold import Calibration, split_good
 from cflow_ad.scoring.view import View
@@ -41,65 +40,72 @@ from cflow_ad.store.model_file import provenance
 from cflow_ad.store.parts import restore, store
 
 
+class GoodSplit(NamedTuple):
+    """Good images, by whether the model was fitted to them."""
+
+    images: GoodImages
+    trained_on: list[int]
+    """Numbers of the images that the model was fitted to."""
+    unseen: list[int]
+    """Numbers of the others."""
+
+
 class Detector:
-    """A model of good images, with the threshold that tells the others.
+    """A model of good images, with its threshold.
 
     Made by `fit` or `load`.
 
     Args:
-        network: encoder and flows.
-        settings: that made them.
-        calibration: the threshold and what it promises; None for a model that was imported and
-            can predict nothing until it is calibrated.
+        model: encoder and flows.
+        settings: of the model.
+        calibration: the thresholds and what they promise; None for an imported model, which
+            predicts nothing until it is calibrated.
         training: what is known of the training, plain values.
-        view: where it looks; unset, at all of each image.
-        name: what to call it in an error.
-        bundled: whether its file is to hold the encoder's weights where `save` is not told.
+        view: the region of interest and the reference image; unset, all of each image.
+        name: of the model in an error.
+        bundled: whether `save` puts the encoder's weights into the file by default.
+        precision: to score in; unset, that of the settings.
     """
 
     def __init__(
         self,
-        network: CflowNetwork,
+        model: CflowModel,
         *,
         settings: Settings,
         calibration: Calibration | None,
         training: Mapping[str, Any],
         view: View | None = None,
-        evidence: Evidence | None = None,
         name: str = "the model",
         bundled: bool = False,
+        precision: Precision | None = None,
     ) -> None:
-        self.network = network.eval()
+        self.model = model.eval()
         self.settings = settings
         self.view = view or View(sizing=settings.sizing)
-        self.evidence = evidence
         self.training = dict(training)
         self.screening: ScreenedImages | None = None
-        """What the good images of `fit` say of one another; not stored, but for the names of
-        those that stand out, in `training`."""
+        """Out-of-fold scores of the good images of `fit`; not stored, except for the names of
+        outliers, in `training`."""
         self._calibration = calibration
         self._name = name
         self._bundled = bundled
+        self._precision = precision or settings.precision
 
     @cached_property
     def _scorer(self) -> Scorer:
-        return scorer_of(self.network, self.settings)
-
-    @cached_property
-    def _tiling(self) -> Tiling:
-        return Tiling(self.network.encoder, self.settings.tile_shape)
+        return Scorer(self.model, precision=self._precision)
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether it has a scale and a threshold, without which it predicts nothing."""
+        """Whether it has scales and thresholds, without which it predicts nothing."""
         return self._calibration is not None
 
     @property
     def calibration(self) -> Calibration:
-        """The threshold and what it promises.
+        """The thresholds and what they promise.
 
         Raises:
-            CalibrationError: there is none yet.
+            CalibrationError: the model is not calibrated yet.
         """
         if self._calibration is None:
             raise CalibrationError(
@@ -110,20 +116,20 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """A pixel, and an image, is anomalous where its score lies above this."""
+        """An image is anomalous where its score lies above this."""
         return self.calibration.threshold
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return self.network.encoder.mean.device
+        """Where the model is."""
+        return self.model.device
 
     def predict(self, source: ImageSource) -> Prediction:
         """Score one image.
 
         Args:
             source: a path, a Pillow image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, uint8,
-                uint16, or float32 in 0..255.
+                uint16, or float in 0..255.
 
         Raises:
             CalibrationError: the model is not calibrated yet.
@@ -135,6 +141,7 @@ class Detector:
         self,
         sources: Iterable[ImageSource],
         *,
+        maps: bool = True,
         batch_size: int = 8,
         on_error: OnError | None = None,
     ) -> Iterator[Prediction]:
@@ -142,6 +149,8 @@ class Detector:
 
         Args:
             sources: as for `predict`.
+            maps: compute anomaly maps of the images' size ahead as well; else a result computes its
+                map, mask and regions when they are first used. Scores do not need them.
             batch_size: the most images encoded at once on a GPU. On a CPU each core takes one at a
                 time; see `running.run_over`.
             on_error: called with an image that cannot be used, which is then left out; unset, the
@@ -151,24 +160,31 @@ class Detector:
             CalibrationError: the model is not calibrated yet.
             ImageError: an image cannot be used and `on_error` is unset.
         """
-        threshold = self.threshold  # known to be there before the first image is decoded
-        maps = stream_maps(
+        calibration = self.calibration  # raises before the first image is decoded
+
+        def finish(canvas: Canvas, energies: list[Tensor]) -> Prediction:
+            return build_prediction(
+                [grid.numpy() for grid in energies],
+                canvas,
+                smoothing=self.settings.smoothing,
+                image_score=self.settings.method.image_score,
+                threshold=calibration.threshold,
+                map_threshold=calibration.map_threshold,
+                with_map=maps,
+            )
+
+        found = run_over(
             self._scorer,
-            self.settings,
-            self.view,
+            finish,
             sources,
-            evidence=self.evidence,
+            self.view,
+            device=self.device,
             batch_size=batch_size,
             on_error=on_error,
         )
         return (
-            Prediction(
-                anomaly_map=seen.values,
-                threshold=threshold,
-                source=source_name(source),
-                inside=seen.inside,
-            )
-            for source, seen in maps
+            dataclasses.replace(prediction, source=source_name(source))
+            for source, prediction in found
         )
 
     def look_in(self, folder: PathLike) -> Detector:
@@ -188,52 +204,8 @@ class Detector:
         self.view = self.view.with_masks(folder)
         return self
 
-    def optimize(
-        self,
-        *,
-        precision: Precision | None = None,
-        compiled: bool = False,
-        tile: str | None = None,
-    ) -> Detector:
-        """Choose how scores are computed from here on.
-
-        Args:
-            precision: `fp32`; or `bf16`, faster on processors with such instructions (AVX-512 BF16,
-                AMX, GPUs). Unset, `Settings.precision`, in which the threshold was set; in the
-                other one scores differ from it by up to a tenth.
-            compiled: make code for this machine with `torch.compile`, which needs a C++ compiler,
-                about a minute here for the model's own input size, and as much later for each of
-                up to three others. It pays for long runs.
-            tile: as `Settings.tile`, which it replaces here: a matter of memory, not of scores.
-
-        Returns:
-            This detector.
-
-        Raises:
-            SettingsError: there is no working compiler, or no such tile.
-        """
-        if tile is not None:
-            self.settings = dataclasses.replace(self.settings, tile=tile)
-        scorer = Scorer(
-            self.network,
-            precision=precision or self.settings.precision,
-            tile=self.settings.tile_shape,
-        )
-        if compiled:
-            sizing = self.settings.sizing
-            try:
-                typical = (256, 256) if sizing.mode == "native" else (sizing.height, sizing.width)
-                scorer.compile(sizing.canvas_shape(typical))
-            except Exception as error:  # the compilers' errors have no type in common
-                raise SettingsError(
-                    f"compiled: torch.compile does not work here ({first_line(error)}); leave it "
-                    "out, or install a C++ compiler"
-                ) from error
-        self._scorer = scorer
-        return self
-
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
-        """What the flows say of one image, before anything is made of it.
+        """Compute the flows' log-likelihoods of one image.
 
         Args:
             source: as for `predict`.
@@ -246,12 +218,9 @@ class Detector:
             ImageError: the image cannot be used.
         """
         canvas = self.view.prepare(source)
-        with torch.inference_mode():
-            levels = self.network.log_likelihoods(
-                torch.from_numpy(canvas.pixels)[None].to(self.device), self._tiling
-            )
+        pixels = torch.from_numpy(canvas.pixels)[None].to(self.device)
         inside = []
-        for level in levels:
+        for level in self._scorer.log_likelihoods(pixels):
             cell = cell_of(canvas.shape, (level.shape[1], level.shape[2]))
             height, width = map(cells_inside, canvas.valid, cell)
             inside.append(level[0, :height, :width].cpu().numpy())
@@ -262,9 +231,8 @@ class Detector:
         return {
             "version": __version__,
             "settings": self.settings.to_dict(),
-            "encoder": dataclasses.asdict(self.network.encoder.spec),
+            "encoder": dataclasses.asdict(self.model.encoder.spec),
             "calibration": self.calibration.to_dict() if self.is_calibrated else None,
-            "evidence": None if self.evidence is None else self.evidence.to_dict(),
             "training": self.training,
             "view": self.view.metadata(),
         }
@@ -281,7 +249,7 @@ class Detector:
             ModelFileError: the file cannot be written.
         """
         bundle = self._bundled if bundle is None else bundle
-        store(Path(path), self.network, self.view, self.info(), bundle=bundle)
+        store(Path(path), self.model, self.view, self.info(), bundle=bundle)
 
     @classmethod
     def fit(
@@ -329,10 +297,12 @@ class Detector:
         began = time.perf_counter()
         good = good_images(data, exclude)
         sources = good.sources
-        view = View.of(settings, sources, roi=roi, own=good.regions)
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
-        encoder = encoder_of(settings).to(pick_device(device))
-        levels, ended, screening, judges = fit_levels(
+        validation = validation_set(len(training), settings)
+        fitted_to = [sources[i] for n, i in enumerate(training) if n not in validation]
+        view = View.of(settings, fitted_to, roi=roi, own=good.regions)
+        encoder = build_encoder(settings).to(pick_device(device))
+        fitted = fit_levels(
             encoder,
             [sources[i] for i in training],
             settings,
@@ -343,22 +313,18 @@ class Detector:
             work=None if work is None else Path(work),
             progress=progress,
         )
-        network = CflowNetwork(encoder, levels).eval()
-        evidence = gather_evidence(
-            network, settings, [sources[training[i]] for i in judges], view=view
-        )
-        calibration = set_threshold(
-            network,
+        model = CflowModel(encoder, fitted.levels)
+        calibration = set_thresholds(
+            model,
             settings,
             [sources[i] for i in held_out or training],
             view=view,
-            evidence=evidence,
             held_out=bool(held_out),
             progress=progress,
         )
         order = training + held_out
         screened = ScreenedImages(
-            screening,
+            fitted.screening,
             [good.names[i] for i in order],
             [sources[i] for i in order],
             trained_on=len(training),
@@ -369,21 +335,14 @@ class Detector:
             "n_images": len(training),
             "excluded": good.excluded,
             "screening": screened.to_dict(),
-            "steps": [level.steps for level in ended],
-            "ended_by": [level.why for level in ended],
+            "steps": [level.steps for level in fitted.ended],
+            "ended_by": [level.why for level in fitted.ended],
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
             **({"aligned_to": view.reference.name} if view.reference else {}),
             **provenance(),
         }
-        detector = cls(
-            network,
-            settings=settings,
-            calibration=calibration,
-            training=about,
-            view=view,
-            evidence=evidence,
-        )
+        detector = cls(model, settings=settings, calibration=calibration, training=about, view=view)
         detector.screening = screened
         return detector
 
@@ -397,46 +356,56 @@ class Detector:
         rescale: bool = False,
         progress: ProgressCallback = silent,
     ) -> Detector:
-        """Set the threshold anew, on good images that the network was not trained on.
+        """Set the thresholds again, on good images that the model was not fitted to.
 
-        An imported model has no scale yet: each level's is fitted to part of the images, and the
-        threshold is set on the others. A trained model keeps its scale unless `rescale` is given,
-        and its threshold is set on all the images; but of those it was trained on, recognised by
-        their fingerprint, only on the ones held out of training.
+        The scales of an imported model are fitted first, to a part of the images, and the
+        thresholds are set on the others; so are those of a trained model where `rescale` is given.
+        Else the thresholds are set on all the images; but of those the model was trained on,
+        recognised by their fingerprint, only on the calibration set.
 
         Args:
             data: as for `fit`.
             false_alarm_rate: unset, as it was.
             smoothing: unset, as it was.
             precision: unset, as it was.
-            rescale: fit the levels' scales anew as well.
-            progress: told how far the work has come.
+            rescale: fit the scales of the levels again; the images must be others than those of
+                training.
+            progress: called as the work advances.
 
         Returns:
             A detector with this one's flows, which is left as it is.
 
         Raises:
             DataError: there are no images, or one cannot be used.
-            SettingsError: something given has a value it cannot have, or the images have two
-                regions of interest.
+            SettingsError: an argument is out of its range, the images have two regions of interest,
+                or the scales are already fitted to these images.
         """
         changes = {
             "false_alarm_rate": false_alarm_rate,
             "smoothing": smoothing,
             "precision": precision,
         }
-        given = {name: value for name, value in changes.items() if value is not None}
-        settings = Settings.from_dict(self.settings.to_dict() | given)
-        good, seen = self._recognise(data)
+        given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
+        settings = dataclasses.replace(self.settings, **given)
+        good, trained_on, unseen = self.split(data)
         view = self.view.with_own(good.regions)
-        network, evidence, calibration = recalibrate(
-            self.network,
+        model = self.model
+        if rescale and trained_on:
+            raise SettingsError(
+                f"rescale: the scales are already fitted to the images of {good.name}, which the "
+                "model was trained on; give other good images, or leave it out"
+            )
+        if rescale or not self.is_calibrated:
+            fraction = settings.calibration_fraction or Settings().calibration_fraction
+            trained_on, unseen = split_good(len(good.sources), fraction, settings.seed)
+            fitted_to = [good.sources[i] for i in trained_on]
+            model = fit_scales(model, settings, fitted_to, view=view, progress=progress)
+        calibration = set_thresholds(
+            model,
             settings,
-            good.sources,
+            [good.sources[i] for i in unseen or trained_on],
             view=view,
-            evidence=self.evidence,
-            rescale=rescale or not self.is_calibrated,
-            seen=seen,
+            held_out=bool(unseen),
             progress=progress,
         )
         about = {
@@ -445,28 +414,39 @@ class Detector:
             "calibrated": provenance()["finished"],
         }
         return Detector(
-            network,
+            model,
             settings=settings,
             calibration=calibration,
             training=self.training | about,
             view=view,
-            evidence=evidence,
             name=self._name,
             bundled=self._bundled,
         )
 
-    def _recognise(self, data: GoodData) -> tuple[GoodImages, bool]:
-        """Good images, and whether they are those of training, without what was excluded then."""
+    def split(self, data: GoodData) -> GoodSplit:
+        """Split good images by whether the model was fitted to them.
+
+        The images of training are recognised by their fingerprint, without those that were excluded
+        then; of them, only the calibration set is unseen. Any other images are unseen.
+
+        Args:
+            data: as for `fit`.
+
+        Raises:
+            DataError: there are no images, or one cannot be used.
+        """
         good = good_images(data)
         own = self.training.get("fingerprint")
         if good.fingerprint != own and (excluded := self.training.get("excluded")):
             try:
                 without = good_images(data, excluded)
             except DataError:
-                return good, False  # they are not even there
-            if without.fingerprint == own:
-                return without, True
-        return good, good.fingerprint == own
+                without = good  # the excluded images are not among these
+            good = without if without.fingerprint == own else good
+        if good.fingerprint != own:
+            return GoodSplit(good, [], list(range(len(good.sources))))
+        fraction = self.settings.calibration_fraction
+        return GoodSplit(good, *split_good(len(good.sources), fraction, self.settings.seed))
 
     @classmethod
     def load(
@@ -475,6 +455,7 @@ class Detector:
         *,
         weights: str | None = None,
         device: str | torch.device | None = None,
+        precision: Precision | None = None,
     ) -> Detector:
         """Read a model file.
 
@@ -482,20 +463,27 @@ class Detector:
             path: the file.
             weights: a file with the backbone's weights, for a model that does not carry them and
                 whose weights are no longer where they were in training.
-            device: where to run; unset, a GPU if there is one.
+            device: where to run; unset, a GPU where there is one.
+            precision: to score in: `fp32`, or `bf16`, faster on processors with such instructions
+                (AVX-512 BF16, AMX, GPUs). Unset, that of training, in which the thresholds were
+                set; in the other one scores differ by up to a tenth.
 
         Raises:
-            ModelFileError: the file is missing, damaged, foreign or newer.
-            WeightsError: the backbone's weights are not to be had, or are not those of training.
+            ModelFileError: the file is missing, damaged, foreign or of another version.
+            SettingsError: the precision is unknown.
+            WeightsError: the backbone's weights are not on this machine, or are not those of
+                training.
         """
         stored = restore(Path(path), weights=weights, device=device)
+        if precision is not None:
+            dataclasses.replace(stored.settings, precision=precision)  # checks it
         return cls(
-            stored.network,
+            stored.model,
             settings=stored.settings,
             calibration=stored.calibration,
             training=stored.training,
             view=stored.view,
-            evidence=stored.evidence,
             name=str(path),
             bundled=stored.bundled,
+            precision=precision,
         )

@@ -1,4 +1,4 @@
-"""The feature cache: every training image goes through the encoder once.
+"""The feature cache: every training image is encoded once.
 
 Vectors are kept level by level, in memory or in files, within a stated budget. Beyond it every
 image keeps the same share of its vectors, drawn at random.
@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.folding import dtype_of, fold_encoder
+from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
 from cflow_ad.cflow.place_means import PlaceMeans, aspect_of
 from cflow_ad.cflow.position import Frame, axis_places
 from cflow_ad.cflow.running import run_over
-from cflow_ad.cflow.tiles import Tiling
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.scoring.canvas import Cell, Shape, cell_of
@@ -32,34 +31,29 @@ from cflow_ad.scoring.view import View
 from cflow_ad.settings import Precision
 
 _STATE = "cache.json"
-_SAVE_SECONDS = 5.0  # between two notes of how far the files are filled
+_SAVE_SECONDS = 5.0  # between two records of how far the files are filled
 
 
 class LevelFeatures:
     """The cached vectors of one level.
 
     Args:
-        vectors: shape `(M, C)`, float32.
+        vectors: shape `(M, C)`, float32; those of the validation set come last.
         positions: shape `(M, 2)`, row and column of each vector on its image's grid, as
-            `positions.axis_places` counts them.
-        held_out: how many of the last vectors are of images that only judge the training.
+            `position.axis_places` numbers them.
     """
 
-    def __init__(
-        self,
-        vectors: NDArray[np.float32],
-        positions: NDArray[np.int16],
-        held_out: int = 0,
-    ) -> None:
+    def __init__(self, vectors: NDArray[np.float32], positions: NDArray[np.int16]) -> None:
         self.vectors = vectors
         self.positions = positions
-        self.held_out = held_out
+        self.n_training = len(vectors)
+        """How many of the first vectors are trained on; the others are the validation set's."""
         self.bounds: NDArray[np.int64] = np.empty((0, 2), np.int64)
         """Where the vectors of each image begin and end, by its number among the sources."""
         self.grids: list[Shape] = []
-        """Of each image, height and width of this level in cells."""
+        """Of each image, height and width of this level in positions."""
         self.means: PlaceMeans | None = None
-        """What is taken from the vectors when they are read."""
+        """Subtracted from the vectors when they are read."""
         self._factors: Tensor = torch.empty(0)
         """Of each image, what the vectors are then multiplied by."""
 
@@ -68,21 +62,16 @@ class LevelFeatures:
 
     @cached_property
     def aspects(self) -> Tensor:
-        """Of each image's grid, see `means.aspect_of`."""
+        """Of each image's grid, see `place_means.aspect_of`."""
         return torch.tensor([aspect_of(*grid) for grid in self.grids])
 
     def of_image(self, number: int) -> slice:
-        """Where the vectors of an image are; beyond the budget it may have none."""
+        """Find the vectors of an image; beyond the budget it may have none."""
         begin, end = self.bounds[number]
         return slice(int(begin), int(end))
 
-    @property
-    def to_train_on(self) -> int:
-        """How many of the first vectors are trained on."""
-        return len(self) - self.held_out
-
     def take(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices."""
+        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices."""
         rows, columns = torch.from_numpy(self.positions[index].astype(np.int64)).unbind(1)
         z = torch.from_numpy(self.vectors[index])
         if self.means is not None:
@@ -91,29 +80,29 @@ class LevelFeatures:
             z *= self._factors[image, None]
         return z, rows, columns
 
-    def chunks(self, size: int = 65536) -> Iterator[Tensor]:
-        """All vectors, in order, a block at a time."""
-        for start in range(0, len(self), size):
-            yield self.take(np.arange(start, min(len(self), start + size)))[0]
+    def training_chunks(self, size: int = 65536) -> Iterator[Tensor]:
+        """Read all vectors that are trained on, in order, a block at a time."""
+        for start in range(0, self.n_training, size):
+            yield self.take(np.arange(start, min(self.n_training, start + size)))[0]
 
     def images_of(self, index: NDArray[np.int64]) -> Tensor:
-        """Which image each of these vectors is of."""
+        """Find which image each of these vectors is of."""
         order, begins = self._in_order
         return torch.from_numpy(order[np.searchsorted(begins, index, side="right") - 1])
 
     @cached_property
     def _in_order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The images as their vectors lie, and where those begin."""
+        """The images in the order of their vectors, and where those begin."""
         # Of images that begin at one place the last has the vectors.
         order = np.lexsort((self.bounds[:, 1], self.bounds[:, 0]))
         return order, self.bounds[order, 0]
 
     def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
-        """The same vectors, less the means of their places.
+        """Share the vectors, less the means of their places.
 
         Args:
-            means: to take from them.
-            factors: of each image, that the rest is multiplied by.
+            means: to subtract from them.
+            factors: of each image, what the rest is multiplied by.
         """
         others = copy.copy(self)
         others.means, others._factors = means, factors
@@ -128,9 +117,8 @@ def build_cache(
     budget: float,
     seed: int,
     frame: Frame = "absolute",
-    tile: Shape | None = None,
     precision: Precision = "fp32",
-    held_out: Collection[int] = (),
+    validation: Collection[int] = (),
     batch_size: int = 8,
     folder: Path | None = None,
     key: str = "",
@@ -145,13 +133,12 @@ def build_cache(
         budget: GiB of vectors to keep at the most.
         seed: of the choice of vectors beyond the budget.
         frame: how positions are counted.
-        tile: see `Tiling`.
         precision: that the encoder computes in; the vectors are kept in single precision.
-        held_out: which of the images only judge the training; their vectors come last.
+        validation: numbers of the images in the validation set; their vectors come last.
         batch_size: the most images encoded at once on a GPU.
-        folder: keeps the vectors in files there, and takes up where an earlier call with the same
+        folder: keeps the vectors in files there, and continues where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
-        key: names everything the vectors depend on.
+        key: identifies everything that the vectors depend on.
         progress: called with the number of images done and the number in all.
 
     Returns:
@@ -164,7 +151,7 @@ def build_cache(
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
     order = sorted(
-        range(len(sources)), key=lambda i: (i in held_out, view.sizing.canvas_shape(shapes[i]))
+        range(len(sources)), key=lambda i: (i in validation, view.sizing.canvas_shape(shapes[i]))
     )
 
     def cells(canvas: Shape) -> list[Cell]:
@@ -174,7 +161,7 @@ def build_cache(
     share = _share(grids, encoder.spec.channels, budget)
     counts = [_kept(of_level, share) for of_level in grids]
     store = _Store(
-        encoder.spec.strides,
+        [level.stride for level in encoder.spec.levels],
         [int(of_level.sum()) for of_level in counts],
         encoder.spec.channels,
         folder,
@@ -185,7 +172,7 @@ def build_cache(
     done = store.done
     progress(done, len(order))
     encoded = run_over(
-        Tiling(fold_encoder(encoder, dtype_of(precision)), tile),
+        FoldedEncoder(encoder, dtype_of(precision)),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
         view,
@@ -198,20 +185,20 @@ def build_cache(
                 rng = np.random.default_rng([seed, order[number], level])
                 where = _choose(grids[level][number], counts[level][number], rng)
                 begin, end = starts[level][number : number + 2]
-                vectors = features[where[:, 0], where[:, 1]].float().numpy()
+                vectors = features[:, where[:, 0], where[:, 1]].T.float().numpy()
                 store.levels[level].vectors[begin:end] = vectors
                 store.levels[level].positions[begin:end] = _places(
-                    where, (features.shape[0], features.shape[1]), frame
+                    where, (features.shape[1], features.shape[2]), frame
                 )
             done = number + 1
             store.note(done)
             progress(done, len(order))
     finally:
         store.note(done, now=True)
-    trained_on = len(sources) - len(held_out)
+    trained_on = len(sources) - len(validation)
     of_all = zip(*(encoder.spec.grids(view.sizing.canvas_shape(s)) for s in shapes), strict=True)
     for of_level, begins, of_images in zip(store.levels, starts, of_all, strict=True):
-        of_level.held_out = int(begins[-1] - begins[trained_on])
+        of_level.n_training = int(begins[trained_on])
         of_level.bounds = np.empty((len(sources), 2), np.int64)
         of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
         of_level.grids = list(of_images)
@@ -219,7 +206,7 @@ def build_cache(
 
 
 class _Store:
-    """Arrays in memory, or files that remember how far they are filled."""
+    """Arrays in memory, or in files beside a record of how far they are filled."""
 
     def __init__(
         self,
@@ -243,7 +230,7 @@ class _Store:
                 self.done = 0  # a file is gone, or was cut short
         if not self.done:
             if folder is not None:
-                # It tells of files that are about to be overwritten.
+                # It describes files that are about to be overwritten.
                 (folder / _STATE).unlink(missing_ok=True)
             self.levels = [self._level(*shape, mode="w+") for shape in shapes]
 
@@ -267,7 +254,7 @@ class _Store:
         )
 
     def note(self, done: int, *, now: bool = False) -> None:
-        """Remember that `done` images are in the files."""
+        """Record that `done` images are in the files."""
         if self._folder is None or not (now or time.monotonic() - self._noted > _SAVE_SECONDS):
             return
         for level in self.levels:
@@ -291,7 +278,7 @@ class _Store:
 def _grids(
     view: View, sources: Sequence[ImageSource], cells: Callable[[Shape], list[Cell]]
 ) -> list[list[NDArray[np.bool_]]]:
-    """Of each level and each image the cells to keep: not those of an image's reflection."""
+    """Find the positions to keep, of each level and image: not those of an image's reflection."""
     workers = torch.get_num_threads()
     found = work_ahead(
         sources, lambda source: view.cells_of(source, cells), workers=workers, ahead=2 * workers
@@ -300,7 +287,7 @@ def _grids(
 
 
 def _places(where: NDArray[np.int64], grid: Shape, frame: Frame) -> NDArray[np.int64]:
-    """What rows and columns of cells, shape `(n, 2)`, go by; `grid` is that of the canvas."""
+    """Number the places of positions, shape `(n, 2)`; `grid` is that of the canvas."""
     rows, columns = (axis_places(side, frame).numpy() for side in grid)
     return np.stack([rows[where[:, 0]], columns[where[:, 1]]], axis=1)
 
@@ -308,7 +295,7 @@ def _places(where: NDArray[np.int64], grid: Shape, frame: Frame) -> NDArray[np.i
 def _share(
     grids: Sequence[Sequence[NDArray[np.bool_]]], channels: Sequence[int], budget: float
 ) -> float:
-    """Which share of each image's vectors fits the budget."""
+    """Compute which share of each image's vectors fits the budget."""
     needed = sum(
         int(grid.sum()) * 4 * (c + 1)
         for of_level, c in zip(grids, channels, strict=True)
@@ -318,7 +305,7 @@ def _share(
 
 
 def _kept(grids: Sequence[NDArray[np.bool_]], share: float) -> NDArray[np.int64]:
-    """How many vectors of each image are kept: its share, rounded so that the whole never is more,
+    """Count the vectors of each image to keep: its share, rounded so that the whole never is more,
     also where the share of an image is less than one vector.
     """
     cells = np.array([np.count_nonzero(grid) for grid in grids])
@@ -329,7 +316,7 @@ def _kept(grids: Sequence[NDArray[np.bool_]], share: float) -> NDArray[np.int64]
 
 
 def _choose(grid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` different cells of those to keep, in order, shape `(count, 2)`."""
+    """Draw `count` different positions of those to keep, in order, shape `(count, 2)`."""
     cells = np.argwhere(grid)
     if count == len(cells):
         return cells

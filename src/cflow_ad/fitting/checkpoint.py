@@ -1,4 +1,4 @@
-"""What a killed training run would lose: parameters, the optimiser's moments, how far it was."""
+"""Checkpoints of a training run: parameters, the optimiser's moments, and the progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARE = 0.05  # of the time, at the most, that goes into writing
 
 @dataclass(slots=True)
 class State:
-    """How far a training has come."""
+    """The progress of a training run."""
 
     done: int = 0
     """In the trainer's own units."""
@@ -29,23 +29,23 @@ class State:
     loss: float = math.nan
     """A moving average."""
 
-    judged: list[float] = field(default_factory=list)
-    """Mean log-likelihoods of vectors that are not trained on, one for each time it was asked."""
+    validated: list[float] = field(default_factory=list)
+    """Mean log-likelihoods of the validation set, one for each time it was computed."""
 
     until: int | None = None
     """Where training ends early, once that is decided."""
 
     def smooth(self, loss: float) -> None:
-        """Take a loss into the average."""
+        """Update the moving average of the loss."""
         self.loss = loss if math.isnan(self.loss) else 0.9 * self.loss + 0.1 * loss
 
 
 class Checkpoint:
-    """One file, written now and then.
+    """One file, written every few seconds.
 
     Args:
         path: the file; unset, nothing is kept.
-        key: names everything the training depends on. A file with another key is not taken up.
+        key: identifies everything that the training depends on; a file with another key is ignored.
         parameters: by name.
         optimiser: Adam, of these parameters.
     """
@@ -61,26 +61,24 @@ class Checkpoint:
         self._key = key
         self._parameters = parameters
         self._optimiser = optimiser
+        self._numbers = {name: number for number, name in enumerate(parameters)}
         self._due = time.monotonic() + _SECONDS
 
     def save(self, state: State, *, now: bool = False) -> None:
-        """Write the state, if it is time to.
+        """Write the state, if the last time is long enough ago.
 
         Args:
             state: how far training has come.
-            now: whether it is time in any case.
+            now: write it in any case.
         """
         if self._path is None or not (now or time.monotonic() >= self._due):
             return
         began = time.monotonic()
-        tensors = {}
-        for name, parameter in self._parameters.items():
-            tensors[name] = parameter.detach()
-            moments = self._optimiser.state.get(parameter)
-            if moments:  # a parameter without a step yet has none
-                tensors[f"{name}@step"] = moments["step"]
-                tensors[f"{name}@mean"] = moments["exp_avg"]
-                tensors[f"{name}@square"] = moments["exp_avg_sq"]
+        tensors = {name: parameter.detach() for name, parameter in self._parameters.items()}
+        moments = self._optimiser.state_dict()["state"]
+        for name, number in self._numbers.items():
+            own = moments.get(number, {})  # a parameter without a step yet has none
+            tensors |= {f"{name}@{key}": value for key, value in own.items()}
         metadata = {"key": self._key, "state": json.dumps(asdict(state))}
         with replacing(self._path) as new:
             safetensors.torch.save_file(tensors, new, metadata=metadata)
@@ -88,7 +86,7 @@ class Checkpoint:
         self._due = ended + max(_SECONDS, (ended - began) / _SHARE)
 
     def restore(self) -> State:
-        """Take up what an earlier run left: its state, or the first one where there is none."""
+        """Restore what an earlier run saved; without one, return the initial state."""
         if self._path is None:
             return State()
         try:
@@ -99,13 +97,18 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError):
             return State()
+        moments: dict[int, dict[str, torch.Tensor]] = {}
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[name])
-                if f"{name}@step" in tensors:
-                    self._optimiser.state[parameter] = {
-                        "step": tensors[f"{name}@step"],
-                        "exp_avg": tensors[f"{name}@mean"].to(parameter),
-                        "exp_avg_sq": tensors[f"{name}@square"].to(parameter),
-                    }
+                own = {
+                    key.removeprefix(f"{name}@"): value
+                    for key, value in tensors.items()
+                    if key.startswith(f"{name}@")
+                }
+                if own:
+                    moments[self._numbers[name]] = own
+        # The optimiser itself puts each moment on the device where it needs it.
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
         return State(**json.loads(metadata["state"]))

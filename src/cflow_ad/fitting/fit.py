@@ -1,4 +1,4 @@
-"""From good images to fitted levels: encode once, then train one flow after another."""
+"""From good images to fitted levels: encode once, then train one flow for each level."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,35 +16,34 @@ import numpy as np
 import torch
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.model import Level
+from cflow_ad.cflow.level import Level, count_parts
+from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.augmentation import Variant, variants
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.errors import TrainingError
 from cflow_ad.fitting.cache import LevelFeatures, build_cache
-from cflow_ad.fitting.likelihood import Ended, new_level, train_level
+from cflow_ad.fitting.likelihood import Ended, build_level, train_level
 from cflow_ad.fitting.paper import train_by_passes
-from cflow_ad.fitting.place_means import centred
+from cflow_ad.fitting.place_means import subtract_place_means
 from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
-from cflow_ad.fitting.scale import fit_scale, place_parts
+from cflow_ad.fitting.scale import fit_scale
 from cflow_ad.fitting.screening import Encoded, Screening, screen
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
-_FEWEST_TO_JUDGE = 20
-_BEYOND_TRAINING = ("smoothing", "image_score", "false_alarm_rate", "weights")
+_FEWEST_TO_VALIDATE = 20
+_BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
 """Settings that change nothing in the features or the flows."""
 
 
 class Fitted(NamedTuple):
-    """Levels, and how their training came to its end."""
+    """Levels, and how their training ended."""
 
     levels: list[Level]
     ended: list[Ended]
-    """One for each level; one for all by the paper's schedule, its steps being passes."""
+    """One for each level; by the paper's schedule one for all, its steps being passes."""
     screening: Screening
-    """Of the images, and after them of those held out."""
-    judges: list[int]
-    """Which of the images were not trained on, and said when training had come to its end."""
+    """Of the training images, then of the calibration set."""
 
 
 def fit_levels(
@@ -54,7 +52,7 @@ def fit_levels(
     settings: Settings,
     *,
     fingerprint: str,
-    view: View | None = None,
+    view: View,
     seconds: float = math.inf,
     held_out: Sequence[ImageSource] = (),
     work: Path | None = None,
@@ -62,18 +60,21 @@ def fit_levels(
 ) -> Fitted:
     """Fit the levels to good images.
 
+    Some of the images are the validation set, see `validation_set`. They only decide when training
+    stops: no statistic is fitted to them.
+
     Args:
         encoder: frozen.
         sources: the images, at least one.
-        settings: how.
+        settings: of the model.
         fingerprint: of the images, and of the regions of interest.
-        view: of the model; unset, all of each image.
-        seconds: to be done in. The images are encoded in any case.
-        held_out: images that are only screened; the caller will score them in what is left of
-            the seconds, or all the others if there are none.
-        work: a folder for what a killed run would lose; taken up from where it was left by a run
-            with the same settings and images. Unset, everything stays in memory.
-        progress: told how far the work has come.
+        view: of the model.
+        seconds: time limit. The images are encoded in any case.
+        held_out: the calibration set, which is only screened. The caller will score it in what is
+            left of the seconds, or the training images where it is empty.
+        work: a folder for checkpoints; a run with the same settings and images continues from
+            them. Unset, everything stays in memory.
+        progress: called as the work advances.
 
     Raises:
         ImageError: an image cannot be used.
@@ -81,11 +82,10 @@ def fit_levels(
         TrainingError: the work folder cannot be used.
     """
     began = time.monotonic()
-    view = view or View(sizing=settings.sizing)
     key = _key(encoder, settings, fingerprint)
     if work is not None:
-        _open(work)
-    judges = judges_of(len(sources), settings)
+        _make_folder(work)
+    validation = validation_set(len(sources), settings)
     n, copies = len(sources), settings.augment_copies
     features = build_cache(
         encoder,
@@ -93,31 +93,31 @@ def fit_levels(
         view,
         budget=settings.feature_budget,
         seed=settings.seed,
-        frame=settings.positions,
-        tile=settings.tile_shape,
+        frame=settings.method.positions,
         precision=settings.precision,
-        # The variants of an image stay on its side.
-        held_out={n * copy + judge for copy in range(copies + 1) for judge in judges},
+        # The copies of an image stay in its set.
+        validation={n * copy + number for copy in range(copies + 1) for number in validation},
         folder=work,
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
     )
     screening = _screen(encoder, sources, features, held_out, view, settings, progress)
-    device = encoder.mean.device
-    if settings.local_mean:
+    if settings.method.place_means:
         features = [
-            centred(of_level, place_parts(settings, number))
-            for number, of_level in enumerate(features)
+            subtract_place_means(of_level, count_parts(stride), n)
+            for of_level, stride in zip(features, settings.strides, strict=True)
         ]
+    device = encoder.mean.device
     levels = [
-        new_level(of_level, settings, number).to(device) for number, of_level in enumerate(features)
+        build_level(of_level, settings, number).to(device)
+        for number, of_level in enumerate(features)
     ]
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
-    to_score = len(judges) + (len(held_out) or len(sources))
+    to_score = len(held_out) or n
     encoded = n * (1 + copies) + len(held_out)
     left = seconds - spent * (1 + 2 * to_score / encoded)
-    if settings.schedule == "paper":
+    if settings.paper is not None:
         by_passes = train_by_passes(
             encoder,
             sources,
@@ -134,7 +134,7 @@ def fit_levels(
         ended = _train_levels(levels, features, settings, device, left, work, key, progress)
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)
-    return Fitted(levels, ended, screening, sorted(judges))
+    return Fitted(levels, ended, screening)
 
 
 def _screen(
@@ -154,8 +154,7 @@ def _screen(
             view,
             budget=settings.feature_budget * len(held_out) / len(sources),
             seed=settings.seed,
-            frame=settings.positions,
-            tile=settings.tile_shape,
+            frame=settings.method.positions,
             precision=settings.precision,
             progress=lambda done, total: progress(Progress("screen", done, total)),
         )
@@ -181,7 +180,7 @@ def _train_levels(
     lock = threading.Lock()
 
     def train(number: int) -> Ended:
-        stride = settings.levels[number]
+        stride = settings.strides[number]
 
         def report(step: int, loss: float) -> None:
             with lock:
@@ -194,7 +193,6 @@ def _train_levels(
             features[number],
             settings,
             number=number,
-            batch_size=level_batch_size(settings, stride),
             seconds=seconds / rounds,
             checkpoint=None if work is None else work / f"level-{stride}.safetensors",
             key=key,
@@ -207,9 +205,7 @@ def _train_levels(
 
     if device.type != "cpu":
         return [train(number) for number in range(len(levels))]
-    # Of the threads in the pool alone: it is set for each thread.
-    pool = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))
-    with pool:
+    with one_core_pool(workers) as pool:
         running = [pool.submit(train, number) for number in range(len(levels))]
         try:
             return [future.result() for future in running]
@@ -230,28 +226,21 @@ def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Varian
     )
 
 
-def judges_of(images: int, settings: Settings) -> set[int]:
-    """Which of so many images say when training has come to its end; the others are trained on."""
-    if images < _FEWEST_TO_JUDGE or not settings.least_gain or settings.schedule == "paper":
+def validation_set(images: int, settings: Settings) -> set[int]:
+    """Draw the validation set, a tenth of the training images; empty without early stopping."""
+    if images < _FEWEST_TO_VALIDATE or not settings.least_gain or settings.paper is not None:
         return set()
     rng = np.random.default_rng([settings.seed, images, 3])
     return set(rng.permutation(images)[: images // 10].tolist())
 
 
-def level_batch_size(settings: Settings, stride: int) -> int:
-    """Vectors in a step: a level with fewer positions takes as many fewer, so that a step of any
-    level sees the same number of images' worth.
-    """
-    return max(1, settings.batch_size * min(settings.strides) ** 2 // stride**2)
-
-
 def work_folder(model: Path) -> Path:
-    """Where the command line keeps what a killed run of training `model` would lose."""
+    """Return the folder of checkpoints that the command line uses in training `model`."""
     return model.with_name(model.name + ".work")
 
 
 def discard(work: Path) -> None:
-    """Remove a work folder and what this package put there."""
+    """Remove a folder of checkpoints."""
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -261,7 +250,7 @@ def _key(encoder: Encoder, settings: Settings, fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _open(work: Path) -> None:
+def _make_folder(work: Path) -> None:
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:

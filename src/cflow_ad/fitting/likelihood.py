@@ -14,79 +14,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cflow_ad.cflow.flow import ConditionalFlow
-from cflow_ad.cflow.model import Level
-from cflow_ad.cflow.place_means import PlaceMeans
-from cflow_ad.cflow.whitening import InputLayer, fit_input_layer
+from cflow_ad.cflow.level import Level, build_flow
+from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.cache import LevelFeatures
 from cflow_ad.fitting.checkpoint import Checkpoint, State
-from cflow_ad.fitting.scale import place_parts
 from cflow_ad.settings import Settings
 
-_EVERY = 25  # steps between two looks at the held-out vectors
-_RAMP = 25  # steps over which the learning rate falls to 0 once they stand still
-_JUDGED = 4096  # held-out vectors looked at
+_EVERY = 25  # steps between two validations
+_RAMP = 25  # steps over which the learning rate falls to 0 once training has converged
+_VALIDATED = 4096  # vectors of the validation set in a validation
 
 
-def new_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
-    """A level before training: the input layer fitted to its vectors, the flow at its start."""
+def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
+    """Build a level before training: the input layer fitted, the flow in its initial state.
+
+    Args:
+        features: of the level; the validation set has no part in the input layer.
+        settings: of the model.
+        number: of the level.
+    """
     channels = features.vectors.shape[1]
-    input_layer = fit_input_layer(
-        settings.input_layer, features.chunks(), channels, shrinkage=settings.shrinkage
-    )
-    # Of its own, since the level may go to another device.
+    layer = raw_layer(channels)
+    if settings.method.whiten:
+        layer = fit_whitening(features.training_chunks(), channels)
+    # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
-    return Level(input_layer, new_flow(channels, settings, number), means=means)
+    return Level(layer, build_flow(channels, settings, number, seeded=True), means=means)
 
 
-def empty_level(channels: int, settings: Settings, number: int) -> Level:
-    """A level of the right shapes without values, to be loaded from a model file."""
-    shape = (channels, channels) if settings.input_layer == "whiten" else (channels,)
-    with torch.device("meta"):
-        layer = InputLayer(torch.empty(channels), torch.empty(shape))
-        flow = _flow(channels, settings, number, None)
-        parts = place_parts(settings, number)
-        means = (
-            PlaceMeans(torch.empty(0, parts, parts, channels), torch.empty(0))
-            if settings.local_mean
-            else None
-        )
-        return Level(layer, flow, parts if settings.local_scale else None, means).requires_grad_(
-            False
-        )
-
-
-def new_flow(channels: int, settings: Settings, number: int) -> ConditionalFlow:
-    """A level's flow before training, by the settings and their seed."""
-    seed = 1000 * settings.seed + number
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _flow(channels, settings, number, seed)
-
-
-def _flow(channels: int, settings: Settings, number: int, seed: int | None) -> ConditionalFlow:
-    return ConditionalFlow(
-        channels,
-        blocks=settings.blocks,
-        clamp=settings.clamp,
-        position_channels=settings.position_channels,
-        permutation=settings.permutation,
-        width=settings.subnet_width or None,
-        seed=seed,
-        stride=settings.levels[number] if settings.positions == "relative" else None,
-    )
-
-
-def loss_of(log_likelihood: Tensor, kind: str) -> Tensor:
-    """The training loss of log-likelihoods per dimension, shape `(n,)`: a scalar."""
-    if kind == "logsigmoid":
-        return -F.logsigmoid(log_likelihood).mean()
-    return -log_likelihood.mean()
+def compute_loss(log_likelihood: Tensor) -> Tensor:
+    """Compute the paper's loss of log-likelihoods per dimension, shape `(n,)`: a scalar."""
+    return -F.logsigmoid(log_likelihood).mean()
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first tenth, then a cosine to 0."""
+    """Compute the learning rate: a linear warm-up over the first tenth, then a cosine to 0."""
     warm_up = max(1, steps // 10)
     return peak * min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
@@ -99,17 +62,15 @@ def check_finite(loss: float, where: str) -> None:
     """
     if not math.isfinite(loss):
         raise DivergenceError(
-            f"training diverged: the loss is {loss} at {where}; lower learning_rate, or use "
-            "input_layer=whiten"
+            f"training diverged: the loss is {loss} at {where}; lower learning_rate"
         )
 
 
 class Ended(NamedTuple):
-    """How the training of a level came to its end."""
+    """How the training of a level ended."""
 
     steps: int
-    why: Literal["steps", "likelihood", "time"]
-    """All steps were taken; the held-out likelihood stood still; time was up."""
+    why: Literal["steps", "early stopping", "time"]
 
 
 def train_level(
@@ -118,7 +79,6 @@ def train_level(
     settings: Settings,
     *,
     number: int,
-    batch_size: int,
     seconds: float = math.inf,
     checkpoint: Path | None = None,
     key: str = "",
@@ -128,16 +88,15 @@ def train_level(
     """Train the flow of one level, in place.
 
     Args:
-        level: with its flow at its start.
+        level: its flow in its initial state.
         features: the level's vectors.
-        settings: how.
-        number: of the level, which keeps its random choices apart from the others'.
-        batch_size: vectors in a step.
-        seconds: to be done in; the learning rate falls to 0 over the last tenth of them.
-        checkpoint: a file to save to every few seconds, and to take up from where it was written
+        settings: of the model.
+        number: of the level, which separates its random choices from the others'.
+        seconds: time limit; the learning rate falls to 0 over its last tenth.
+        checkpoint: a file to save to every few seconds, and to continue from where it was written
             with the same `key`.
-        key: names everything the level depends on.
-        is_stopped: asked after each step; once true, the state is saved and training left.
+        key: identifies everything that the level depends on.
+        is_stopped: called after each step; once true, the state is saved and training ends.
         progress: called after each step with the number of steps done and the smoothed loss.
 
     Raises:
@@ -147,8 +106,9 @@ def train_level(
     parameters = dict(level.flow.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate, fused=True)
     kept = Checkpoint(checkpoint, key, parameters, optimiser)
-    judge = _Judge(features, settings, number)
-    device = level.reference.device
+    validation = _Validation(features, settings, number)
+    batch_size = level_batch_size(settings, number)
+    device = level.location.device
     state = kept.restore()
     if checkpoint is not None:
         progress(state.done, state.loss)
@@ -159,14 +119,14 @@ def train_level(
         step = state.done
         # A generator for each step, so that a resumed run draws what the first would have drawn.
         rng = np.random.default_rng([settings.seed, number, 0, step])
-        index = np.sort(rng.integers(features.to_train_on, size=batch_size))
+        index = np.sort(rng.integers(features.n_training, size=batch_size))
         z, rows, columns = (value.to(device) for value in features.take(index))
         rate = learning_rate_at(step, settings.steps, settings.learning_rate)
         if state.until is not None:
             rate *= (state.until - step) / _RAMP
         for group in optimiser.param_groups:
             group["lr"] = rate * (min(1.0, 10 * left / seconds) if seconds < math.inf else 1.0)
-        loss = loss_of(level(z, rows, columns), settings.loss)
+        loss = compute_loss(level(z, rows, columns))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -174,34 +134,41 @@ def train_level(
         value = loss.item()
         check_finite(value, f"step {state.done} of level {number + 1}")
         state.smooth(value)
-        if state.until is None and judge.stands_still(level, state):
+        if state.until is None and validation.has_converged(level, state):
             state.until = min(settings.steps, state.done + _RAMP)
         stopped = is_stopped()
         kept.save(state, now=stopped or state.done in (settings.steps, state.until))
         progress(state.done, state.loss)
         if stopped:
             break
-    return Ended(state.done, "steps" if state.done >= settings.steps else "likelihood")
+    return Ended(state.done, "steps" if state.done >= settings.steps else "early stopping")
 
 
-class _Judge:
-    """Asks, now and then, whether held-out good vectors still become more likely."""
+def level_batch_size(settings: Settings, number: int) -> int:
+    """Compute the vectors in a step: in proportion to the level's positions, so that a step of any
+    level sees the same number of images' worth.
+    """
+    return max(1, settings.batch_size * settings.strides[0] ** 2 // settings.strides[number] ** 2)
+
+
+class _Validation:
+    """Early stopping by the log-likelihood of the validation set."""
 
     def __init__(self, features: LevelFeatures, settings: Settings, number: int) -> None:
-        first = features.to_train_on
+        available = len(features) - features.n_training
         rng = np.random.default_rng([settings.seed, number, 2])
-        count = min(_JUDGED, features.held_out)
-        index = first + np.sort(rng.choice(features.held_out, count, replace=False))
+        count = min(_VALIDATED, available)
+        index = features.n_training + np.sort(rng.choice(available, count, replace=False))
         self._vectors = features.take(index) if count else None
-        self._least = settings.least_gain
+        self._least_gain = settings.least_gain
         self._warm_up = settings.steps // 10
 
-    def stands_still(self, level: Level, state: State) -> bool:
+    def has_converged(self, level: Level, state: State) -> bool:
         """Whether the last `2 * _EVERY` steps have gained too little."""
         if self._vectors is None or state.done % _EVERY or state.done <= self._warm_up:
             return False
         with torch.inference_mode():
-            z, rows, columns = (value.to(level.reference.device) for value in self._vectors)
-            state.judged.append(float(level(z, rows, columns).mean()))
-        earlier = state.judged[:-2]
-        return bool(earlier) and state.judged[-1] < max(earlier) + self._least
+            z, rows, columns = (value.to(level.location.device) for value in self._vectors)
+            state.validated.append(float(level(z, rows, columns).mean()))
+        earlier = state.validated[:-2]
+        return bool(earlier) and state.validated[-1] < max(earlier) + self._least_gain

@@ -1,6 +1,6 @@
-"""Training by the paper's schedule: every pass encodes every image anew.
+"""Training by the paper's schedule: every pass encodes every image again.
 
-Hundreds of times the work of `flows`, for the researcher who wants the paper's own numbers. One
+Hundreds of times the work of `likelihood`, to reproduce the paper's own numbers. One
 Adam has the parameters of all levels; each image batch is encoded, and the vectors of each level
 in turn are mixed and consumed a batch at a time, one optimiser step each.
 """
@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.model import Level
+from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.position import axis_places
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.checkpoint import Checkpoint
-from cflow_ad.fitting.likelihood import Ended, check_finite, loss_of
+from cflow_ad.fitting.likelihood import Ended, check_finite, compute_loss
+from cflow_ad.method import PaperSchedule
 from cflow_ad.scoring.canvas import Canvas, Cell, cell_of
 from cflow_ad.scoring.loading import Batch, load_batches
 from cflow_ad.scoring.view import View, cells_of
@@ -48,13 +49,13 @@ def train_by_passes(
     Args:
         encoder: frozen.
         sources: the images, at least one.
-        levels: their flows at their start.
-        settings: how.
+        levels: their flows in their initial state.
+        settings: of the model.
         view: of the model; unset, all of each image.
         seconds: after which to stop.
-        checkpoint: a file to save to now and then, and to take up from where it was written with
-            the same `key`.
-        key: names everything the training depends on.
+        checkpoint: a file to save to every few seconds, and to continue from where it was written
+            with the same `key`.
+        key: identifies everything that the training depends on.
         progress: called after each image batch with the images passed, in all to pass, and the
             smoothed loss.
 
@@ -66,9 +67,10 @@ def train_by_passes(
         ImageError: an image cannot be used.
 
     References:
-        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code, which tells more.
+        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code.
     """
     began = time.monotonic()
+    paper = settings.paper or PaperSchedule()
     view = view or View(sizing=settings.sizing)
     parameters = {
         f"{number}.{name}": parameter
@@ -77,29 +79,29 @@ def train_by_passes(
     }
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate)
     kept = Checkpoint(checkpoint, key, parameters, optimiser)
-    in_a_pass = images_in_a_pass(len(sources), settings.images_per_batch)
-    passes = settings.epochs * settings.passes_per_epoch
+    in_a_pass = images_in_a_pass(len(sources), paper.images_per_batch)
+    passes = paper.epochs * paper.passes_per_epoch
     total = passes * in_a_pass
     state = kept.restore()
     progress(state.done, total, state.loss)
     for number in range(state.done // in_a_pass, passes):
-        epoch = number // settings.passes_per_epoch
+        epoch = number // paper.passes_per_epoch
         order = np.random.default_rng([settings.seed, number]).permutation(len(sources))
         remaining = order[state.done - number * in_a_pass : in_a_pass]
         batches = load_batches(
-            [sources[i] for i in remaining], view, batch_size=settings.images_per_batch
+            [sources[i] for i in remaining], view, batch_size=paper.images_per_batch
         )
         for batch in batches:
             rng = np.random.default_rng([settings.seed, number, state.done % in_a_pass])
             rate = learning_rate_at(
-                state.done / (in_a_pass * settings.passes_per_epoch),
+                state.done / (in_a_pass * paper.passes_per_epoch),
                 epoch,
-                settings.epochs,
+                paper.epochs,
                 settings.learning_rate,
             )
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = _train_on(batch, encoder, levels, optimiser, settings, rng)
+            loss = _train_on(batch, encoder, levels, optimiser, settings, paper, rng)
             state.done += len(batch.canvases)
             check_finite(loss, f"image {state.done} of {total}")
             state.smooth(loss)
@@ -159,23 +161,24 @@ def _train_on(
     levels: Sequence[Level],
     optimiser: torch.optim.Adam,
     settings: Settings,
+    paper: PaperSchedule,
     rng: np.random.Generator,
 ) -> float:
     """The steps of one image batch; their mean loss."""
-    if settings.rotation:
-        degrees = rng.uniform(-settings.rotation, settings.rotation, len(batch.canvases))
+    if paper.rotation:
+        degrees = rng.uniform(-paper.rotation, paper.rotation, len(batch.canvases))
         canvases = map(rotated, batch.canvases, degrees.tolist())
         batch = Batch(batch.sources, tuple(canvases))
     device = encoder.mean.device
     pyramid = encoder(torch.from_numpy(batch.pixels).to(device))
     losses = []
     canvas = (batch.pixels.shape[1], batch.pixels.shape[2])
-    for level, features in zip(levels, pyramid, strict=True):
+    for level, of_level in zip(levels, pyramid, strict=True):
+        features = level.subtract_means(of_level.permute(0, 2, 3, 1))
         grid = (features.shape[1], features.shape[2])
         image, row, column = _positions(batch, cell_of(canvas, grid))
-        features = level.centred(features)
         rows_of, columns_of = (
-            axis_places(side, settings.positions).to(device) for side in features.shape[1:3]
+            axis_places(side, settings.method.positions).to(device) for side in features.shape[1:3]
         )
         count = min(settings.batch_size, len(image))
         order = rng.permutation(len(image))
@@ -184,8 +187,8 @@ def _train_on(
             rows, columns = torch.from_numpy(row[index]), torch.from_numpy(column[index])
             z = features[torch.from_numpy(image[index]), rows, columns]
             places = rows_of[rows.to(device)], columns_of[columns.to(device)]
-            loss = loss_of(level(z, *places), settings.loss)
-            optimiser.zero_grad(set_to_none=not settings.zero_fill)
+            loss = compute_loss(level(z, *places))
+            optimiser.zero_grad(set_to_none=not paper.zero_fill)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(loss.detach())

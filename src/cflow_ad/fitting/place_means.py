@@ -16,72 +16,84 @@ _FEW = 4.0
 """Images at which means of their own have half of the weight."""
 
 
-def centred(features: LevelFeatures, parts: int) -> LevelFeatures:
-    """The same vectors, less what the other images have at their places.
+def subtract_place_means(features: LevelFeatures, parts: int, n_originals: int) -> LevelFeatures:
+    """Fit the means, and subtract from each vector what the other images have at its place.
 
-    A new image adds nothing to the means that are taken from it; an image trained on does. Its
+    A new image has no part in the means that are subtracted from it; an image trained on does. Its
     vectors are set as far off as they are from the means of the others, which is in closed form:
-    the residual, divided by 1 less the image's own share.
+    the residual, divided by 1 less the image's own share (the leave-one-out residuals of linear
+    regression). The validation set has no part in the means, and neither have augmented copies,
+    which have the share of the image that they are of.
 
     Args:
         features: of a level.
         parts: along either side of an image, that have means of their own.
+        n_originals: images that are not copies; the copies of image `i` are the images
+            `i + n_originals`, `i + 2 * n_originals` and so on.
     """
-    means = fit_means(features, parts)
-    return features.less(means, 1 / (1 - own_shares(features, means.aspects)))
+    fitted = _fitted_on(features, n_originals)
+    means = fit_means(features, parts, fitted)
+    own = own_shares(features, means.aspects, fitted)
+    of_original = torch.arange(len(own)) % n_originals
+    return features.less(means, 1 / (1 - own[of_original]))
 
 
-def centred_by(means: PlaceMeans, features: LevelFeatures, *, seen: bool) -> LevelFeatures:
-    """The same vectors, less means that are there already.
+def subtract_known_means(means: PlaceMeans, features: LevelFeatures) -> LevelFeatures:
+    """Subtract means that were fitted to other images.
 
     Args:
         means: of a level.
         features: of that level.
-        seen: the means were fitted to these images, which then take no part in what is taken from
-            them, as in `centred`.
     """
-    means = copy.deepcopy(means).cpu()
-    own = own_shares(features, means.aspects) if seen else torch.zeros(len(features.aspects))
-    return features.less(means, 1 / (1 - own))
+    return features.less(copy.deepcopy(means).cpu(), torch.ones(len(features.aspects)))
 
 
-def own_shares(features: LevelFeatures, aspects: Tensor) -> Tensor:
-    """Of each image its own share in the means that are taken from it, in `[0, 1)`.
+def _fitted_on(features: LevelFeatures, n_originals: int) -> Tensor:
+    """Which images the means are fitted to: those that have vectors in training, not copies."""
+    begin, end = torch.from_numpy(features.bounds).unbind(1)
+    fitted = (end > begin) & (begin < features.n_training)
+    fitted[n_originals:] = False
+    return fitted
+
+
+def own_shares(features: LevelFeatures, aspects: Tensor, fitted: Tensor) -> Tensor:
+    """Compute each image's own share in the means that are subtracted from it, in `[0, 1)`.
 
     Args:
         features: that the means were fitted to.
         aspects: of the means.
+        fitted: which images they were fitted to, shape `(n,)`; the others have no share.
     """
     which, share = nearest(features.aspects, aspects)
     seen = torch.zeros(len(aspects) + 1, dtype=torch.float64).index_add_(
-        0, which.flatten(), share.flatten().double()
+        0, which[fitted].flatten(), share[fitted].flatten().double()
     )
     in_own = share / (seen[which] + _FEW)
-    in_common = _FEW / (seen[which] + _FEW) / (_images(features) + _FEW)
-    return (share * (in_own + in_common)).sum(1).float()
+    in_common = _FEW / (seen[which] + _FEW) / (int(fitted.sum()) + _FEW)
+    return torch.where(fitted, (share * (in_own + in_common)).sum(1), 0).float()
 
 
-def _images(features: LevelFeatures) -> int:
-    """How many images have vectors."""
-    return int((features.bounds[:, 1] > features.bounds[:, 0]).sum())
-
-
-def fit_means(features: LevelFeatures, n: int) -> PlaceMeans:
+def fit_means(features: LevelFeatures, n: int, fitted: Tensor) -> PlaceMeans:
     """Fit the means.
 
     Args:
         features: of a level.
         n: parts along either side of an image.
+        fitted: which images to fit them to, shape `(images,)`.
     """
-    low = features.aspects.floor()
-    used = torch.cat((low, (low + 1)[features.aspects > low]))
+    index_all = np.concatenate(
+        [np.arange(*features.bounds[i]) for i in torch.nonzero(fitted).flatten().tolist()]
+    )
+    own_aspects = features.aspects[fitted]
+    low = own_aspects.floor()
+    used = torch.cat((low, (low + 1)[own_aspects > low]))
     aspects = torch.unique(used)
     which, share = nearest(features.aspects, aspects)
 
     tables, channels = len(aspects) + 1, features.vectors.shape[1]
     sums = np.zeros((tables * n * n, channels))
     counts = np.zeros(tables * n * n)
-    for index in np.array_split(np.arange(len(features)), max(1, len(features) // 65536)):
+    for index in np.array_split(index_all, max(1, len(index_all) // 65536)):
         vectors, rows, columns = features.take(index)
         image = features.images_of(index)
         cells, near = corners(rows, columns, n)
@@ -101,7 +113,7 @@ def fit_means(features: LevelFeatures, n: int) -> PlaceMeans:
     count = torch.from_numpy(counts).view(tables, n, n, 1)
 
     # What images give a part on average: with so many vectors it was seen once.
-    once = len(features) / (_images(features) * n * n)
+    once = len(index_all) / (int(fitted.sum()) * n * n)
     whole = of_parts.sum((0, 1, 2)) / count.sum()
     common = (of_parts.sum(0) + _FEW * once * whole) / (count.sum(0) + _FEW * once)
     own = (of_parts + _FEW * once * common) / (count + _FEW * once)

@@ -1,9 +1,9 @@
-"""Are the good images good? Each is scored by what the others say of it.
+"""Are the good images good? Each is scored out-of-fold, by statistics of the others.
 
-Defective images that lie among the good ones teach the model that they are normal. An image must
-not vouch for itself: images are dealt into folds, the whitening of each level is fitted without an
-image's fold, and the distance of its vectors is scored and combined as the model's likelihoods
-are. No flow is trained for it, so that it costs next to nothing beside encoding.
+Defective images among the good ones teach the model that they are normal. So images are split into
+folds; the whitening of each level, and the location and scale of its log-likelihoods, are fitted
+without an image's fold; and the image is scored by the Gaussian log-likelihood of its vectors. No
+flow is trained for it, so that it costs little beside encoding.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from cflow_ad.cflow.position import FRAME, Frame
-from cflow_ad.cflow.whitening import Moments, layer_of
+from cflow_ad.cflow.whitening import Moments, whitening_of
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.cache import LevelFeatures
-from cflow_ad.fitting.scale import TAIL_SCORE
-from cflow_ad.scoring.anomaly_map import model_map
-from cflow_ad.scoring.canvas import Shape
+from cflow_ad.fitting.scale import TAIL, TAIL_ENERGY
+from cflow_ad.scoring.anomaly_map import compute_anomaly_map
+from cflow_ad.scoring.canvas import Shape, cell_of
 from cflow_ad.settings import Settings
 
 FEWEST = 8
@@ -47,7 +47,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Suspect:
-    """An image, and how it looks to a model of the others."""
+    """An image and its out-of-fold score."""
 
     index: int
     """Among the images screened."""
@@ -60,7 +60,7 @@ class Suspect:
 
 @dataclass(frozen=True, eq=False)
 class Screening:
-    """What the good images say of one another."""
+    """The out-of-fold scores of good images, and which of them are outliers."""
 
     scores: NDArray[np.float64]
     """Of each image, shape `(n,)`: on a scale like the model's, but not the same."""
@@ -136,9 +136,9 @@ class ScreenedImages:
 
 
 def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 6) -> Screening:
-    """Score images by what the others say of them.
+    """Score each image by statistics of the others.
 
-    Where the feature budget keeps only a share of an image's vectors, only these are looked at.
+    Where the feature budget keeps only a share of an image's vectors, only these count.
 
     Args:
         parts: the images; where there are several caches, numbered on from one to the next.
@@ -156,18 +156,20 @@ def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 
     fold = np.empty(n, np.int64)
     fold[rng.permutation(n)] = np.arange(n) % min(n, _FOLDS)
 
-    normalities = [_normalities(images, fold, level, settings) for level in range(_levels(parts))]
+    energies = [_energies(images, fold, level, settings) for level in range(_levels(parts))]
 
     def map_of(number: int) -> NDArray[np.float32]:
         part, index = images[number]
-        sizing = settings.sizing
-        valid = sizing.valid_shape(part.shapes[index])
+        valid = settings.sizing.valid_shape(part.shapes[index])
+        canvas = settings.sizing.canvas_shape(part.shapes[index])
         grids = [
-            _grid(part.features[level], index, of_level[number], settings.positions)
-            for level, of_level in enumerate(normalities)
+            _grid(part.features[level], index, of_level[number], settings.method.positions)
+            for level, of_level in enumerate(energies)
         ]
-        canvas = sizing.canvas_shape(part.shapes[index])
-        return model_map(grids, settings, canvas=canvas, valid=valid, original=valid)
+        cells = [cell_of(canvas, (grid.shape[0], grid.shape[1])) for grid in grids]
+        return compute_anomaly_map(
+            grids, cells, valid=valid, original=valid, smoothing=settings.smoothing
+        )
 
     scores = np.array([float(map_of(number).max()) for number in range(n)])
     limit = limit_of(scores)
@@ -206,10 +208,12 @@ def _levels(parts: Sequence[Encoded]) -> int:
     return len(parts[0].features)
 
 
-def _normalities(
+def _energies(
     images: Sequence[tuple[Encoded, int]], fold: NDArray[np.int64], level: int, settings: Settings
 ) -> list[NDArray[np.float32]]:
-    """Of each image's vectors at one level, by whitening fitted without the image's fold."""
+    """Compute the energies of each image's vectors at one level, out-of-fold: neither whitening
+    nor location and scale are fitted to the image's own fold.
+    """
 
     def vectors(number: int) -> torch.Tensor:
         part, index = images[number]
@@ -223,19 +227,20 @@ def _normalities(
     channels, origin = some.shape[1], some.double().mean(0)
     folds = range(int(fold.max()) + 1)
     sums = [Moments.of(members(of), channels, origin) for of in folds]
-    likelihoods: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(images)
+    values: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(images)
     for of in folds:
         first_other, *others = (sums[other] for other in folds if other != of)
-        total = sum(others, start=first_other)
-        layer = layer_of(total, "whiten", shrinkage=settings.shrinkage)
+        layer = whitening_of(sum(others, start=first_other))
         for number in np.flatnonzero(fold == of):
-            likelihoods[number] = -0.5 * layer(vectors(int(number))).square().mean(1).numpy()
-    median, tail = np.quantile(np.concatenate(likelihoods), [0.5, settings.tail_quantile])
-    spread = max((median - tail) / TAIL_SCORE, 1e-3)
-    return [
-        np.exp(np.minimum((values - median) / spread, 0)).astype(np.float32)
-        for values in likelihoods
-    ]
+            values[number] = -0.5 * layer(vectors(int(number))).square().mean(1).numpy()
+    energies = values.copy()
+    for of in folds:
+        rest = np.concatenate([values[number] for number in np.flatnonzero(fold != of)])
+        median, tail = np.quantile(rest, [0.5, TAIL])
+        scale = max((median - tail) / TAIL_ENERGY, 1e-3)
+        for number in np.flatnonzero(fold == of):
+            energies[number] = np.maximum((median - values[number]) / scale, 0).astype(np.float32)
+    return energies
 
 
 def _grid(
@@ -244,11 +249,11 @@ def _grid(
     values: NDArray[np.float32],
     frame: Frame,
 ) -> NDArray[np.float32]:
-    """An image's values on its grid; vectors beyond the feature budget count as normal."""
-    grid = np.ones(features.grids[index], np.float32)
+    """Put an image's energies on its grid; vectors beyond the feature budget have energy 0."""
+    grid = np.zeros(features.grids[index], np.float32)
     places = features.positions[features.of_image(index)].astype(np.intp)
     if frame == "relative":
         places = places * grid.shape // FRAME
-    # On a grid finer than the places, the least normal of a place's vectors speaks for it.
-    np.minimum.at(grid, (places[:, 0], places[:, 1]), values)
+    # On a grid finer than the places, a place has the highest energy of its vectors.
+    np.maximum.at(grid, (places[:, 0], places[:, 1]), values)
     return grid

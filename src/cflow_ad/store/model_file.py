@@ -1,4 +1,4 @@
-"""The model file: one `.safetensors` with the tensors, and all else as JSON in its metadata.
+"""The model file: one `.safetensors` with the tensors, and JSON in its metadata.
 
 Loading runs no code from the file. Without the encoder's weights, which many models share, a file
 is the smaller by them; their hash is stored, and checked against the weights at hand.
@@ -21,9 +21,7 @@ from torch import Tensor
 from cflow_ad._version import __version__
 from cflow_ad.errors import ModelFileError
 from cflow_ad.files import replacing
-
-SCHEMA = 1
-"""Raised by one whenever older versions of this package can no longer read what is written."""
+from cflow_ad.store.schema import SCHEMA, check_schema
 
 _KEY = "cflow_ad"
 _PICTURE = "picture."  # before the names of tensors that hold the bytes of a PNG
@@ -100,7 +98,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Read what a model file says of itself, without its tensors.
 
     Raises:
-        ModelFileError: the file is missing, damaged, foreign or newer.
+        ModelFileError: the file is missing, damaged, foreign or of another version.
     """
     return _read(path, with_tensors=False)[0]
 
@@ -112,7 +110,7 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         Metadata and tensors, as given to `write_model`.
 
     Raises:
-        ModelFileError: the file is missing, damaged, foreign or newer.
+        ModelFileError: the file is missing, damaged, foreign or of another version.
     """
     return _read(path, with_tensors=True)
 
@@ -142,9 +140,5 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, 
         schema = metadata["schema"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path}: damaged: its metadata cannot be read") from error
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise ModelFileError(
-            f"{path}: written by a newer cflow-ad (schema {schema}; this version reads {SCHEMA}); "
-            "upgrade with `pip install -U cflow-ad`"
-        )
+    check_schema(schema, str(path))
     return metadata, tensors

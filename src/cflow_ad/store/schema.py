@@ -1,0 +1,21 @@
+"""The version of the contents of model files and exported files."""
+
+from __future__ import annotations
+
+from cflow_ad.errors import ModelFileError
+
+SCHEMA = 2
+"""Only files of this version are read."""
+
+
+def check_schema(schema: object, name: str) -> None:
+    """Check the version of a file's contents.
+
+    Raises:
+        ModelFileError: it is another than this version reads.
+    """
+    if schema != SCHEMA:
+        raise ModelFileError(
+            f"{name}: written by another version of cflow-ad (file schema {schema!r}; this version "
+            f"reads {SCHEMA}); train it again, or install the version that wrote it"
+        )
