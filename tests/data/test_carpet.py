@@ -17,7 +17,6 @@ SIZE = 96
 CASTS_SHADOW = {"metal_contamination", "thread"}
 
 every_defect = pytest.mark.parametrize("name", DEFECTS)
-easy_and_hard = pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
 
 
 def read(path: Path) -> np.ndarray:
@@ -32,7 +31,13 @@ def pictures(root: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def carpet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("carpet")  # exists and is empty: allowed
-    write_carpet(root, train=3, good=2, per_defect=2, size=SIZE, seed=5)
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+
+    write_carpet(root, train=3, good=2, per_defect=2, size=SIZE, seed=5, progress=progress)
+    assert calls == [(done, 15) for done in range(1, 16)]
     return root
 
 
@@ -80,19 +85,6 @@ def test_readme_says_who_made_it(carpet: Path) -> None:
     assert "CC0" in text
 
 
-def test_progress_counts_every_image(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    write_carpet(
-        tmp_path / "a",
-        train=2,
-        good=1,
-        per_defect=1,
-        size=64,
-        progress=lambda done, total: calls.append((done, total)),
-    )
-    assert calls == [(i, 8) for i in range(1, 9)]
-
-
 def test_nothing_asked_for_is_an_empty_data_set(tmp_path: Path) -> None:
     write_carpet(tmp_path / "a", train=0, good=0, per_defect=0)
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"README.txt", "defects.csv"}
@@ -101,19 +93,15 @@ def test_nothing_asked_for_is_an_empty_data_set(tmp_path: Path) -> None:
 # Reproducibility
 
 
-def test_more_images_leave_the_earlier_ones_as_they_were(carpet: Path, tmp_path: Path) -> None:
-    write_carpet(tmp_path / "more", train=4, good=3, per_defect=3, size=SIZE, seed=5)
-    before, after = pictures(carpet), pictures(tmp_path / "more")
-    assert len(after) > len(before)
-    for name, pixels in before.items():
-        np.testing.assert_array_equal(pixels, after[name], err_msg=name)
-
-
-def test_another_seed_gives_other_images(carpet: Path, tmp_path: Path) -> None:
-    write_carpet(tmp_path / "other", train=3, good=2, per_defect=2, size=SIZE, seed=6)
-    before, after = pictures(carpet), pictures(tmp_path / "other")
-    assert before.keys() == after.keys()
-    assert all((before[name] != after[name]).any() for name in before)
+def test_fewer_images_are_the_same_ones_and_another_seed_gives_others(
+    carpet: Path, tmp_path: Path
+) -> None:
+    images = pictures(carpet)
+    for seed in (5, 6):
+        write_carpet(tmp_path / str(seed), train=1, good=1, per_defect=1, size=SIZE, seed=seed)
+        fewer = pictures(tmp_path / str(seed))
+        assert fewer.keys() < images.keys()
+        assert all((fewer[name] == images[name]).all() == (seed == 5) for name in fewer)
 
 
 def test_no_two_images_are_alike(carpet: Path) -> None:
@@ -152,7 +140,7 @@ def test_a_value_too_small_is_refused_by_name(tmp_path: Path, bad: dict[str, int
 # The cloth
 
 
-@pytest.mark.parametrize("size", [64, 97, 320])
+@pytest.mark.parametrize("size", [64, 97])
 def test_cloth_is_grey_and_has_a_weave(size: int) -> None:
     cloth = weave(np.random.default_rng(1), size)
     assert cloth.shape == (size, size, 3)
@@ -188,19 +176,19 @@ def test_a_picture_of_the_same_cloth_is_another_picture_of_it() -> None:
 
 
 @every_defect
-@easy_and_hard
-def test_mask_is_exact(name: str, difficulty: float) -> None:
-    for seed in range(12):
+def test_a_mask_is_exact_and_neither_empty_nor_large(name: str) -> None:
+    for seed in range(9):
         rng = np.random.default_rng(seed)
         cloth = weave(rng, SIZE)
         kept = cloth.copy()
-        damaged, mask = DEFECTS[name](cloth, rng, difficulty)
+        damaged, mask = DEFECTS[name](cloth, rng, seed / 8)
         np.testing.assert_array_equal(cloth, kept)
         assert damaged.shape == cloth.shape
         assert damaged.dtype == np.float32
         assert 0 <= damaged.min() <= damaged.max() <= 1
         assert mask.shape == (SIZE, SIZE)
         assert mask.dtype == np.bool_
+        assert 8 <= mask.sum() <= 0.15 * mask.size
 
         change = np.abs(damaged - cloth).max(axis=2)
         far = ndimage.distance_transform_edt(~mask)
@@ -209,35 +197,18 @@ def test_mask_is_exact(name: str, difficulty: float) -> None:
 
 
 @every_defect
-@easy_and_hard
-def test_mask_is_neither_empty_nor_large(name: str, difficulty: float) -> None:
-    blank = np.full((SIZE, SIZE, 3), 0.45, np.float32)
-    for seed in range(60):
-        _, mask = DEFECTS[name](blank, np.random.default_rng(seed), difficulty)
-        assert 8 <= mask.sum() <= 0.15 * mask.size
-
-
-@every_defect
-def test_the_hardest_can_still_be_seen(name: str) -> None:
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        cloth = weave(rng, SIZE)
-        damaged, mask = DEFECTS[name](cloth, rng, 1.0)
-        before, after = (photograph(c, np.random.default_rng(seed)) for c in (cloth, damaged))
-        change = np.abs(after.astype(float) - before).max(axis=2)[mask]
-        # Two pictures of one cloth differ by noise of about 3 in 255.
-        assert np.quantile(change, 0.9) > 15
-
-
-@every_defect
-def test_harder_is_smaller_and_fainter(name: str) -> None:
+def test_harder_is_smaller_and_fainter_but_can_still_be_seen(name: str) -> None:
     area, change = np.zeros(2), np.zeros(2)
-    for seed in range(12):
+    for seed in range(6):
         cloth = weave(np.random.default_rng(seed), SIZE)
         for difficulty in (0, 1):
             damaged, mask = DEFECTS[name](cloth, np.random.default_rng(seed), difficulty)
             area[difficulty] += mask.sum()
             change[difficulty] += np.abs(damaged - cloth).max(axis=2)[mask].mean()
+        before, after = (photograph(c, np.random.default_rng(seed)) for c in (cloth, damaged))
+        seen = np.abs(after.astype(float) - before).max(axis=2)[mask]
+        # Two pictures of one cloth differ by noise of about 3 in 255.
+        assert np.quantile(seen, 0.9) > 15
     assert area[1] < 0.7 * area[0]
     assert change[1] < change[0]
 

@@ -1,9 +1,9 @@
-"""A carpet that was never woven: a data set in the MVTec layout, drawn thread by thread.
+"""A generated data set in the MVTec layout: images of a carpet, drawn thread by thread.
 
-A photograph is made in three steps, each a function of a random generator: `weave` draws the cloth
-under even light, a function of `carpet_defects.DEFECTS` may damage it, and `photograph` adds what
-a camera and a lamp do. Each image has a generator of its own, so asking for more images leaves the
-earlier ones as they were.
+An image is made in three steps, each a function of a random generator: `weave` draws the cloth
+under even light, a function of `carpet_defects.DEFECTS` may damage it, and `photograph` adds the
+effects of a camera and a lamp. Each image has a generator of its own, so the first images are the
+same however many are asked for.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ def write_carpet(
     per_defect: int = 8,
     size: int = 320,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the carpet data set to a folder, in the MVTec layout, as 8-bit PNG.
 
-    Beside the images lie `README.txt` and `defects.csv` (path, defect, difficulty in [0, 1], area
-    in pixels; one row for each defective image). The same arguments give the same pixels.
+    `README.txt` and `defects.csv` are written too (path, defect, difficulty in [0, 1], area in
+    pixels; one row for each defective image). The same arguments give the same pixels.
 
     Args:
-        out: the folder to write; must be empty or not exist yet.
-        train: good images to train on.
-        good: good images to test on.
-        per_defect: test images of each kind of defect.
-        size: height and width of an image in pixels, at least 64.
-        seed: at least 0; another seed gives other images of the same carpet.
-        progress: called with (images written, images in all) after each image.
+        out: The folder to write; must be empty or not exist yet.
+        train: Number of good images to train on.
+        good: Number of good images to test on.
+        per_defect: Number of test images of each kind of defect.
+        size: Height and width of an image in pixels, at least 64.
+        seed: At least 0; another seed gives other images of the same carpet.
+        progress: Called after each image with the number of images written and the number in all.
 
     Raises:
         DataError: `out` is a file, or a folder that is not empty.
-        SettingsError: a count, the size or the seed is too small.
+        SettingsError: A count, the size or the seed is too small.
     """
     for name, value, least in (
         ("train", train, 0),
@@ -81,30 +81,23 @@ def write_carpet(
 
     readme = _README.format(version=__version__, seed=seed, size=size)
     (out / "README.txt").write_text(readme, encoding="utf-8")
-    total, done, rows = train + good + per_defect * len(DEFECTS), 0, []
-
-    def count_one() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    for split_index, (split, number) in enumerate((("train", train), ("test", good))):
+    folders = [("train/good", train), ("test/good", good)]
+    folders += [(f"test/{name}", per_defect) for name in DEFECTS]
+    total, done, rows = sum(number for _, number in folders), 0, []
+    for folder_index, (folder, number) in enumerate(folders):
+        name = folder.rpartition("/")[2]
         for index in range(number):
-            rng = np.random.default_rng([seed, split_index, index])
-            _save(out / split / "good" / f"{index:03}.png", photograph(weave(rng, size), rng))
-            count_one()
-    for split_index, (name, defect) in enumerate(DEFECTS.items(), start=2):
-        for index in range(per_defect):
-            rng = np.random.default_rng([seed, split_index, index])
-            cloth = weave(rng, size)
-            difficulty = rng.uniform()
-            damaged, mask = defect(cloth, rng, difficulty)
-            path = f"test/{name}/{index:03}.png"
-            _save(out / path, photograph(damaged, rng))
-            _save(out / "ground_truth" / name / f"{index:03}_mask.png", mask.astype(np.uint8) * 255)
-            rows.append((path, name, f"{difficulty:.3f}", int(mask.sum())))
-            count_one()
+            rng = np.random.default_rng([seed, folder_index, index])
+            cloth, path = weave(rng, size), f"{folder}/{index:03}.png"
+            if name in DEFECTS:
+                difficulty = rng.uniform()
+                cloth, mask = DEFECTS[name](cloth, rng, difficulty)
+                truth = out / "ground_truth" / name / f"{index:03}_mask.png"
+                _save(truth, mask.astype(np.uint8) * 255)
+                rows.append((path, name, f"{difficulty:.3f}", int(mask.sum())))
+            _save(out / path, photograph(cloth, rng))
+            done += 1
+            progress(done, total)
     with (out / "defects.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "defect", "difficulty", "area"))
@@ -118,8 +111,8 @@ def weave(rng: np.random.Generator, size: int) -> Floats:
     shadows; a colour for each thread gives the rest. There are about 40 threads across.
 
     Args:
-        rng: the source of every choice: the piece of cloth, and how it lies under the camera.
-        size: height and width in pixels.
+        rng: Random generator; it decides on the cloth and on how it lies under the camera.
+        size: Height and width in pixels.
 
     Returns:
         The cloth, (size, size, 3), in [0, 1].
@@ -165,11 +158,11 @@ def weave(rng: np.random.Generator, size: int) -> Floats:
 
 
 def photograph(image: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Take the picture: uneven light, tint, contrast, a slight defocus, sensor noise.
+    """Add the effects of a camera: uneven light, tint, contrast, a slight defocus, sensor noise.
 
     Args:
-        image: cloth (H, W, 3) with H = W, in [0, 1]; not modified.
-        rng: the source of every choice.
+        image: Cloth, (H, W, 3) with H = W, in [0, 1]; not modified.
+        rng: Random generator.
 
     Returns:
         RGB, (H, W, 3), 0 to 255.
@@ -197,7 +190,7 @@ def photograph(image: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
 def _thread_coordinates(
     rng: np.random.Generator, fine: int, pitch: float, threads: int
 ) -> tuple[Floats, Floats]:
-    """Where each point lies on the loom, counted in threads; positive everywhere."""
+    """Compute the coordinates of each point on the loom, in threads; positive everywhere."""
     axis = (np.arange(fine, dtype=np.float32) - fine / 2) / np.float32(pitch)
     turn = np.radians(rng.uniform(-3, 3))
     cos, sin = axis * np.float32(np.cos(turn)), axis * np.float32(np.sin(turn))
@@ -221,7 +214,7 @@ def _thread_height(
     *,
     first_over: int,
 ) -> Floats:
-    """Height of one set of threads: round, diving under the others, wound from plies."""
+    """Compute the height of one set of threads: round, passing under the others, with plies."""
     half = (0.5 * np.clip(rng.normal(0.97, 0.07, many), 0.8, 1.1)).astype(np.float32)
     whole = number.astype(np.float32)
     offset = across - whole - np.float32(0.5)
@@ -238,7 +231,7 @@ def _thread_height(
 
 
 def _light(height: Floats, steepness: float) -> Floats:
-    """What a matt surface of this height sends to the camera, 1 where it lies flat."""
+    """Compute how bright a matt surface of this height is, 1 where it is flat."""
     slope_x, slope_y = np.zeros_like(height), np.zeros_like(height)
     slope_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * np.float32(steepness)
     slope_y[1:-1] = (height[2:] - height[:-2]) * np.float32(steepness)
@@ -248,7 +241,7 @@ def _light(height: Floats, steepness: float) -> Floats:
 
 
 def _fuzz(rng: np.random.Generator, size: int) -> Floats:
-    """Short hairs that stand out of the yarn, as an opacity (size, size) in [0, 1]."""
+    """Draw short hairs that stand out of the yarn, as an opacity (size, size) in [0, 1]."""
     canvas = Image.new("L", (size * 2, size * 2))
     draw = ImageDraw.Draw(canvas)
     number = size * size // 260
