@@ -16,8 +16,6 @@ SMALL = [
     "--steps",
     "3",
     "--set",
-    "blocks=2",
-    "--set",
     "strides=8,16",
     "--set",
     "batch_size=64",
@@ -34,7 +32,7 @@ def run(*arguments):
 
 
 def refused(*arguments, status=2):
-    """Run a command that must fail with one clear line; the line."""
+    """Run a command that must fail with one line, and return the line."""
     result = run(*arguments)
     assert result.exit_code == status, result.output
     lines = result.stderr.splitlines()
@@ -45,7 +43,7 @@ def refused(*arguments, status=2):
 
 COMMAND = "from cflow_ad.cli import main; main()"
 
-# Steps of training that take their time and are saved each, so that there is one to interrupt.
+# Slow steps of training, each of them saved, so that there is one to interrupt.
 SLOWLY = """
 import time
 from cflow_ad.fitting import checkpoint, likelihood as flows
@@ -55,16 +53,16 @@ checkpoint._SECONDS, checkpoint._SHARE = 0.0, 1e9
 """
 
 # A shell's background jobs, and what they start, ignore Ctrl-C.
-HEEDFUL = """
+INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 
 
 def start(*arguments, before="", **options):
-    """Start a command in a process of its own, after code that changes it."""
+    """Start a command in its own process, after code that changes it."""
     return subprocess.Popen(
-        [sys.executable, "-c", HEEDFUL + before + COMMAND, *map(str, arguments)],
+        [sys.executable, "-c", INTERRUPTIBLE + before + COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,  # `communicate` does not see what `readline` has taken into a buffer

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
-from cflow_ad import __version__
+from cflow_ad import Settings, __version__
+from cflow_ad.cli import app
 from tests.cli.commands import run
 
 COMMANDS = (
@@ -30,19 +32,22 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
-@pytest.mark.parametrize("option", ["--help", "-h"])
-def test_every_command_has_help(command, option):
-    result = run(*command, option)
-    assert result.exit_code == 0
-    assert "Usage:" in result.output
-
-
-@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
-def test_an_unknown_option_is_a_usage_error(command):
+def test_every_command_has_help_and_refuses_an_unknown_option(command):
+    for option in ("--help", "-h"):
+        result = run(*command, option)
+        assert result.exit_code == 0
+        assert "Usage:" in result.output
     result = run(*command, "--no-such-option")
     assert result.exit_code == 2
     assert "--no-such-option" in result.stderr
     assert result.stdout == ""
+
+
+def test_help_takes_its_defaults_from_the_settings():
+    command = get_command(app).commands["train"]
+    helps = {parameter.name: parameter.help for parameter in command.params}
+    for name in ("size", "resize", "backbone", "steps", "false_alarm_rate", "seed"):
+        assert f"[default: {getattr(Settings(), name)}]" in helps[name]
 
 
 def test_an_unknown_command_is_a_usage_error():

@@ -105,7 +105,7 @@ def test_the_report_shows_them_beside_its_own(evaluated, toy_detector, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "Images, reference" in page
     assert "Pixels, reference" in page
-    assert "no single image can be scored so" in page
+    assert "a single image cannot be scored" in page
 
 
 def test_a_detectors_likelihoods_are_those_of_the_image_alone(toy_detector, images):

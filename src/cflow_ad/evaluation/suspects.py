@@ -15,7 +15,7 @@ from cflow_ad.errors import DataError
 from cflow_ad.evaluation._examples import Example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation._wording import number
-from cflow_ad.evaluation.overlay import heatmap, shrink_image, shrink_map
+from cflow_ad.evaluation.overlay import heatmap, map_scale, shrink_image, shrink_map
 from cflow_ad.fitting.screening import ScreenedImages, Suspect
 
 _LONGEST = 288
@@ -42,8 +42,7 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
     """
     screening = screened.screening
     limit, suspects = screening.limit, screening.suspects
-    highest = max((float(suspect.anomaly_map.max()) for suspect in suspects), default=0.0)
-    scale = (0.0, highest or 1.0)
+    scale = map_scale(limit)
     outliers = [_example(s, screened, scale) for s in suspects if s.stands_out]
     others = [_example(s, screened, scale) for s in suspects if not s.stands_out]
     more = len(screened.flagged) - len(outliers)
