@@ -167,8 +167,9 @@ def test_several_frames_give_the_first(tmp_path):
         np.testing.assert_array_equal(read_image(path), RGB)
 
 
-@pytest.mark.parametrize("array", [RGB, GREY, GREY16], ids=["rgb", "grey", "grey16"])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(
+    ("array", "suffix"), [(RGB, "png"), (RGB, "tif"), (GREY, "png"), (GREY16, "tif")]
+)
 @pytest.mark.parametrize("value", range(1, 9))
 def test_all_orientations_give_the_upright_image(tmp_path, array, suffix, value):
     # The transposition that undoes each orientation, and so, backwards, the one that makes it.
@@ -191,7 +192,7 @@ def test_all_orientations_give_the_upright_image(tmp_path, array, suffix, value)
         np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), array)
 
 
-@pytest.mark.parametrize("value", range(1, 9))
+@pytest.mark.parametrize("value", [1, 6])
 def test_jpeg_orientation(tmp_path, value):
     plain = read_image(save(tmp_path / "a.jpg", SMOOTH[:32]))
     path = save(tmp_path / "b.jpg", SMOOTH[:32], exif=with_orientation(value))
@@ -451,7 +452,7 @@ def test_bad_files_are_one_plain_sentence(tmp_path, kind):
 @pytest.mark.parametrize("options", [{"format": "PNG"}, {"format": "TIFF"}, {"format": "JPEG"}])
 def test_damage_anywhere_is_an_image_error_or_an_image(tmp_path, options):
     whole = encoded(NOISE[:16, :16], **options)
-    for seed in range(60):
+    for seed in range(25):
         rng = np.random.default_rng(seed)
         data = bytearray(whole[: rng.integers(12, len(whole) + 1)])
         for _ in range(3):
