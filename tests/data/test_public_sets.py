@@ -308,7 +308,7 @@ def test_a_layout_can_be_forced(breakfast):
     data = open_dataset(put(breakfast / "train" / "good", "good/1.png"), "folder")
     assert (data.layout, len(data.train)) == ("folder", 1)
     with pytest.raises(DataError, match="no good images to train on; put them in train/ok"):
-        open_dataset(breakfast, "btad").require_train()
+        open_dataset(breakfast / "train", "btad").require_train()
     with pytest.raises(SettingsError, match=r"no layout 'mvtek'; the layouts are .*btad"):
         open_dataset(breakfast, "mvtek")
 
