@@ -11,6 +11,7 @@ import torch
 from cflow_ad import CalibrationWarning, Detector, Settings
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import read_image
+from cflow_ad.method import Method
 
 # pytest-xdist runs one process for each core: more threads would only stand in each other's way.
 torch.set_num_threads(1)
@@ -33,7 +34,7 @@ def images(carpet_folder: Path) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny_settings() -> Settings:
     """The default backbone, small in all else."""
-    return Settings(size="64x64", strides=(8, 16), steps=5, blocks=2, batch_size=256)
+    return Settings(size="64x64", strides=(8, 16), steps=5, batch_size=256, method=Method(blocks=2))
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +52,9 @@ def toy_settings() -> Settings:
         weights="random",
         size="64x64",
         strides=(8, 16),
-        coarse=0,
-        neighbourhood_from=16,
         steps=5,
-        blocks=2,
         batch_size=64,
+        method=Method(blocks=2, average=(16,)),
     )
 
 

@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from cflow_ad import CalibrationWarning, Detector, Settings
+from cflow_ad.method import Method
 from tests.golden.images import MODEL, golden_images, good_images, write_scores
 
 
@@ -18,10 +19,9 @@ def main() -> None:
         weights="random",
         size="64x64",
         strides=(8, 16),
-        blocks=2,
-        position_channels=32,
         steps=60,
         false_alarm_rate=0.1,
+        method=Method(blocks=2, position_channels=32, average=()),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
