@@ -54,10 +54,10 @@ def refused(path, match, **kwargs):
 def test_every_level_has_anomalibs_log_likelihoods(anomalib, content, save, small):
     detector = import_anomalib(save(content), device="cpu")
     assert_same_maps(detector, anomalib, small[:3])
-    settings = detector.settings
-    assert (settings.backbone, settings.size, settings.padding) == ("resnet18", "64x96", "zeros")
-    assert (settings.blocks, settings.position_channels, settings.permutation) == (2, 128, "index")
-    assert settings.interpolation == "bilinear"
+    settings, method = detector.settings, detector.settings.method
+    assert (settings.backbone, settings.size, method.padding) == ("resnet18", "64x96", "zeros")
+    assert (method.blocks, method.position_channels, method.permutation) == (2, 128, "index")
+    assert method.interpolation == "bilinear"
     assert detector.training["assumed"] == ""
 
 
@@ -67,17 +67,15 @@ def test_its_levels_are_those_the_checkpoint_names(small, save):
     content = peers.anomalib_checkpoint(model.encoder, model.coders, layers=layers)
     detector = import_anomalib(save(content), device="cpu")
     assert detector.settings.strides == (4, 16)
-    assert detector.settings.permutation == "soft"
+    assert detector.settings.method.permutation == "soft"
     assert_same_maps(detector, model, small[:1])
 
 
 def test_its_clamp_and_learning_rate_are_the_checkpoints(anomalib, save):
     content = peers.anomalib_checkpoint(anomalib.encoder, anomalib.coders, clamp_alpha=1.5, lr=0.01)
     detector = import_anomalib(save(content), device="cpu")
-    assert {block.clamp for level in detector.network.levels for block in level.flow.blocks} == {
-        1.5
-    }
-    assert (detector.settings.clamp, detector.settings.learning_rate) == (1.5, 0.01)
+    assert {block.clamp for level in detector.model.levels for block in level.flow.blocks} == {1.5}
+    assert (detector.settings.method.clamp, detector.settings.learning_rate) == (1.5, 0.01)
 
 
 @pytest.mark.parametrize("prefix", ["model.", ""])
@@ -104,8 +102,8 @@ def test_images_are_scaled_as_the_pre_processor_does(anomalib, content, save, sm
     for mine, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-4)
     plain = import_anomalib(save(with_transforms(content, peers.resize([64, 64]))), device="cpu")
-    assert plain.network.encoder.spec.mean == (0, 0, 0)
-    assert plain.network.encoder.spec.std == (1, 1, 1)
+    assert plain.model.encoder.spec.mean == (0, 0, 0)
+    assert plain.model.encoder.spec.std == (1, 1, 1)
 
 
 @pytest.mark.parametrize("size", [256, [256]])
@@ -120,7 +118,7 @@ def test_a_size_of_one_side_has_to_be_given(content, save, size):
     [
         (peers.transform("CenterCrop", size=[224, 224]), "CenterCrop"),
         (peers.transform("Grayscale", num_output_channels=3), "Grayscale"),
-        (peers.resize([64, 96], "nearest"), "Resize of another kernel"),
+        (peers.resize([64, 96], "nearest"), "Resize with a kernel other than bilinear"),
     ],
 )
 def test_images_prepared_in_another_way_are_refused(content, save, step, said):
@@ -129,9 +127,9 @@ def test_images_prepared_in_another_way_are_refused(content, save, step, said):
 
 def test_images_prepared_in_an_unknown_way_are_refused(content, save):
     unknown = {**content, "anomalib_pre_processor_config": {"transform": None}}
-    refused(save(unknown), "does not say how its images were prepared")
+    refused(save(unknown), "does not state how its images were prepared")
     none = {**content, "anomalib_components_enabled": {"pre_processor": False}}
-    refused(save(none), "does not say how its images were prepared")
+    refused(save(none), "does not state how its images were prepared")
 
 
 def test_another_backbone_than_the_encoders_is_named(content, save):
@@ -174,7 +172,7 @@ def test_values_of_another_kind_are_named(content, save, changes):
 def test_other_checkpoints_are_named(authors_file, save, content):
     refused(authors_file, "cflow-ad import authors")
     other = {"state_dict": {"model.memory_bank": torch.zeros(3)}}
-    refused(save(other), "no checkpoint of anomalib's Cflow")
+    refused(save(other), "not a checkpoint of anomalib's Cflow")
 
 
 def test_an_exported_model_is_refused_and_not_run(content, save, tmp_path):

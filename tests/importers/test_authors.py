@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from cflow_ad import CalibrationError, Detector, ModelFileError, SettingsError, WeightsError
+from cflow_ad import (
+    CalibrationError,
+    CalibrationWarning,
+    Detector,
+    ModelFileError,
+    SettingsError,
+    WeightsError,
+)
 from cflow_ad.importers.authors import import_authors
 from tests.importers import peers
 from tests.importers.conftest import trained
@@ -32,16 +39,11 @@ def refused(path, match, error=ModelFileError, **kwargs):
 def test_every_level_has_the_authors_log_likelihoods(authors, authors_file, small):
     detector = import_authors(authors_file, size="64x96", device="cpu")
     assert_same_maps(detector, authors, small[:3])
-    settings = detector.settings
+    settings, method = detector.settings, detector.settings.method
     assert settings.backbone == "resnet18.tv_in1k"
-    assert settings.strides == (8, 16, 32)
-    assert (settings.blocks, settings.position_channels, settings.permutation) == (2, 128, "soft")
-    assert (settings.padding, settings.input_layer, settings.resize) == (
-        "reflect",
-        "raw",
-        "stretch",
-    )
-    assert (settings.interpolation, settings.smoothing) == ("lanczos", 0)
+    assert (settings.strides, settings.resize, settings.smoothing) == ((8, 16, 32), "stretch", 0)
+    assert (method.blocks, method.position_channels, method.permutation) == (2, 128, "soft")
+    assert (method.padding, method.interpolation, method.whiten) == ("reflect", "lanczos", False)
     assert settings.calibration_fraction == 0.2  # of the images that `calibrate` is given
 
 
@@ -56,6 +58,17 @@ def test_it_is_the_same_after_save_and_load_and_needs_no_other_weights(
     assert_same_maps(loaded, authors, small[:1])
     with pytest.raises(CalibrationError, match=r"model\.safetensors: .*cflow-ad calibrate"):
         loaded.predict(small[0])
+
+
+def test_a_calibrated_models_score_is_the_maps_maximum(authors_file, small, tmp_path):
+    imported = import_authors(authors_file, size="64x96", device="cpu")
+    with pytest.warns(CalibrationWarning):
+        detector = imported.calibrate(small[:6])
+    detector.save(tmp_path / "model.safetensors")
+    loaded = Detector.load(tmp_path / "model.safetensors", device="cpu")
+    prediction, again = detector.predict(255 - small[7]), loaded.predict(255 - small[7])
+    assert prediction.score == prediction.anomaly_map.max() > 0
+    assert again.score == prediction.score
 
 
 @pytest.mark.parametrize("levels", [1, 2])
@@ -90,7 +103,7 @@ def test_a_decoder_without_condition_has_none_here(small, tmp_path):
     }
     torch.save(content, tmp_path / "flow.pt")
     detector = import_authors(tmp_path / "flow.pt", size="64x96", device="cpu")
-    assert detector.settings.position_channels == 0
+    assert detector.settings.method.position_channels == 0
     pyramid = encoder(peers.normalised(small[:1]))[-1:]
     [expected] = peers.likelihood_maps([coder], pyramid, condition=0)
     [ours] = detector.log_likelihoods(small[0])
@@ -119,7 +132,7 @@ def test_the_size_is_that_given_or_named(authors_file, tmp_path, name, given, si
 def test_the_video_sets_images_are_scaled_in_their_own_way(authors_file, tmp_path):
     path = tmp_path / "stc_resnet18_freia-cflow_pl3_cb8_inp256_run0_01.pt"
     path.symlink_to(authors_file)
-    assert import_authors(path, device="cpu").network.encoder.spec.std == (0.225,) * 3
+    assert import_authors(path, device="cpu").model.encoder.spec.std == (0.225,) * 3
 
 
 def test_a_size_that_cannot_be_is_named(authors_file):
@@ -133,7 +146,7 @@ def test_the_encoder_can_come_from_a_file(authors, authors_content, small, tmp_p
     torch.save(authors_content["encoder_state_dict"], weights)
     detector = import_authors(path, size="64x96", weights=str(weights), device="cpu")
     assert_same_maps(detector, authors, small[:1])
-    assert detector.network.encoder.spec.source == "resnet18.pth"
+    assert detector.model.encoder.spec.source == "resnet18.pth"
     assert str(path) in refused(path, "no encoder; .*--backbone")
     refused(path, "no such weights file", WeightsError, weights=str(tmp_path / "missing.pth"))
 
@@ -158,7 +171,9 @@ def test_without_any_encoder_the_backbones_own_weights_are_taken(
 def test_another_backbone_than_the_encoders_is_named(authors_file):
     said = refused(authors_file, "a resnet18, not a resnet34", backbone="resnet34")
     assert str(authors_file) in said
-    assert import_authors(authors_file, backbone="resnet18", device="cpu").settings.blocks == 2
+    assert (
+        import_authors(authors_file, backbone="resnet18", device="cpu").settings.method.blocks == 2
+    )
 
 
 def test_a_backbone_without_the_decoders_levels_is_named(authors_content, tmp_path):

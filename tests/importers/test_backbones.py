@@ -50,12 +50,12 @@ def test_others_are_not_mistaken_for_them(name):
 def test_the_tag_of_weights_is_not_part_of_the_comparison():
     tensors = tensors_of("resnet18")
     path = Path("x.pt")
-    assert choose_backbone(path, tensors, said=None, tag=".tv_in1k") == "resnet18.tv_in1k"
-    assert choose_backbone(path, tensors, said="resnet18.a1_in1k") == "resnet18.a1_in1k"
+    assert choose_backbone(path, tensors, stated=None, tag=".tv_in1k") == "resnet18.tv_in1k"
+    assert choose_backbone(path, tensors, stated="resnet18.a1_in1k") == "resnet18.a1_in1k"
     mobile = tensors_of("mobilenet_v3_large")
-    assert choose_backbone(path, mobile, said=None, tag=".tv_in1k") == "mobilenet_v3_large"
+    assert choose_backbone(path, mobile, stated=None, tag=".tv_in1k") == "mobilenet_v3_large"
     with pytest.raises(ModelFileError, match=r"x\.pt: its encoder is a resnet18"):
-        choose_backbone(path, tensors, said="wide_resnet50_2.tv_in1k")
+        choose_backbone(path, tensors, stated="wide_resnet50_2.tv_in1k")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cflow_ad.errors import ModelFileError
-from cflow_ad.importers.freia import flow_of, is_soft
+from cflow_ad.importers.freia import convert_decoder, is_soft
 from tests.importers import peers
 
 
@@ -43,7 +43,7 @@ def renamed(state):
 
 @torch.no_grad()
 def test_a_decoder_is_the_same_flow(coder):
-    flow = flow_of(coder.state_dict(), clamp=1.9, where="x")
+    flow = convert_decoder(coder.state_dict(), clamp=1.9, where="x")
     assert flow.position_channels == coder.condition
     assert is_soft(flow) == (coder.channels != 5)
     assert_same(flow, coder)
@@ -53,9 +53,9 @@ def test_a_decoder_is_the_same_flow(coder):
 def test_older_names_and_shapes_are_the_same_flow(coder):
     state = renamed(coder.state_dict())
     assert "module_list.1.s.0.weight" in state
-    assert_same(flow_of(state, clamp=1.9, where="x"), coder)
+    assert_same(convert_decoder(state, clamp=1.9, where="x"), coder)
     images = {k: v if ".s." in k else v[..., None, None] for k, v in state.items()}
-    assert_same(flow_of(images, clamp=1.9, where="x"), coder)
+    assert_same(convert_decoder(images, clamp=1.9, where="x"), coder)
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def test_a_reordering_kept_as_an_index_is_the_same_flow():
     coder = peers.decoder(6, condition=8, soft=False)
     coder.condition, coder.channels = 8, 6
     state = {k: v.argmax(1) if "w_perm" in k else v for k, v in coder.state_dict().items()}
-    assert_same(flow_of(state, clamp=1.9, where="x"), coder)
+    assert_same(convert_decoder(state, clamp=1.9, where="x"), coder)
 
 
 @torch.no_grad()
@@ -77,10 +77,10 @@ def test_the_later_clamp_divides_before_the_tanh(coder):
     for block in coder:
         block._affine = later.__get__(block)
     try:
-        flow = flow_of(coder.state_dict(), clamp=1.9, later_clamp=True, where="x")
+        flow = convert_decoder(coder.state_dict(), clamp=1.9, later_clamp=True, where="x")
         assert_same(flow, coder)
         with pytest.raises(AssertionError):
-            assert_same(flow_of(coder.state_dict(), clamp=1.9, where="x"), coder)
+            assert_same(convert_decoder(coder.state_dict(), clamp=1.9, where="x"), coder)
     finally:
         for block in coder:
             del block._affine
@@ -88,21 +88,21 @@ def test_the_later_clamp_divides_before_the_tanh(coder):
 
 def test_the_decoder_is_left_as_it_is(coder):
     before = {key: value.clone() for key, value in coder.state_dict().items()}
-    flow_of(coder.state_dict(), clamp=1.9, later_clamp=True, where="x")
+    convert_decoder(coder.state_dict(), clamp=1.9, later_clamp=True, where="x")
     assert all(torch.equal(value, before[key]) for key, value in coder.state_dict().items())
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("module_list.0.vk_householder", torch.zeros(2, 8), "vk_householder is no tensor"),
-        ("module_list.0.subnet.4.weight", torch.zeros(2), "is no tensor of a CFLOW-AD decoder"),
+        ("module_list.0.vk_householder", torch.zeros(2, 8), "vk_householder is not a tensor"),
+        ("module_list.0.subnet.4.weight", torch.zeros(2), "is not a tensor of a CFLOW-AD decoder"),
         ("module_list.3.w_perm", torch.zeros(2), "blocks are missing"),
-        ("module_list.1.w_perm", torch.zeros(8, 8), "its permutation is none"),
-        ("module_list.1.w_perm", torch.zeros(3, 3), "its permutation is none"),
+        ("module_list.1.w_perm", torch.zeros(8, 8), "w_perm is not a permutation"),
+        ("module_list.1.w_perm", torch.zeros(3, 3), "w_perm is not a permutation"),
         ("module_list.1.global_scale", torch.full((1, 8), np.nan), "is not finite"),
         ("module_list.1.global_offset", torch.zeros(1, 9), "has the shape"),
-        ("module_list.1.subnet.0.weight", torch.zeros(5, 6), "a multiple of 4 is needed"),
+        ("module_list.1.subnet.0.weight", torch.zeros(5, 6), "it must have a multiple of 4"),
         ("module_list.1.subnet.0.weight", torch.zeros(5, 132), "has the shape"),
         ("module_list.1.subnet.2.bias", torch.zeros(()), "has the shape"),
     ],
@@ -110,7 +110,7 @@ def test_the_decoder_is_left_as_it_is(coder):
 def test_what_is_no_such_decoder_is_named(key, value, said):
     state = {**peers.decoder(8).state_dict(), key: value}
     with pytest.raises(ModelFileError, match=said) as caught:
-        flow_of(state, clamp=1.9, where="file.pt: decoder 1")
+        convert_decoder(state, clamp=1.9, where="file.pt: decoder 1")
     assert str(caught.value).startswith("file.pt: decoder 1")
 
 
@@ -118,5 +118,5 @@ def test_blocks_of_different_kinds_are_refused():
     state = peers.decoder(8).state_dict()
     other = peers.decoder(8, soft=False).state_dict()
     mixed = {key: other[key] if "list.1" in key else value for key, value in state.items()}
-    with pytest.raises(ModelFileError, match="not of one kind"):
-        flow_of(mixed, clamp=1.9, where="x")
+    with pytest.raises(ModelFileError, match="differ in kind"):
+        convert_decoder(mixed, clamp=1.9, where="x")

@@ -1,9 +1,9 @@
 """Checkpoints of anomalib's `Cflow`.
 
-A Lightning checkpoint has the tensors (`model.encoder.feature_extractor...`, timm's names, and
+A Lightning checkpoint holds the tensors (`model.encoder.feature_extractor...`, timm's names, and
 `model.decoders.N...`, FrEIA's), the constructor's arguments, and since anomalib 2.7 the
-pre-processor as plain values. Earlier ones hold it as pickled objects, which are not read; a state
-dict alone is. Then anomalib's defaults hold: stretched to 256x256, ImageNet's mean and deviation.
+pre-processor as plain values. Earlier versions pickle it, and such files are not read. A state dict
+alone is read with anomalib's defaults: stretched to 256x256, ImageNet's mean and deviation.
 
 References:
     anomalib 2.7.0, `anomalib.models.image.cflow` and `anomalib.pre_processing`.
@@ -21,25 +21,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cflow_ad.cflow.encoder import fill_encoder
+from cflow_ad.cflow.pyramid import build_pyramid
 from cflow_ad.detector import Detector
 from cflow_ad.errors import ModelFileError
 from cflow_ad.importers.assembly import assemble
 from cflow_ad.importers.authors import CLAMP, SIZE
 from cflow_ad.importers.backbones import choose_backbone, choose_strides
-from cflow_ad.importers.freia import flow_of
-from cflow_ad.importers.reading import only_tensors, read_checkpoint, sound
+from cflow_ad.importers.freia import convert_decoders
+from cflow_ad.importers.reading import name_file_in_errors, read_checkpoint, select_tensors
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, slots=True)
-class _Images:
-    """How images come into the network."""
+class _Input:
+    """How images are prepared for the network."""
 
     size: str | None = None
-    mean: Sequence[float] = (0.0, 0.0, 0.0)
-    std: Sequence[float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 def import_anomalib(
@@ -62,10 +62,10 @@ def import_anomalib(
         A detector that is not calibrated yet.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or no such checkpoint; or its images were
-            prepared in a way that cflow-ad has not.
+        ModelFileError: the file is missing, damaged, or not such a checkpoint; or its images were
+            prepared in a way that cflow-ad does not support.
         WeightsError: the encoder's weights are not of the backbone.
-        SettingsError: the size is none.
+        SettingsError: the size cannot be read.
     """
     path = Path(path)
     content = read_checkpoint(
@@ -73,59 +73,44 @@ def import_anomalib(
         instead="give a Lightning .ckpt of anomalib 2.7 or later, or, in the environment that "
         "made it, save torch.save(model.state_dict(), FILE) and give that",
     )
-    with sound(path):
-        return _import(path, content, backbone, size, device)
-
-
-def _import(
-    path: Path,
-    content: Mapping[str, Any],
-    backbone: str | None,
-    size: str | None,
-    device: str | torch.device | None,
-) -> Detector:
-    tensors = only_tensors(content.get("state_dict", content))
-    decoders = _decoders(path, tensors, content)
-    encoder_tensors = _below(tensors, "encoder.feature_extractor")
-    if not encoder_tensors:
-        raise ModelFileError(f"{path}: it has no encoder; copy it again from where it was made")
-    said = _mapping(content.get("hyper_parameters"))
-    backbone = choose_backbone(path, encoder_tensors, said=backbone or said.get("backbone"))
-    clamp = float(said.get("clamp_alpha", CLAMP))
-    flows = [
-        flow_of(decoder, clamp=clamp, where=f"{path}: decoder {number + 1}")
-        for number, decoder in enumerate(decoders)
-    ]
-    layers = said.get("layers") or [None]
-    names = layers if all(isinstance(name, str) for name in layers) else None
-    strides = choose_strides(path, backbone, [flow.channels for flow in flows], names)
-    images = _images(path, content)
-    assumed = ""
-    if images is None:
-        images = _Images(SIZE, *_IMAGENET)
-        assumed = f"{'' if size else f'input of {SIZE}, '}ImageNet's mean and deviation"
-    if size is None and images.size is None:
-        raise ModelFileError(
-            f"{path}: its images are not stretched to one size; give --size HEIGHTxWIDTH"
+    with name_file_in_errors(path):
+        tensors = select_tensors(content.get("state_dict", content))
+        decoders = _decoders(path, tensors, content)
+        weights = _below(tensors, "encoder.feature_extractor")
+        if not weights:
+            raise ModelFileError(f"{path}: it has no encoder; copy it again from where it was made")
+        stated = _mapping(content.get("hyper_parameters"))
+        backbone = choose_backbone(path, weights, stated=backbone or stated.get("backbone"))
+        clamp = float(stated.get("clamp_alpha", CLAMP))
+        flows = convert_decoders(path, decoders, clamp=clamp)
+        layers = stated.get("layers") or [None]
+        names = layers if all(isinstance(name, str) for name in layers) else None
+        strides = choose_strides(path, backbone, [flow.channels for flow in flows], names)
+        given = _read_input(path, content)
+        assumed = ""
+        if given is None:
+            given = _Input(SIZE, *_IMAGENET)
+            assumed = f"{'' if size else f'input of {SIZE}, '}ImageNet's mean and deviation"
+        if size is None and given.size is None:
+            raise ModelFileError(
+                f"{path}: its images are not stretched to one size; give --size HEIGHTxWIDTH"
+            )
+        return assemble(
+            path,
+            replace(build_pyramid(backbone, strides), mean=given.mean, std=given.std),
+            weights,
+            flows,
+            backbone=backbone,
+            source=path.name,
+            clamp=clamp,
+            interpolation="bilinear",
+            origin="anomalib",
+            assumed=assumed,
+            device=device,
+            size=size or given.size,
+            learning_rate=float(stated.get("lr", 1e-4)),
+            paper={"rotation": 0.0},
         )
-    encoder = fill_encoder(
-        backbone,
-        strides,
-        encoder_tensors,
-        source=path.name,
-        mean=images.mean,
-        std=images.std,
-    )
-    changes = {
-        "size": size or images.size,
-        "clamp": clamp,
-        "interpolation": "bilinear",
-        "learning_rate": float(said.get("lr", 1e-4)),
-        "rotation": 0.0,
-    }
-    return assemble(
-        path, encoder, flows, changes, origin="anomalib", assumed=assumed, device=device
-    )
 
 
 def _mapping(values: object) -> Mapping[str, Any]:
@@ -133,7 +118,7 @@ def _mapping(values: object) -> Mapping[str, Any]:
 
 
 def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one module, of the Lightning module's state dict or of the torch model's."""
+    """Select the tensors of one module, from a state dict of the Lightning or the torch module."""
     pattern = re.compile(rf"(?:model\.)?{re.escape(name)}\.(.+)")
     matches = [(pattern.fullmatch(key), value) for key, value in tensors.items()]
     return {match[1]: value for match, value in matches if match is not None}
@@ -151,12 +136,14 @@ def _decoders(
             if "decoder_state_dict" in content
             else "give a checkpoint of anomalib's Cflow"
         )
-        raise ModelFileError(f"{path}: no checkpoint of anomalib's Cflow (no decoders); {advice}")
+        raise ModelFileError(
+            f"{path}: not a checkpoint of anomalib's Cflow (no decoders); {advice}"
+        )
     return decoders
 
 
-def _images(path: Path, content: Mapping[str, object]) -> _Images | None:
-    """What the pre-processor does; None where the checkpoint does not say."""
+def _read_input(path: Path, content: Mapping[str, object]) -> _Input | None:
+    """Read what the pre-processor does; None where the checkpoint does not state it."""
     enabled = _mapping(content.get("anomalib_components_enabled")).get("pre_processor", True)
     config = content.get("anomalib_pre_processor_config")
     if enabled and not isinstance(config, Mapping):
@@ -164,37 +151,36 @@ def _images(path: Path, content: Mapping[str, object]) -> _Images | None:
     transform = _mapping(config).get("transform")
     if not enabled or not isinstance(transform, Mapping):
         raise ModelFileError(
-            f"{path}: it does not say how its images were prepared (it was trained with a "
-            "pre-processor of its own, or none); save its state dict alone, and anomalib's "
-            "defaults are taken"
+            f"{path}: it does not state how its images were prepared (it was trained with a "
+            "custom pre-processor, or none); save its state dict alone to use anomalib's defaults"
         )
-    images = _Images()
-    for step in _steps(transform):
-        images = _after(path, images, step)
-    return images
+    found = _Input()
+    for step in _list_steps(transform):
+        found = _apply(path, found, step)
+    return found
 
 
-def _steps(transform: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A transform as a list, its compositions opened."""
+def _list_steps(transform: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the steps of a transform, those of compositions included."""
     if not str(transform.get("class_path")).endswith(".Compose"):
         return [transform]
     inner = _mapping(transform.get("init_args")).get("transforms", [])
-    return [step for part in inner for step in _steps(_mapping(part))]
+    return [step for part in inner for step in _list_steps(_mapping(part))]
 
 
-def _after(path: Path, images: _Images, step: Mapping[str, Any]) -> _Images:
+def _apply(path: Path, before: _Input, step: Mapping[str, Any]) -> _Input:
     name = str(step.get("class_path")).rpartition(".")[2]
     given = _mapping(step.get("init_args"))
     if name == "Normalize":
-        return replace(images, mean=tuple(given["mean"]), std=tuple(given["std"]))
+        return replace(before, mean=tuple(given["mean"]), std=tuple(given["std"]))
     if name == "Resize" and given.get("interpolation", "bilinear") == "bilinear":
         side = given.get("size")
         # One number is the shorter side, with the aspect ratio kept.
         if isinstance(side, Sequence) and len(side) == 2:
-            return replace(images, size=f"{side[0]}x{side[1]}")
-        return replace(images, size=None)
+            return replace(before, size=f"{side[0]}x{side[1]}")
+        return replace(before, size=None)
     raise ModelFileError(
-        f"{path}: its images went through {name}"
-        f"{' of another kernel than bilinear' if name == 'Resize' else ''}, which cflow-ad does "
-        "not do; train with a plain Resize and Normalize"
+        f"{path}: its images were prepared by {name}"
+        f"{' with a kernel other than bilinear' if name == 'Resize' else ''}, which cflow-ad does "
+        "not support; train with a plain Resize and Normalize"
     )

@@ -1,4 +1,4 @@
-"""Put an imported encoder and imported flows together to a detector that is not calibrated yet."""
+"""Build a detector from an imported encoder and imported flows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cflow_ad.cflow.device import pick_device
-from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.encoder import fill_encoder, plain_levels
 from cflow_ad.cflow.flow import ConditionalFlow
-from cflow_ad.cflow.model import CflowNetwork, Level
-from cflow_ad.cflow.whitening import InputLayer
+from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.model import CflowModel
+from cflow_ad.cflow.pyramid import Padding, Pyramid
+from cflow_ad.cflow.whitening import raw_layer
 from cflow_ad.detector import Detector
 from cflow_ad.errors import ModelFileError
 from cflow_ad.importers.freia import is_soft
@@ -22,65 +25,87 @@ from cflow_ad.store.model_file import provenance
 
 def assemble(
     path: Path,
-    encoder: Encoder,
+    pyramid: Pyramid,
+    weights: Mapping[str, Tensor],
     flows: Sequence[ConditionalFlow],
-    changes: Mapping[str, Any],
     *,
+    backbone: str,
+    source: str,
+    padding: Padding = "zeros",
+    clamp: float,
+    interpolation: str,
     origin: str,
     assumed: str,
     device: str | torch.device | None,
+    **changes: Any,
 ) -> Detector:
-    """Build the detector.
+    """Build a detector that is not calibrated yet.
 
     Args:
         path: of the checkpoint.
-        encoder: frozen.
-        flows: in the order of its strides.
-        changes: settings that are not those of the paper, beside what encoder and flows say.
-        origin: what trained it, for people.
-        assumed: what the checkpoint does not say and was taken to be so; empty if nothing.
+        pyramid: the encoder's structure.
+        weights: its weights.
+        flows: one for each of its maps.
+        backbone: its name.
+        source: where the weights came from, for people.
+        padding: of its convolutions.
+        clamp: of the flows.
+        interpolation: the kernel that images were resized with.
+        origin: the program that trained the model, for people.
+        assumed: values that the checkpoint does not state; empty if it states all.
         device: where to run; unset, a GPU if there is one.
+        changes: other settings that differ from those of the preset `paper`.
 
     Raises:
-        ModelFileError: the flows are not alike, or the network's input has sides that it cannot
-            divide.
-        SettingsError: a change has a value that it cannot have.
+        ModelFileError: the flows differ in kind, or the input's sides are no multiples of the
+            largest stride.
+        SettingsError: a value is out of its range.
+        WeightsError: the weights are not of the backbone.
     """
+    encoder = fill_encoder(
+        pyramid,
+        weights,
+        backbone=backbone,
+        levels=plain_levels(pyramid),
+        source=source,
+        padding=padding,
+    )
     kinds = {(len(flow.blocks), flow.position_channels, is_soft(flow)) for flow in flows}
     if len(kinds) != 1:
         raise ModelFileError(
-            f"{path}: its decoders have other numbers of blocks, conditions or permutations from "
-            "one another; cflow-ad has one for all levels"
+            f"{path}: its decoders differ in blocks, condition or permutation; cflow-ad needs the "
+            "same for all levels"
         )
     blocks, position_channels, soft = kinds.pop()
     settings = Settings.preset(
         "paper",
-        backbone=encoder.spec.backbone,
-        strides=encoder.spec.strides,
-        padding=encoder.spec.padding,
-        blocks=blocks,
-        position_channels=position_channels,
-        permutation="soft" if soft else "index",
+        backbone=backbone,
+        strides=pyramid.strides,
         calibration_fraction=Settings().calibration_fraction,
+        method={
+            "padding": padding,
+            "interpolation": interpolation,
+            "blocks": blocks,
+            "position_channels": position_channels,
+            "permutation": "soft" if soft else "index",
+            "clamp": clamp,
+        },
         **changes,
     )
     sizing = settings.sizing
     box = (sizing.height, sizing.width)
     if sizing.canvas_shape(box) != box:
         raise ModelFileError(
-            f"{path}: its input of {sizing.height}x{sizing.width} pixels is no multiple of "
+            f"{path}: its input of {sizing.height}x{sizing.width} pixels is not a multiple of "
             f"{sizing.multiple}, which cflow-ad needs; give such a --size"
         )
-    levels = [
-        Level(InputLayer(torch.zeros(flow.channels), torch.ones(flow.channels)), flow)
-        for flow in flows
-    ]
-    about = {"imported_from": origin, "file": path.name, "assumed": assumed, **provenance()}
+    levels = [Level(raw_layer(flow.channels), flow) for flow in flows]
+    model = CflowModel(encoder, levels).requires_grad_(False).to(pick_device(device))
     return Detector(
-        CflowNetwork(encoder, levels).requires_grad_(False).to(pick_device(device)),
+        model,
         settings=settings,
         calibration=None,
-        training=about,
+        training={"imported_from": origin, "file": path.name, "assumed": assumed, **provenance()},
         name=str(path),
         bundled=True,
     )

@@ -1,4 +1,4 @@
-"""Which backbone an encoder's tensors are of, and which of its levels some decoders take."""
+"""Recognise a backbone by its tensors, and find the levels that the decoders take."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _MOBILENET_PROJECTION = (160, 960, 1, 1)  # of its last inverted-residual block
 
 
 def recognise(encoder: Mapping[str, Tensor]) -> str | None:
-    """The backbone that an encoder's tensors are of, by their names and shapes.
+    """Recognise a backbone by the names and shapes of its tensors.
 
     Args:
         encoder: state dict, of the whole network or of its first stages.
 
     Returns:
-        A name without a tag of weights, or None.
+        Its name, without a tag of weights; None where it is not recognised.
     """
     stages = [0] * 4
     for name in encoder:
@@ -56,30 +56,30 @@ def recognise(encoder: Mapping[str, Tensor]) -> str | None:
 
 
 def choose_backbone(
-    path: Path, encoder: Mapping[str, Tensor], *, said: str | None, tag: str = ""
+    path: Path, encoder: Mapping[str, Tensor], *, stated: str | None, tag: str = ""
 ) -> str:
     """Decide on the backbone.
 
     Args:
         path: of the checkpoint, for the error.
-        encoder: its tensors, none if they are not there.
-        said: what the user or the checkpoint says it is.
+        encoder: its tensors; empty if it has none.
+        stated: the backbone that the user or the checkpoint names.
         tag: of the weights, appended to what is recognised of a ResNet.
 
     Raises:
-        ModelFileError: nothing says it, or the tensors contradict what is said.
+        ModelFileError: it is neither stated nor recognised, or the tensors are of another one.
     """
     found = recognise(encoder)
-    if said is not None:
-        if found is not None and said.partition(".")[0] != found:
+    if stated is not None:
+        if found is not None and stated.partition(".")[0] != found:
             raise ModelFileError(
-                f"{path}: its encoder is a {found}, not a {said}; leave --backbone out, or give "
+                f"{path}: its encoder is a {found}, not a {stated}; leave --backbone out, or give "
                 f"{found}"
             )
-        return said
+        return stated
     if found is None:
         what = "a backbone that is not recognised" if encoder else "no encoder"
-        raise ModelFileError(f"{path}: it has {what}; say which it was trained with by --backbone")
+        raise ModelFileError(f"{path}: it has {what}; name the backbone with --backbone")
     return found if found == MOBILENET_V3 else found + tag
 
 
@@ -92,7 +92,7 @@ def choose_strides(
         path: of the checkpoint, for the error.
         backbone: a timm model name, or `mobilenet_v3_large`.
         channels: that the decoders take.
-        names: of the modules whose outputs they take, where the checkpoint says them.
+        names: of the modules whose outputs they take, where the checkpoint states them.
 
     Raises:
         ModelFileError: the backbone has no such levels.
@@ -103,7 +103,7 @@ def choose_strides(
         raise ModelFileError(f"{path}: {error}") from error
     levels: list[Tap | None]
     if names is None:
-        # Where two levels have as many channels, the coarser is the one that is of use.
+        # Of two levels with the same number of channels the coarser one.
         by_channels = {tap.channels: tap for tap in taps}
         levels = [by_channels.get(count) for count in channels]
     else:

@@ -1,15 +1,16 @@
-"""FrEIA's decoders as our flows.
+"""Convert FrEIA's decoders to flows.
 
 A decoder is a `SequenceINN` of `AllInOneBlock`. FrEIA 0.2 and the versions before it compute what
-`CouplingBlock` computes, under other names; later ones clamp the log-scale as
-`clamp * tanh(a / clamp)` rather than `clamp * tanh(a)`, which is the same function of a subnet
-whose last layer is divided by the clamp.
+`CouplingBlock` computes, under other names. Later ones clamp the log-scale as
+`clamp * tanh(a / clamp)` rather than `clamp * tanh(a)`: the same function, with the subnet's last
+layer divided by the clamp.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,20 +27,32 @@ _NAMES = {
     "second.weight": ("subnet.2.weight", "s.2.weight"),
     "second.bias": ("subnet.2.bias", "s.2.bias"),
 }
-"""Our name of a tensor, and FrEIA's: since version 0.2, and before."""
+"""`CouplingBlock`'s name of a tensor, and FrEIA's: since version 0.2, and before."""
 
 _AGAIN = "copy it again from where it was made"
 
 _DERIVED = ("w_perm_inv", "w_inv")
 
 
-def flow_of(
+def convert_decoders(
+    path: Path, decoders: Iterable[Mapping[str, Tensor]], *, clamp: float, later_clamp: bool = False
+) -> list[ConditionalFlow]:
+    """Convert the decoders of a checkpoint; see `convert_decoder`."""
+    return [
+        convert_decoder(
+            decoder, clamp=clamp, later_clamp=later_clamp, where=f"{path}: decoder {number}"
+        )
+        for number, decoder in enumerate(decoders, start=1)
+    ]
+
+
+def convert_decoder(
     state: Mapping[str, Tensor], *, clamp: float, later_clamp: bool = False, where: str
 ) -> ConditionalFlow:
-    """Build a flow with the weights of a decoder.
+    """Convert a decoder to a flow with the same weights.
 
-    The number of blocks, the width of the condition and the kind of permutation are those of the
-    tensors. The order of the condition's channels is the same: the column first, then the row.
+    Number of blocks, width of the condition and kind of permutation follow from the tensors. The
+    condition's channels have the same order: the column first, then the row.
 
     Args:
         state: the decoder's state dict, `module_list.0.global_scale` and so on.
@@ -56,7 +69,7 @@ def flow_of(
     ]
     kinds = {(len(b.gamma), b.first.in_features, b.permutation.ndim) for b in blocks}
     if len(kinds) > 1:
-        raise ModelFileError(f"{where}: its blocks are not of one kind; cflow-ad has no such flow")
+        raise ModelFileError(f"{where}: its blocks differ in kind, which cflow-ad does not support")
     channels, inputs, _ = next(iter(kinds))
     flow = ConditionalFlow(
         channels, blocks=0, position_channels=inputs - (channels - channels // 2)
@@ -66,19 +79,19 @@ def flow_of(
 
 
 def is_soft(flow: ConditionalFlow) -> bool:
-    """Whether a flow's permutations are rotations, rather than reorderings."""
+    """Return whether a flow's permutations are rotations, rather than reorderings."""
     return bool(flow.get_buffer("blocks.0.permutation").is_floating_point())
 
 
 def _by_block(state: Mapping[str, Tensor], where: str) -> list[dict[str, Tensor]]:
-    """The tensors of each block by our names."""
+    """Sort the tensors by block, under the names of `CouplingBlock`."""
     ours = {theirs: name for name, names in _NAMES.items() for theirs in names}
     found: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         match = re.fullmatch(r"module_list\.(\d+)\.(.+)", key)
         if match is None or match[2] not in (*ours, *_DERIVED):
             raise ModelFileError(
-                f"{where}: {key} is no tensor of a CFLOW-AD decoder (FrEIA's AllInOneBlock); "
+                f"{where}: {key} is not a tensor of a CFLOW-AD decoder (FrEIA's AllInOneBlock); "
                 "another kind of flow cannot be imported"
             )
         if match[2] in ours:
@@ -93,9 +106,7 @@ def _block(
 ) -> CouplingBlock:
     missing = [names[0] for name, names in _NAMES.items() if name not in tensors]
     if missing:
-        raise ModelFileError(
-            f"{where}: {missing[0]} is missing; copy it again from where it was made"
-        )
+        raise ModelFileError(f"{where}: {missing[0]} is missing; {_AGAIN}")
     given = dict(tensors)
     gamma = given["gamma"].flatten()
     channels = len(gamma)
@@ -103,7 +114,7 @@ def _block(
     if channels < 2 or condition_channels < 0 or condition_channels % 4:
         raise ModelFileError(
             f"{where}: a condition of {condition_channels} channels beside {channels} of features; "
-            "a multiple of 4 is needed"
+            "it must have a multiple of 4"
         )
     permutation = _permutation(given["permutation"], channels, where)
     block = CouplingBlock(permutation, condition_channels, clamp=clamp)
@@ -125,7 +136,7 @@ def _block(
 
 
 def _permutation(w: Tensor, channels: int, where: str) -> Tensor:
-    """A rotation as it is; a reordering, given as a matrix or as an index, as an index."""
+    """Return a rotation as it is, and a reordering, a matrix or an index, as an index."""
     if w.numel() == channels and not w.is_floating_point():
         index = w.flatten().long()
     elif w.numel() == channels**2:
@@ -136,7 +147,5 @@ def _permutation(w: Tensor, channels: int, where: str) -> Tensor:
     else:
         index = w.new_zeros(0).long()
     if not torch.equal(index.sort().values, torch.arange(channels)):
-        raise ModelFileError(
-            f"{where}: its permutation is none; copy it again from where it was made"
-        )
+        raise ModelFileError(f"{where}: w_perm is not a permutation; {_AGAIN}")
     return index
