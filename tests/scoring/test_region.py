@@ -98,9 +98,7 @@ def test_the_mask_of_an_image_in_a_folder_has_its_stem(tmp_path):
     for _ in range(2):
         assert np.array_equal(regions.inside("test/good/1.jpg", (8, 8)), mask > 0)
         assert np.array_equal(regions.inside(Path("test/bad/2.jpg").absolute(), (8, 8)), mask.T > 0)
-    with pytest.raises(
-        ImageError, match=r"3\.jpg: no region .* put its mask at .*3\.png"
-    ):
+    with pytest.raises(ImageError, match=r"3\.jpg: no region .* put its mask at .*3\.png"):
         regions.inside("test/good/3.jpg", (8, 8))
     with pytest.raises(ImageError, match=r"bad/2\.jpg and .*good/2\.jpg; list .* manifest"):
         regions.inside("test/good/2.jpg", (8, 8))

@@ -63,15 +63,16 @@ def _read_sdd2(root: Path) -> Listing:
 def _read_pairs(folder: Path, ending: str) -> list[Sample]:
     there = [sample.path for sample in read_samples(folder)]
     masks = {p.stem.removesuffix(ending): p for p in there if p.stem.endswith(ending)}
-    images = {path.stem: path for path in there if not path.stem.endswith(ending)}
-    if bare := [image for stem, image in images.items() if stem not in masks]:
+    images = [path for path in there if not path.stem.endswith(ending)]
+    if bare := [image for image in images if image.stem not in masks]:
         raise DataError(
             f"{bare[0]}: has no mask {bare[0].stem}{ending}, which says whether it is good; copy "
             "it again from its source"
         )
-    refuse_strays([mask for stem, mask in masks.items() if stem not in images], folder)
+    stems = {image.stem for image in images}
+    refuse_strays([mask for stem, mask in masks.items() if stem not in stems], folder)
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda stem: _read_pair(images[stem], masks[stem]), images))
+        return list(pool.map(lambda image: _read_pair(image, masks[image.stem]), images))
 
 
 def _read_pair(image: Path, mask: Path) -> Sample:
