@@ -1,6 +1,6 @@
-"""One way to run an exported graph, whatever library runs it.
+"""Run an exported graph with onnxruntime, OpenVINO or torch behind one interface.
 
-Each library is imported when a file needs it, so that none of the others has to be installed.
+Each library is imported when a file needs it, so that the others need not be installed.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.errors import CflowError, ModelFileError, SettingsError, first_line, missing_library
-from cflow_ad.settings import Settings
 
 Floats = NDArray[np.float32]
 
 KEY = "cflow_ad"
-"""Under which an exported file keeps its metadata."""
+"""The key of an exported file's metadata."""
 
 INPUT = "image"
 """The graph's input: shape `(B, H, W, 3)`, float32, RGB in 0..255."""
 
-
 SUFFIXES = (".onnx", ".xml", ".pt2")
-"""How the names of exported files end."""
+"""The suffixes of exported files."""
 
 
-def output_names(strides: Sequence[int]) -> list[str]:
-    """The graph's outputs: the map, the score, and each level's normality."""
-    return ["anomaly_map", "score", *normality_names(strides)]
+def output_names(n_levels: int) -> list[str]:
+    """Name the graph's outputs: the map, the score, and each level's energies."""
+    return ["anomaly_map", "score", *energy_names(n_levels)]
 
 
-def normality_names(strides: Sequence[int]) -> list[str]:
-    """Of the outputs, those that the Python runtime makes its map from: one for each level."""
-    return [f"normality_{stride}" for stride in strides]
+def energy_names(n_levels: int) -> list[str]:
+    """Name the outputs that the Python runtime scores with: one for each level."""
+    return [f"energy_{number}" for number in range(n_levels)]
 
 
 class Backend(Protocol):
-    """A graph that is ready to run; any number of threads may call it."""
+    """A graph that is ready to run; several threads may call it at once."""
 
     metadata: str
-    """As text, JSON."""
+    """JSON."""
+    outputs: set[str]
+    """Names of the graph's outputs."""
     on_cpu: bool
 
     def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
-        """The named outputs for a batch of canvases `(B, H, W, 3)`."""
+        """Compute the named outputs for a batch of canvases `(B, H, W, 3)`."""
 
 
 def open_backend(path: Path, *, device: str | None, threads: int | None) -> Backend:
@@ -58,7 +58,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
 
     Args:
         path: `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch).
-        device: as the library names it; unset, the CPU.
+        device: the library's name of it; unset, the CPU.
         threads: that one image may use; unset, the library's choice.
 
     Raises:
@@ -70,7 +70,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise ModelFileError(
-            f"{path}: not an exported model by its name; give a file that ends in "
+            f"{path}: the name is not that of an exported model; give a file that ends in "
             ".onnx, .xml or .pt2, or make one with `cflow-ad export`"
         )
     if path.is_dir():
@@ -87,8 +87,8 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
 
 
 @contextlib.contextmanager
-def _told_plainly(path: Path) -> Iterator[None]:
-    """Whatever a library raises for a file that it cannot use, in one line."""
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Turn what a library raises for a file that it cannot use into an error of one line."""
     try:
         yield
     except (CflowError, ModuleNotFoundError):
@@ -101,22 +101,12 @@ def _told_plainly(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """An exported file's metadata.
+    """Read an exported file's metadata.
 
     Raises:
         ModelFileError: as for `open_backend`.
     """
     return open_backend(path, device=None, threads=1).metadata
-
-
-def _check_outputs(path: Path, names: Sequence[str]) -> None:
-    """See that the graph is of the shape that its metadata will be read for."""
-    missing = [name for name in ("anomaly_map", "score") if name not in names]
-    if missing or not any(name.startswith("normality_") for name in names):
-        raise ModelFileError(
-            f"{path}: damaged: the graph's outputs are {', '.join(names)}, not those of a cflow-ad "
-            "model; export it again"
-        )
 
 
 def _foreign(path: Path) -> ModelFileError:
@@ -137,24 +127,22 @@ class _OnnxRuntime:
             there = onnxruntime.get_available_providers()
             if provider not in there:
                 raise SettingsError(
-                    f"device {device!r} is not to be had here: this onnxruntime has "
-                    + ", ".join(there)
+                    f"device {device!r} is not available: this onnxruntime has " + ", ".join(there)
                 )
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # it is told of what is wrong by exceptions alone
+        options.log_severity_level = 4  # errors are raised as exceptions
         # Threads that spin while they wait make everything slower on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
-        with _told_plainly(path):
+        with _one_line_errors(path):
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=[provider]
             )
             found = self._session.get_modelmeta().custom_metadata_map.get(KEY)
-            names = [value.name for value in self._session.get_outputs()]
+            self.outputs = {value.name for value in self._session.get_outputs()}
         if found is None:
             raise _foreign(path)
-        _check_outputs(path, names)
         self.metadata: str = found
 
     def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
@@ -167,12 +155,12 @@ class _OpenVino:
         import openvino
 
         core = openvino.Core()
-        with _told_plainly(path):
+        with _one_line_errors(path):
             model = core.read_model(path)
             if not model.has_rt_info([KEY]):
                 raise _foreign(path)
             self.metadata: str = model.get_rt_info([KEY]).astype(str)
-            _check_outputs(path, [name for value in model.outputs for name in value.names])
+            self.outputs = {name for value in model.outputs for name in value.names}
             about = json.loads(self.metadata)
             hints: dict[str, Any] = {
                 "PERFORMANCE_HINT": "LATENCY",
@@ -185,7 +173,7 @@ class _OpenVino:
             self.on_cpu = wanted == "CPU"
             if wanted.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
                 raise SettingsError(
-                    f"device {device!r} is not to be had here: this OpenVINO has "
+                    f"device {device!r} is not available: this OpenVINO has "
                     + ", ".join(core.available_devices)
                 )
             if self.on_cpu:
@@ -208,13 +196,14 @@ class _Torch:
 
         self.on_cpu = device in (None, "cpu")
         extra = {f"{KEY}.json": ""}
-        with _told_plainly(path):
+        with _one_line_errors(path):
             program = torch.export.load(path, extra_files=extra)
             if not extra[f"{KEY}.json"]:
                 raise _foreign(path)
             self.metadata: str = extra[f"{KEY}.json"]
-            settings = json.loads(self.metadata)["settings"]
-            self._names = output_names(Settings.restored(settings).levels)
+            n_levels = len(json.loads(self.metadata)["settings"]["strides"])
+            self._names = output_names(n_levels)
+            self.outputs = set(self._names)
             self._module = program.module().to(device or "cpu")
         self._device = device or "cpu"
         if threads is not None:

@@ -1,4 +1,4 @@
-"""The detector of an exported model: what it says of an image is what the trained one says."""
+"""The detector of an exported model: it gives the results of the trained one, without torch."""
 
 from __future__ import annotations
 
@@ -12,34 +12,31 @@ from typing import Any
 import numpy as np
 
 from cflow_ad._version import __version__
-from cflow_ad.cflow.evidence import Evidence, seen_map
 from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
-from cflow_ad.runtime.backends import Backend, normality_names, open_backend
+from cflow_ad.runtime.backends import Backend, energy_names, open_backend
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.loading import Batch, load_batches
-from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.scoring.prediction import Prediction, build_prediction
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
+from cflow_ad.store.schema import check_schema
 
 PICTURES = "pictures"
-"""Where the metadata has what a view needs: names, and PNG files in base 64."""
-
-SCHEMA = 1
-"""Raised by one whenever older versions of this package can no longer read what is exported."""
+"""The metadata's key of the view's pictures: by name, PNG files in base 64."""
 
 
 class Detector:
-    """An exported model, ready to predict; made by `load`. Any number of threads may use it.
+    """An exported model, made by `load`; several threads may use it at once.
 
     Args:
         backend: runs the graph.
-        settings: of the model; of them only the input's size and the scoring are used.
-        calibration: the threshold and what it promises.
-        about: everything the file says of itself.
-        view: where it looks; unset, at all of each image.
+        settings: of the model; only the input's size and the scoring are used.
+        calibration: the thresholds and what they promise.
+        about: the file's metadata.
+        view: the region of interest and the reference image; unset, all of each image.
     """
 
     def __init__(
@@ -55,16 +52,14 @@ class Detector:
         self.settings = settings
         self.view = view or View(sizing=settings.sizing)
         self.calibration = calibration
-        said = about.get("evidence")
-        self.evidence = None if said is None else Evidence.from_dict(said)
         self._about = about
         size = about["export"]["size"]
         self._size: Shape | None = None if size == "dynamic" else (int(size[0]), int(size[1]))
-        self._outputs = normality_names(settings.levels)
+        self._outputs = energy_names(len(settings.strides))
 
     @property
     def threshold(self) -> float:
-        """A pixel, and an image, is anomalous where its score lies above this."""
+        """An image is anomalous where its score lies above this."""
         return self.calibration.threshold
 
     def predict(self, source: ImageSource) -> Prediction:
@@ -83,6 +78,7 @@ class Detector:
         self,
         sources: Iterable[ImageSource],
         *,
+        maps: bool = True,
         batch_size: int = 8,
         on_error: OnError | None = None,
     ) -> Iterator[Prediction]:
@@ -90,8 +86,10 @@ class Detector:
 
         Args:
             sources: as for `predict`.
-            batch_size: the most images the graph is given at once on a GPU. A CPU takes one at a
-                time, which is as fast, and makes a score bit for bit that of the image alone.
+            maps: compute the anomaly maps now; else a result computes its map, mask and regions
+                when they are first used. Scores do not need them.
+            batch_size: the most images in one run of the graph on a GPU. On a CPU it is one, which
+                is as fast, and makes a score bit for bit that of the image alone.
             on_error: called with an image that cannot be used, which is then left out; unset, the
                 error is raised.
 
@@ -110,10 +108,10 @@ class Detector:
                 for source in batch.sources:
                     on_error(source, error)
             else:
-                yield from self._predictions(batch)
+                yield from self._predictions(batch, maps)
 
     def look_in(self, folder: PathLike) -> Detector:
-        """Give the images to come a region of interest each, as the trained detector's `look_in`.
+        """Give the images to come a region of interest each; see `cflow_ad.Detector.look_in`.
 
         Raises:
             DataError: a manifest cannot be read, or has no regions.
@@ -123,9 +121,9 @@ class Detector:
         return self
 
     def info(self) -> dict[str, Any]:
-        """Everything the file says of itself, as plain values."""
-        said = {key: value for key, value in self._about.items() if key != PICTURES}
-        return {**said, "version": __version__}
+        """Return the file's metadata, without pictures, as plain values."""
+        about = {key: value for key, value in self._about.items() if key != PICTURES}
+        return {**about, "version": __version__}
 
     @classmethod
     def load(
@@ -138,14 +136,13 @@ class Detector:
         """Read an exported file.
 
         Args:
-            path: `.onnx`, which onnxruntime runs; `.xml`, with its `.bin` beside it, which
-                OpenVINO runs; or `.pt2`, which torch runs. A `.pt2` is a program: load none that
-                you would not run.
-            device: as the library names it, such as `cuda` or `gpu`; unset, the CPU.
+            path: `.onnx`, for onnxruntime; `.xml`, with its `.bin` beside it, for OpenVINO; or
+                `.pt2`, for torch. A `.pt2` is a program: load only one that you trust.
+            device: the library's name of it, such as `cuda` or `gpu`; unset, the CPU.
             threads: that one image may use; unset, the library's choice.
 
         Raises:
-            ModelFileError: the file is missing, damaged, foreign or newer.
+            ModelFileError: the file is missing, damaged, foreign or of another version.
             DependencyError: the library that runs it is not installed.
             SettingsError: the library has no such device.
         """
@@ -156,63 +153,67 @@ class Detector:
 
     @classmethod
     def on(cls, backend: Backend, name: str) -> Detector:
-        """The detector of a graph that is loaded already.
+        """Build the detector of a graph that is already loaded.
 
         Args:
             backend: runs the graph.
-            name: what errors call it.
+            name: of the file, for errors.
 
         Raises:
-            ModelFileError: its metadata is damaged or newer.
+            ModelFileError: its metadata is damaged or of another version.
         """
         about = parse_metadata(backend.metadata, name)
         try:
-            settings = Settings.restored(about["settings"])
-            pictures = {
-                name: base64.b64decode(text) for name, text in about.get(PICTURES, {}).items()
-            }
-            return cls(
+            settings = Settings.from_dict(about["settings"])
+            pictures = {key: base64.b64decode(text) for key, text in about[PICTURES].items()}
+            detector = cls(
                 backend,
                 settings=settings,
                 calibration=Calibration.from_dict(about["calibration"]),
                 about=about,
-                view=View.restore(settings, about.get("view", {}), pictures),
+                view=View.restore(settings, about["view"], pictures),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(
                 f"{name}: damaged: its metadata does not fit together ({error}); export it again"
             ) from error
+        if missing := sorted(set(detector._outputs) - backend.outputs):
+            raise ModelFileError(
+                f"{name}: damaged: the graph has no outputs {', '.join(missing)}; export it again"
+            )
+        return detector
 
     def _check(self, batch: Batch) -> None:
         shape = batch.canvases[0].shape
         if self._size is None or shape == self._size:
             return
-        source = batch.sources[0]
-        name = source_name(source) or "the image"
+        name = source_name(batch.sources[0]) or "the image"
         raise ImageError(
-            f"{name}: it comes to {shape[0]} x {shape[1]} pixels (height x width), and the model "
-            f"was exported for {self._size[0]} x {self._size[1]} alone; export it with "
+            f"{name}: its canvas has {shape[0]} x {shape[1]} pixels (height x width), but the "
+            f"model was exported for {self._size[0]} x {self._size[1]} alone; export it with "
             "--size dynamic"
         )
 
-    def _predictions(self, batch: Batch) -> Iterator[Prediction]:
+    def _predictions(self, batch: Batch, maps: bool) -> Iterator[Prediction]:
         levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
         for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-            normalities = [level[number] for level in levels]
-            seen = seen_map(normalities, canvas, self.settings, self.evidence)
-            yield Prediction(
-                anomaly_map=seen.values,
-                threshold=self.threshold,
+            yield build_prediction(
+                [level[number] for level in levels],
+                canvas,
+                smoothing=self.settings.smoothing,
+                image_score=self.settings.method.image_score,
+                threshold=self.calibration.threshold,
+                map_threshold=self.calibration.map_threshold,
                 source=source_name(source),
-                inside=seen.inside,
+                with_map=maps,
             )
 
 
 def parse_metadata(text: str, name: str) -> dict[str, Any]:
-    """Read what an exported file says of itself.
+    """Read the metadata of an exported file.
 
     Raises:
-        ModelFileError: it is damaged, or of a newer version.
+        ModelFileError: it is damaged, or of another version.
     """
     try:
         about: dict[str, Any] = json.loads(text)
@@ -221,9 +222,5 @@ def parse_metadata(text: str, name: str) -> dict[str, Any]:
         raise ModelFileError(
             f"{name}: damaged: its metadata cannot be read; export it again"
         ) from error
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise ModelFileError(
-            f"{name}: exported by a newer cflow-ad (schema {schema}; this version reads {SCHEMA}); "
-            "upgrade with `pip install -U cflow-ad`"
-        )
+    check_schema(schema, name)
     return about
