@@ -1,9 +1,9 @@
-"""What an exported model is compared on, and how far it is from the trained one."""
+"""Calibrate an exported model, and compare it with the trained one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.loading import load_batches
 from cflow_ad.scoring.prediction import Prediction
-from cflow_ad.scoring.threshold import Calibration, conformal_calibration, split_good
+from cflow_ad.scoring.threshold import Calibration, calibrate_thresholds, split_good
 from cflow_ad.scoring.view import View
 
 Report = Callable[[int, int], None]
@@ -27,28 +27,36 @@ Report = Callable[[int, int], None]
 _MOST_COMPARED = 32
 """Good images, and test images, that are compared one by one."""
 
-_MOST_CALIBRATING = 128
+_MOST_RANGES = 128
 """Images that the ranges of activations are taken from."""
 
+_RANGES = 0.2
+"""Share of new good images that the ranges are taken from."""
 
-@dataclass(frozen=True)
+_SIDE = 384
+"""The longest side of generated images."""
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
-    """Images for the three uses, none of which shares an image with another's purpose."""
+    """Images for three uses; those that set the threshold have no part in anything else before."""
 
+    view: View
+    """Prepares them."""
     compared: Sequence[ImageSource]
-    """Good images, or generated ones, and some test images."""
+    """Unseen good images, or generated ones, and some test images."""
     n_good: int
     """How many of `compared`, from the first, are good."""
-    calibrating: Sequence[ImageSource] = ()
-    """Good images for the ranges of int8."""
-    held_out: Sequence[ImageSource] = ()
-    """Good images for the threshold; of the training set's, those held out of training."""
+    ranges: Sequence[ImageSource] = ()
+    """Good images that the ranges of int8 are taken from."""
+    unseen: Sequence[ImageSource] = ()
+    """Good images for the thresholds, which neither the model nor the ranges were fitted to."""
     labelled: Dataset | None = None
     """With test images of which some are defective."""
 
-    def calibration_pixels(self, view: View) -> Iterator[NDArray[np.float32]]:
-        """Canvases one at a time, shape `(1, H, W, 3)`."""
-        for batch in load_batches(self.calibrating, view, batch_size=1):
+    def range_canvases(self) -> Iterator[NDArray[np.float32]]:
+        """Prepare the images of `ranges` one at a time, shape `(1, H, W, 3)`."""
+        for batch in load_batches(self.ranges, self.view, batch_size=1):
             yield batch.pixels.astype(np.float32, copy=False)
 
 
@@ -58,69 +66,89 @@ class Change:
 
     n_images: int
     generated: bool
-    """Whether the images were made up, since none were given."""
+    """Whether the images were generated, since none were given."""
     largest: float
-    """Of any score or pixel of a map."""
+    """The largest, of any score or pixel of a map."""
     mean: float
-    """Of the scores of good images, or of generated ones."""
+    """The mean, of the scores of good images, or of generated ones."""
     flipped: int
-    """Images judged differently."""
-    auroc: tuple[tuple[str, float, float], ...] = field(default=())
-    """Name, of the trained and of the exported model: of images, and of pixels if there are masks;
-    empty where no defects are labelled, and at fp32."""
+    """Images that change between good and anomalous."""
+    auroc: tuple[tuple[str, float, float], ...] = ()
+    """`image` or `pixel`, and the AUROC of the trained and of the exported model; `pixel` only
+    with masks. Empty where no defects are labelled, and at fp32."""
 
 
-def gather(detector: Detector, data: Dataset | None, canvas: Shape | None) -> Material:
-    """Choose the images.
+def gather(
+    detector: Detector, data: Dataset | None, canvas: Shape | None, *, needs_ranges: bool
+) -> Material:
+    """Choose the images that an export is calibrated and compared with.
+
+    Ranges are taken from images that the model was trained on; where it was trained on none of
+    these, from a part of them.
 
     Args:
         detector: as trained.
-        data: good images, perhaps with test images.
+        data: good images, perhaps with test images; None to generate some.
         canvas: the only one that the graph takes; images of another are left out.
+        needs_ranges: whether ranges are taken.
 
     Raises:
-        DataError: none of the images fit.
+        DataError: none of the images fit, or one cannot be used.
+        SettingsError: the images have two regions of interest.
     """
     sizing = detector.settings.sizing
     if data is None:
-        made = _generated(canvas or (sizing.height, sizing.width))
-        return Material(made, len(made))
+        box = min(sizing.height, _SIDE), min(sizing.width, _SIDE)
+        made = _generated(canvas or box)
+        # The region of interest and the reference are those of other images.
+        return Material(View(sizing=sizing), made, len(made))
 
     def fits(source: ImageSource) -> bool:
         return canvas is None or sizing.canvas_shape(image_shape(source)) == canvas
 
-    # The split that training made, where these are its images: the threshold must not be set on
-    # images that the model or its ranges have seen.
-    settings = detector.settings
-    good: list[ImageSource] = [sample.path for sample in data.require_train()]
-    split = split_good(len(good), settings.calibration_fraction, settings.seed)
-    seen, held_out = ([good[i] for i in part if fits(good[i])] for part in split)
-    if not seen:
+    good, trained_on, unseen = detector.split(data)
+    if needs_ranges and not trained_on:
+        ranges, unseen = split_good(len(unseen), 1 - _RANGES, detector.settings.seed)
+    else:
+        ranges = trained_on
+    seen, new = (
+        [good.sources[i] for i in part if fits(good.sources[i])] for part in (ranges, unseen)
+    )
+    if not (seen if needs_ranges else seen or new):
         raise DataError(
-            f"{data.root}: none of its images comes to the size of the export; "
-            "give --size dynamic, or other images"
+            f"{data.root}: no good image to take ranges from or to compare with has the size of "
+            "the export; give --size dynamic, or other images"
         )
     test: list[ImageSource] = [s.path for s in data.test if fits(s.path)]
-    compared = _spread(held_out or seen, _MOST_COMPARED)
+    compared = _spread(new or seen, _MOST_COMPARED)
     defects = any(not sample.is_good for sample in data.test)
     return Material(
+        detector.view.with_own(good.regions),
         compared=[*compared, *_spread(test, _MOST_COMPARED)],
         n_good=len(compared),
-        calibrating=_spread(seen, _MOST_CALIBRATING),
-        held_out=held_out,
+        ranges=_spread(seen, _MOST_RANGES),
+        unseen=new,
         labelled=data if defects and len(test) == len(data.test) else None,
     )
 
 
-def recalibrated(
+def recalibrate(
     exported: RuntimeDetector, material: Material, detector: Detector, report: Report
 ) -> Calibration:
-    """The threshold for the exported model's own scores, at the rate that was asked in training."""
-    scores = []
-    for prediction in exported.stream(material.held_out):
+    """Set the thresholds to the exported model's own scores, for the rate that training asked for.
+
+    Args:
+        exported: with a graph below single precision.
+        material: with unseen images.
+        detector: as trained.
+        report: called with the number of images done and of all.
+    """
+    scores, peaks = [], []
+    for prediction in exported.stream(material.unseen):
         scores.append(prediction.score)
-        report(len(scores), len(material.held_out))
-    return conformal_calibration(scores, detector.settings.false_alarm_rate)
+        peaks.append(float(prediction.anomaly_map.max()))
+        report(len(scores), len(material.unseen))
+    return calibrate_thresholds(scores, peaks, detector.settings.false_alarm_rate)
 
 
 def compare(
@@ -132,7 +160,7 @@ def compare(
     generated: bool,
     report: Report,
 ) -> Change:
-    """Run both on the same images."""
+    """Run both models on the same images."""
     pairs = zip(detector.stream(material.compared), exported.stream(material.compared), strict=True)
     largest, flipped, of_scores = 0.0, 0, []
     for ours, theirs in pairs:
@@ -170,13 +198,13 @@ def _aurocs(before: Evaluation, after: Evaluation) -> list[tuple[str, float, flo
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, evenly over all."""
+    """Choose at most `most` items, evenly spread over all."""
     chosen = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
     return [items[i] for i in chosen] if items else []
 
 
 def _generated(shape: Shape) -> list[ImageSource]:
-    """Carpet, carpet with a hole, and noise, of the shape given."""
+    """Generate carpet, carpet with a hole, and noise."""
     rng = np.random.default_rng(0)
     height, width = shape
     images: list[ImageSource] = []

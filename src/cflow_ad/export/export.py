@@ -1,10 +1,9 @@
-"""Export a detector: write the file, run it, and keep it only if it says what the detector says."""
+"""Export a detector: write the file, run it, and keep it only if it gives the same results."""
 
 from __future__ import annotations
 
 import base64
 import copy
-import dataclasses
 import importlib
 import tempfile
 from dataclasses import dataclass
@@ -17,16 +16,17 @@ from cflow_ad._version import __version__
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import ExportError, SettingsError, missing_library
-from cflow_ad.export.check import Change, Report, compare, gather, recalibrated
+from cflow_ad.export.check import Change, Report, compare, gather, recalibrate
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import OPSET, to_onnx, trace
-from cflow_ad.runtime.detector import PICTURES, SCHEMA
+from cflow_ad.runtime.detector import PICTURES
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.scoring.canvas import Shape, Sizing
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
 from cflow_ad.store.model_file import check_writable
+from cflow_ad.store.schema import SCHEMA
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -46,11 +46,12 @@ class ExportReport:
     format: Format
     precision: Precision
     size: Shape | None
-    """Height and width of the only canvas that the graph takes; None for any up to the box."""
+    """Height and width of the only canvas that the graph takes; None for any."""
     n_bytes: int
     change: Change
     calibration: Calibration
-    """Of the exported model: set anew below fp32 if images were given, else the trained model's."""
+    """Of the exported model: set anew below fp32 where unseen images were given, else that of the
+    trained model."""
 
 
 def export_model(
@@ -66,19 +67,21 @@ def export_model(
 ) -> ExportReport:
     """Write a detector as one graph, from an image's pixels to anomaly map and score.
 
-    The file is run before it takes its place, and compared with the detector on `data`, or on
-    generated images.
+    The file is run and compared with the detector on `data`, or on generated images, before it is
+    put in its place. Below fp32 the thresholds are set anew, on good images of `data` that neither
+    the model nor the export was fitted to.
 
     Args:
         detector: as trained.
-        path: ends in `.onnx`, `.xml` or `.pt2`, as the format has it; overwritten.
+        path: ends in `.onnx`, `.xml` or `.pt2`, as the format requires; overwritten.
         format: `onnx`, `openvino`, or `torch` (a `torch.export` program).
         precision: `fp32`; or, not for torch, `fp16` or `bf16` weights, or `int8`.
-        size: `dynamic`, or `HEIGHTxWIDTH` of the only canvas; unset, dynamic where images may
-            come in several.
-        data: good images, and if labelled test images are among them, those too. `int8` needs it.
+        size: `dynamic`, or `HEIGHTxWIDTH` of the only canvas; unset, `dynamic`, except where all
+            canvases have one size (`resize` is `pad` or `stretch`).
+        data: good images, preferably those of training, and labelled test images if there are any.
+            `int8` needs it.
         force: write the file even if a precision below fp32 changes more than `BOUNDS` allows.
-        progress: told how many images were run, of how many, in each pass over them.
+        progress: called with the number of images done and of all, in each pass over them.
 
     Raises:
         ExportError: the graph cannot be made, or does not give the detector's results.
@@ -90,37 +93,40 @@ def export_model(
     _check(path, format, precision, data)
     if detector.settings.precision != "fp32":
         raise SettingsError(
-            "the model scores in bf16, its graph would in fp32, by a threshold that was not set "
-            "for it; set one first: cflow-ad calibrate MODEL GOOD --precision fp32 -o NEW"
+            "the model's threshold was set for scores in bf16, but a graph scores in fp32; set it "
+            "for fp32 first: cflow-ad calibrate MODEL GOOD --precision fp32 -o NEW"
         )
-    canvas = _canvas(size, detector.settings.sizing)
-    material = gather(detector, data, canvas)
-    ours = _on_cpu(detector)
-    ours.view = _compared_in(detector.view, data)
+    sizing = detector.settings.sizing
+    canvas = _canvas(size, sizing)
+    material = gather(detector, data, canvas, needs_ranges=precision == "int8")
+    ours = _on_cpu(detector, material.view)
+    about = _about(detector, format, precision, canvas)
     with tempfile.TemporaryDirectory(dir=_folder(path), prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
-        graph = _graph(ours, canvas)
-        about = _about(detector, format, precision, canvas, graph[1])
-        model = _translate(ours, graph, canvas, format)
+        model = trace(_build_graph(ours, canvas), canvas, sizing.multiple)
+        if format != "torch":
+            model = to_onnx(model, detector.settings.strides)
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
 
-            model = quantise(model, format, material.calibration_pixels(ours.view))
+            model = quantise(model, format, material.range_canvases())
         write_file(model, new, about, format=format, precision=precision)
         calibration = ours.calibration
-        if precision != "fp32" and material.held_out:
-            calibration = recalibrated(_runtime(new, ours), material, ours, progress)
+        exported = _runtime(new, ours.view)
+        if precision != "fp32" and material.unseen:
+            calibration = recalibrate(exported, material, ours, progress)
             about["calibration"] = calibration.to_dict()
             write_file(model, new, about, format=format, precision=precision)
+            exported = _runtime(new, ours.view)
         change = compare(
             ours,
-            _runtime(new, ours),
+            exported,
             material,
             with_auroc=precision != "fp32",
             generated=data is None,
             report=progress,
         )
-        _judge(change, precision, force=force)
+        _check_change(change, precision, force=force)
         n_bytes = _move(new, path)
     return ExportReport(path, format, precision, canvas, n_bytes, change, calibration)
 
@@ -130,13 +136,13 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
     if precision not in get_args(Precision):
         raise SettingsError(f"precision is {precision!r}: give {', '.join(get_args(Precision))}")
     if format == "torch" and precision != "fp32":
-        raise SettingsError(f"precision {precision}: a torch program is written in fp32 alone")
+        raise SettingsError(f"precision {precision}: a torch program is written in fp32 only")
     if path.suffix.lower() != suffix:
-        raise SettingsError(f"{path}: the name of this format ends in {suffix}")
+        raise SettingsError(f"{path}: the name of a file of this format ends in {suffix}")
     if precision == "int8" and data is None:
-        raise SettingsError("int8 is calibrated on good images: give some, with --data FOLDER")
+        raise SettingsError("int8 is calibrated on good images: give some with --data FOLDER")
     check_writable(path)
-    try:  # all now, before the work
+    try:  # before the work
         for library in _needed(format, precision):
             importlib.import_module(library)
     except ModuleNotFoundError as error:
@@ -144,7 +150,7 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
 
 
 def _needed(format: Format, precision: Precision) -> tuple[str, ...]:
-    """The optional libraries that write and run a file."""
+    """Name the optional libraries that write and run a file."""
     if format == "torch":
         return ()
     if format == "onnx":
@@ -154,15 +160,10 @@ def _needed(format: Format, precision: Precision) -> tuple[str, ...]:
 
 
 def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
-    """The only canvas, or None where any up to the box may come."""
-    if sizing.mode == "native" and size in (None, "dynamic"):
-        raise ExportError(
-            "size native: a graph holds the positions of the canvases it can take, and this model "
-            "takes any; export it for one, with --size HEIGHTxWIDTH"
-        )
-    box = _box(sizing)
-    if size == "dynamic" or (size is None and sizing.mode in ("snap", "fit", "longest")):
+    """Height and width of the only canvas, or None for any."""
+    if size == "dynamic" or (size is None and sizing.mode not in ("pad", "stretch")):
         return None
+    box = sizing.canvas_shape((sizing.height, sizing.width))
     if size is None:
         return box
     wanted = Sizing.parse(size)
@@ -178,65 +179,42 @@ def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
     return canvas
 
 
-def _box(sizing: Sizing) -> Shape:
-    height, width = (-(-side // sizing.multiple) for side in (sizing.height, sizing.width))
-    return height * sizing.multiple, width * sizing.multiple
-
-
-def _on_cpu(detector: Detector) -> Detector:
-    """Traced and compared there, whatever the detector runs on."""
-    network = detector.network
+def _on_cpu(detector: Detector, view: View) -> Detector:
+    """Copy a detector to the CPU, where it is traced and compared."""
+    model = detector.model
     if detector.device.type != "cpu":
-        network = copy.deepcopy(network).cpu()
+        model = copy.deepcopy(model).cpu()
     return Detector(
-        network,
+        model,
         settings=detector.settings,
         calibration=detector.calibration,
         training=detector.training,
-        view=detector.view,
-        evidence=detector.evidence,
+        view=view,
     )
 
 
-def _graph(detector: Detector, canvas: Shape | None) -> tuple[ExportGraph, Shape]:
+def _build_graph(detector: Detector, canvas: Shape | None) -> ExportGraph:
     settings = detector.settings
-    box = _box(settings.sizing) if canvas is None else canvas
-    graph = ExportGraph(
-        detector.network,
-        box,
+    return ExportGraph(
+        detector.model,
         smoothing=settings.smoothing,
-        weights=settings.level_weights,
-        evidence=detector.evidence,
-        only=canvas is not None,
+        image_score=settings.method.image_score,
+        canvas=canvas,
     )
-    return graph, box
 
 
-def _compared_in(view: View, data: Dataset | None) -> View:
-    """Where the two models look while they are compared: generated images have no part that lies
-    where a region or a reference says, and what regions other images have is not known.
-    """
-    return View(sizing=view.sizing) if data is None else dataclasses.replace(view, regions=None)
-
-
-def _runtime(path: Path, ours: Detector) -> RuntimeDetector:
+def _runtime(path: Path, view: View) -> RuntimeDetector:
     exported = RuntimeDetector.load(path)
-    exported.view = ours.view
+    exported.view = view
     return exported
 
 
-def _translate(
-    detector: Detector, graph: tuple[ExportGraph, Shape], canvas: Shape | None, format: Format
-) -> Any:
-    sizing = detector.settings.sizing
-    program = trace(*graph, canvas, sizing.multiple)
-    return program if format == "torch" else to_onnx(program, detector.settings.levels)
-
-
 def _about(
-    detector: Detector, format: Format, precision: Precision, canvas: Shape | None, box: Shape
+    detector: Detector, format: Format, precision: Precision, canvas: Shape | None
 ) -> dict[str, Any]:
-    """The file's metadata."""
+    """Build the file's metadata."""
+    # OpenVINO runs what is not int8 in bfloat16 there, where the processor can.
+    in_bf16 = format == "openvino" and precision in ("bf16", "int8")
     return {
         "schema": SCHEMA,
         **detector.info(),
@@ -246,12 +224,8 @@ def _about(
         "export": {
             "format": format,
             "precision": precision,
-            # Of OpenVINO: what is not int8 runs in bfloat16 there, where the processor can.
-            "computed_in": "bf16"
-            if format == "openvino" and precision in ("bf16", "int8")
-            else "f32",
+            "computed_in": "bf16" if in_bf16 else "f32",
             "size": "dynamic" if canvas is None else list(canvas),
-            "box": list(box),
             "opset": None if format == "torch" else OPSET,
             "torch": torch.__version__,
             "cflow_ad": __version__,
@@ -259,7 +233,7 @@ def _about(
     }
 
 
-def _judge(change: Change, precision: Precision, *, force: bool) -> None:
+def _check_change(change: Change, precision: Precision, *, force: bool) -> None:
     bound = BOUNDS[precision]
     way_out = "keep the trained model, and report this with the model's settings"
     problems = []
@@ -267,9 +241,9 @@ def _judge(change: Change, precision: Precision, *, force: bool) -> None:
         if change.largest > bound:
             problems.append(f"a score or map changes by {change.largest:.2g} (allowed {bound:g})")
         if change.flipped:
-            problems.append(f"{change.flipped} images are judged differently")
+            problems.append(f"{change.flipped} images change between good and anomalous")
     elif not force:
-        way_out = "write it all the same with --force, or choose a higher precision"
+        way_out = "write it anyway with --force, or choose a higher precision"
         if change.mean > bound:
             problems.append(
                 f"scores of good images change by {change.mean:.2g} on average (allowed {bound:g})"
@@ -293,7 +267,7 @@ def _folder(path: Path) -> Path:
 
 
 def _move(new: Path, path: Path) -> int:
-    """Put what was checked in its place, and say how large it is."""
+    """Put the checked files in their place; returns their size in bytes."""
     n_bytes = 0
     for file in sorted(new.parent.iterdir(), key=lambda file: file.suffix == new.suffix):
         n_bytes += file.stat().st_size

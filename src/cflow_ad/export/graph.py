@@ -42,7 +42,7 @@ class ExportGraph(nn.Module):
         super().__init__()
         self.folded = FoldedModel(model)
         self.by_peak = image_score == "peak"
-        grids = [None] * len(self.folded.levels)
+        grids: Sequence[Shape | None] = [None] * len(self.folded.levels)
         if canvas is not None:
             grids = model.encoder.spec.grids(canvas)
         self.levels = nn.ModuleList(

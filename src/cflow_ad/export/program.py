@@ -10,23 +10,26 @@ import torch
 from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.quiet import quiet
-from cflow_ad.runtime.backends import INPUT, output_names
-from cflow_ad.scoring.canvas import Shape
+from cflow_ad.runtime.backends import INPUT, energy_names, output_names
+from cflow_ad.scoring.canvas import MAX_NATIVE, Shape
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-"""Of ONNX: the exporter's own, which every runtime of the last years reads."""
+"""Of ONNX; runtimes have read it since 2023."""
+
+_EXAMPLE = (4, 6)
+"""Height and width of the example for a dynamic size, in units: different numbers, so that the
+tracer takes neither for a constant or for the other."""
 
 
-def trace(graph: ExportGraph, box: Shape, size: Shape | None, unit: int) -> Any:
+def trace(graph: ExportGraph, size: Shape | None, unit: int) -> Any:
     """Trace the graph with `torch.export`.
 
     Args:
         graph: on the CPU.
-        box: the largest canvas.
-        size: the only canvas; None for any up to the box.
+        size: height and width of the only canvas; None for any.
         unit: canvas sides are multiples of this.
 
     Returns:
@@ -36,13 +39,12 @@ def trace(graph: ExportGraph, box: Shape, size: Shape | None, unit: int) -> Any:
         ExportError: torch cannot trace the backbone.
     """
     dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    shape = list(size or box)
-    for axis, name in enumerate(("height", "width")):
-        units = box[axis] // unit
-        if size is None and units > 1:
-            # Traced at the largest but one, to be told apart from constants.
-            shape[axis] = unit * max(2, units)
-            dims[1 + axis] = unit * torch.export.Dim(f"{name}_units", min=1, max=max(2, units))
+    shape = size or _EXAMPLE
+    if size is None:
+        shape = (unit * _EXAMPLE[0], unit * _EXAMPLE[1])
+        most = MAX_NATIVE // unit
+        for axis, name in enumerate(("height", "width"), start=1):
+            dims[axis] = unit * torch.export.Dim(f"{name}_units", min=1, max=most)
     example = torch.full((2, *shape, 3), 128.0)
     try:
         with quiet("torch.onnx", "torch.export", "onnxscript"), torch.no_grad():
@@ -65,7 +67,7 @@ def to_onnx(program: Any, strides: Sequence[int]) -> onnx.ModelProto:
             translated = torch.onnx.export(
                 program,
                 input_names=[INPUT],
-                output_names=output_names(strides),
+                output_names=output_names(len(strides)),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -80,13 +82,16 @@ def to_onnx(program: Any, strides: Sequence[int]) -> onnx.ModelProto:
 
 
 def _name_dimensions(model: Any, strides: Sequence[int]) -> None:
-    """Dynamic dimensions by names that say what they are, in place of the tracer's numbers."""
-    names = {INPUT: ("batch", "height", "width", None), "score": ("batch",)}
-    names["anomaly_map"] = ("batch", "height", "width")
-    for stride in strides:
-        names[f"normality_{stride}"] = ("batch", f"height/{stride}", f"width/{stride}")
+    """Give dynamic dimensions names that say what they are, in place of the tracer's."""
+    names: dict[str, tuple[str | None, ...]] = {
+        INPUT: ("batch", "height", "width", None),
+        "anomaly_map": ("batch", "height", "width"),
+        "score": ("batch",),
+    }
+    for name, stride in zip(energy_names(len(strides)), strides, strict=True):
+        names[name] = ("batch", f"height/{stride}", f"width/{stride}")
     for value in [*model.graph.input, *model.graph.output]:
         dims = value.type.tensor_type.shape.dim
-        for dim, name in zip(dims, names[value.name], strict=True):
-            if name is not None and not dim.dim_value:
-                dim.dim_param = name
+        for dim, text in zip(dims, names[value.name], strict=True):
+            if text is not None and not dim.dim_value:
+                dim.dim_param = text
