@@ -74,7 +74,7 @@ def cut(cloth: Floats, rng: np.random.Generator, difficulty: float) -> tuple[Flo
     """A blade slits the cloth: a thin dark line, with frayed threads along it."""
     size = len(cloth)
     length = max(_between(0.36, 0.095, difficulty) * size * rng.uniform(0.85, 1.15), 14.0)
-    half = _pixels(size, _between(3.8, 1.4, difficulty) * rng.uniform(0.85, 1.15), least=1.2)
+    half = _pixels(size, _between(3.6, 1.2, difficulty) * rng.uniform(0.85, 1.15), least=1.0)
     # Across the threads: a slit between two threads would be no cut.
     heading = np.radians(rng.uniform(22, 68)) + np.pi / 2 * rng.integers(4)
     path = _curve(rng, _place(rng, size, 0.25), length, heading, bend=0.25)
@@ -130,7 +130,7 @@ def metal_contamination(
     """A sliver of steel or brass lies on the cloth: a highlight, and a soft shadow."""
     size = len(cloth)
     length = max(_between(0.2, 0.05, difficulty) * size * rng.uniform(0.85, 1.2), 9.0)
-    half = _pixels(size, _between(4.5, 1.8, difficulty) * rng.uniform(0.85, 1.15), least=1.0)
+    half = _pixels(size, _between(4.2, 1.5, difficulty) * rng.uniform(0.85, 1.15), least=0.9)
     heading, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 1.2)
     path = _curve(rng, _place(rng, size, 0.2), length, heading, bend)
     at = np.linspace(0, 1, len(path))
