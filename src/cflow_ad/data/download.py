@@ -31,28 +31,20 @@ class Archive:
 
     name: str
     """The data set's name."""
-
     url: str
     """Address of the archive; http or https."""
-
     filename: str
     """Its name on disk."""
-
     sha256: str
     """Its SHA-256, 64 hexadecimal digits in lower case."""
-
     size: int
     """Its size, in bytes."""
-
     unpacked: int
     """The size of the files in it, in bytes, roughly."""
-
     contents: str
     """A folder in it, which shows how to unpack it by hand."""
-
     page: str
     """Where a person can get it in a browser."""
-
     terms: str
     """Licence and citation, to be agreed to before the download."""
 

@@ -37,8 +37,7 @@ def read_exclusions(given: Iterable[PathLike]) -> list[str]:
 def find_excluded(paths: Sequence[Path], root: Path, names: Iterable[str]) -> set[int]:
     """Return the indices of the images that are named.
 
-    A name is a path, absolute or relative to the data set or to the current folder, or its end:
-    `003.png` and `good/003.png` both name `train/good/003.png`.
+    A name is a path or its end: `003.png` and `good/003.png` both name `train/good/003.png`.
 
     Args:
         paths: Of the images.
@@ -52,19 +51,13 @@ def find_excluded(paths: Sequence[Path], root: Path, names: Iterable[str]) -> se
         >>> find_excluded([Path("a/1.png"), Path("a/2.png")], Path("a"), ["2.png"])
         {1}
     """
-    at = {os.path.normpath(path.absolute()): index for index, path in enumerate(paths)}
-    by_name: dict[str, list[int]] = {}
-    for index, path in enumerate(paths):
-        by_name.setdefault(path.name, []).append(index)
+    ends = [Path(os.path.normpath(path.absolute())).parts for path in paths]
     found = set()
     for name in names:
         path = Path(name)
-        places = {os.path.normpath(base / path) for base in (root.absolute(), Path.cwd())}
-        fitting = [at[place] for place in places if place in at] or [
-            index
-            for index in by_name.get(path.name, [])
-            if paths[index].parts[-len(path.parts) :] == path.parts
-        ]
+        if ".." in path.parts:
+            path = Path(os.path.normpath(path.absolute()))
+        fitting = [n for n, parts in enumerate(ends) if parts[-len(path.parts) :] == path.parts]
         if not fitting:
             raise DataError(
                 f"{name}: no good image of {root} has this name, so it cannot be excluded; correct "
