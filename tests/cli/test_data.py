@@ -77,7 +77,7 @@ def test_the_licence_is_shown_and_nothing_is_fetched_without_agreement(served, t
         result = CliRunner().invoke(app, command, input=answer)
         assert result.exit_code == 2
         assert "Licence: none. Cite nobody." in result.stderr
-        assert "error: nothing was fetched, since the licence was not agreed to" in result.stderr
+        assert "error: not downloaded: the licence was not agreed to" in result.stderr
     assert served.asked == []
     assert list(tmp_path.iterdir()) == []
 

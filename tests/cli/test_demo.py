@@ -12,7 +12,6 @@ from cflow_ad import Detector, Settings
 from cflow_ad.data import carpet as weaving
 from tests.cli.commands import refused, run
 
-
 TOY = {"backbone": "test_efficientnet", "weights": "random"}
 
 

@@ -10,7 +10,7 @@ from tests.cli.commands import run
 
 def test_info_shows_what_made_a_model(model):
     shown = run("info", model).stdout
-    for text in ("tf_efficientnet_lite0", "64x64", "threshold", "fingerprint", "sha256"):
+    for text in ("test_efficientnet", "64x64", "threshold", "fingerprint", "sha256"):
         assert text in shown
     told = json.loads(run("info", model, "--json").stdout)
     assert Settings.from_dict(told["settings"]).size == "64x64"

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from cflow_ad import Detector
+from cflow_ad import Detector, Settings
 from cflow_ad.store.model_file import read_metadata
 from tests.cli.commands import SLOWLY, SMALL, TINY, refused, run, start
 
@@ -29,7 +29,7 @@ def test_the_model_can_be_loaded_and_the_message_names_it(carpet, tmp_path):
     result = run("train", carpet, "-o", path, *TINY)
     assert result.exit_code == 0
     detector = Detector.load(path, device="cpu")
-    assert result.stdout.startswith(f"{path}: learnt from 8 images in ")
+    assert result.stdout.startswith(f"{path}: trained on 8 images in ")
     assert f"threshold {detector.threshold:.3f}\n" in result.stdout
     assert detector.training["screening"]["n_images"] == 10
     assert sorted(path.parent.iterdir()) == [path]  # the work folder is gone
@@ -61,37 +61,40 @@ def test_the_calibration_images_may_be_too_few_to_hold_any_out(carpet, tmp_path)
 
 def test_set_reaches_the_settings(carpet, tmp_path):
     path = tmp_path / "m.safetensors"
-    more = ["--set", "smoothing=2.5", "--set", "position-channels = 8", "--seed", 3]
+    more = ["--set", "smoothing=2.5", "--set", "batch-size = 8", "--seed", 3]
     assert run("train", carpet, "-o", path, *TINY, *more).exit_code == 0
     settings = read_metadata(path)["settings"]
-    assert (settings["smoothing"], settings["position_channels"]) == (2.5, 8)
+    assert (settings["smoothing"], settings["batch_size"]) == (2.5, 8)
     assert (settings["seed"], settings["strides"], settings["steps"]) == (3, [8, 16], 3)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--set blocks", "--set blocks: write NAME=VALUE"),
+        ("--set steps", "--set steps: write NAME=VALUE"),
         ("--set =4", "--set =4: write NAME=VALUE"),
-        ("--set smoothing=1e9", "smoothing is 1000000000.0: it must be at most 1000"),
-        ("--seed 99999999999", "seed is 99999999999: it must be at most 4294967295"),
+        ("--set smoothing=1e9", "smoothing is 1000000000.0: it must be 0 to 1000"),
+        ("--seed 99999999999", "seed is 99999999999: it must be 0 to 4294967295"),
         ("--set colour=red", "unknown setting colour; `cflow-ad info settings` lists them"),
-        ("--set blocks=two", "blocks is 'two': it must be a whole number"),
-        ("--set blocks=2.5", "blocks is '2.5': it must be a whole number"),
+        ("--set steps=two", "steps is 'two': it must be a whole number"),
+        ("--set steps=2.5", "steps is '2.5': it must be a whole number"),
+        ("--set method=x", "unknown setting method"),
+        ("--set paper.epochs=3", "paper.epochs needs --preset paper"),
         ("--set strides=8,x", "strides is '8,x': it must be whole numbers"),
         ("--set strides=", "strides is '': it must be whole numbers"),
         ("--set strides=16,8", "in rising order"),
         ("--set smoothing=nan", "smoothing is nan: it must be a finite number"),
-        ("--set loss=hinge", "likelihood or logsigmoid"),
-        ("--set position_channels=3", "position_channels is 3: it must be a multiple of 4"),
         ("--set feature_budget=0", "feature_budget is 0.0: it must be greater than 0"),
-        ("--steps -1", "steps is -1: it must be 0 or more"),
-        ("--false-alarm-rate 1", "false_alarm_rate is 1.0: it must be between 0 and 1"),
+        ("--steps -1", "steps is -1: it must be at least 0"),
+        (
+            "--false-alarm-rate 1",
+            "false_alarm_rate is 1.0: it must be greater than 0 and less than 1",
+        ),
         ("--size 0x0", "size"),
         ("--size wide", "size"),
         ("--size -64x64", "size"),
         ("--resize crop", "fit or pad or stretch"),
-        ("--seed -1", "seed is -1: it must be 0 or more"),
+        ("--seed -1", "seed is -1: it must be 0 to"),
     ],
 )
 def test_a_bad_setting_is_named(options, said, tmp_path):
@@ -123,7 +126,7 @@ def test_what_is_not_to_be_had_is_named(options, said, carpet, tmp_path):
 def test_a_bundle_needs_no_other_weights(carpet, tmp_path):
     weights = tmp_path / "w.safetensors"
     bundled, bare = tmp_path / "bundled.safetensors", tmp_path / "bare.safetensors"
-    encoder = Detector.load(_trained(carpet, tmp_path / "first.safetensors")).network.encoder
+    encoder = Detector.load(_trained(carpet, tmp_path / "first.safetensors")).model.encoder
     state = encoder.network.state_dict()
     safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights)
     given = [*TINY, "--weights", weights]
@@ -182,7 +185,7 @@ def test_a_second_run_overwrites(carpet, tmp_path):
 def test_an_interrupted_run_goes_on_to_the_same_model(carpet, tmp_path):
     path, whole = tmp_path / "m.safetensors", tmp_path / "whole.safetensors"
     work = tmp_path / "m.safetensors.work"
-    arguments = ["train", carpet, *TINY, "--steps", "400"]
+    arguments = ["train", carpet, *TINY, "--steps", "60"]
     process = start(*arguments, "-o", path, before=SLOWLY)
     first_level = work / "level-8.safetensors"
     deadline = time.monotonic() + 60
@@ -192,7 +195,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(carpet, tmp_path):
     _, said = process.communicate(timeout=60)
 
     assert process.returncode == 130, said
-    assert b"the same command with --resume goes on from there" in said
+    assert b"the same command with --resume continues" in said
     assert b"Traceback" not in said
     assert not path.exists()
     assert first_level.exists()
@@ -223,41 +226,39 @@ def test_resume_takes_nothing_from_other_settings_or_damaged_work(carpet, tmp_pa
 
 
 def _settings(**more):
-    from cflow_ad import Settings
-
     return Settings(
         backbone="test_efficientnet",
         weights="random",
         size="64x64",
         strides=(8, 16),
         steps=3,
-        blocks=2,
         batch_size=64,
         false_alarm_rate=0.5,
         **more,
     )
 
 
-def test_the_default_backbone_trains_with_the_network_unplugged(model):
-    encoder = read_metadata(model)["encoder"]
-    assert encoder["backbone"] == "tf_efficientnet_lite0"
-    assert SMALL  # its settings are those of the other models here
+def test_the_default_backbone_trains_with_the_network_unplugged(carpet, tmp_path):
+    path = tmp_path / "m.safetensors"
+    assert run("train", carpet, "-o", path, *SMALL, "--device", "cpu").exit_code == 0
+    assert read_metadata(path)["encoder"]["backbone"] == Settings().backbone
 
 
 def test_a_preset_is_where_the_settings_start_from(carpet, tmp_path):
     path = tmp_path / "m.safetensors"
-    small = ["--set", "epochs=1", "--set", "passes_per_epoch=2", "--set", "padding=zeros"]
+    small = ["--set", "paper.epochs=1", "--set", "paper.passes_per_epoch=2"]
     result = run("train", carpet, "-o", path, *TINY, "--preset", "paper", *small)
     assert result.exit_code == 0
     assert "promises no false-alarm rate" in result.stderr  # the paper holds no images out
     made = Detector.load(path, device="cpu").settings
-    assert (made.schedule, made.loss, made.input_layer) == ("paper", "logsigmoid", "raw")
-    assert (made.backbone, made.epochs) == ("test_efficientnet", 1)  # what was given goes first
+    assert (made.method.whiten, made.method.image_score) == (False, "peak")
+    # Options take precedence over the preset.
+    assert (made.backbone, made.paper.epochs) == ("test_efficientnet", 1)
 
 
 def test_a_wrong_preset_is_named(carpet, tmp_path):
     said = refused("train", carpet, "-o", tmp_path / "m.safetensors", "--preset", "papre")
-    assert "preset 'papre': there is none; give fast or default or accurate or paper" in said
+    assert "preset 'papre' is unknown; give fast or default or accurate or paper" in said
 
 
 # Good images that stand out
@@ -312,8 +313,8 @@ def test_too_few_images_to_stand_out_are_said_so(carpet, tmp_path):
     [
         ("--report page.txt", "--report page.txt: the name must end in .html"),
         ("--report list.html --exclude list.csv", "would overwrite list.csv"),
-        ("--exclude nowhere.csv", "nowhere.csv: no list to exclude can be read there"),
-        ("--exclude nowhere.png", "nowhere.png: to be excluded, but no good image"),
+        ("--exclude nowhere.csv", "nowhere.csv: the file cannot be read"),
+        ("--exclude nowhere.png", "nowhere.png: no good image"),
     ],
 )
 def test_what_cannot_be_excluded_or_reported_is_named(options, said, carpet, tmp_path, monkeypatch):

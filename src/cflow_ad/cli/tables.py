@@ -93,12 +93,13 @@ def print_model(metadata: Mapping[str, Any]) -> None:
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for section, values in sections(metadata).items():
+    known = {name: value for name, value in metadata.items() if value is not None}
+    for section, values in sections(known).items():
         table.add_section()
         for name, value in values.items():
             table.add_row(name if section == "model" else f"{section}.{name}", value)
     if metadata.get("calibration") is None:
-        table.add_row("calibration", "not calibrated: run `cflow-ad calibrate MODEL GOOD`")
+        table.add_row("calibration", "not calibrated yet: run `cflow-ad calibrate MODEL GOOD`")
     _console().print(table)
 
 

@@ -142,7 +142,9 @@ def build_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows.append(["mean", "", *map(_format, _over(statistics.fmean, every))])
     if len(by_seed) > 1 and len(set(map(len, by_seed.values()))) == 1:
         means = [_over(statistics.fmean, of_seed) for of_seed in by_seed.values()]
-        rows.append(["± (seeds)", "", *map(_format, _over(statistics.stdev, means))])
+        deviations = _over(statistics.stdev, means)
+        deviations[2::3] = [None] * 3  # the published ones
+        rows.append(["± (seeds)", "", *map(_format, deviations)])
     return rows
 
 
