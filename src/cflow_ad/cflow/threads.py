@@ -11,6 +11,8 @@ import torch
 
 Result = TypeVar("Result")
 
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def one_core_pool(workers: int) -> ThreadPoolExecutor:
     """Start threads in which torch computes on one core, and leave it as it was elsewhere.
@@ -22,7 +24,6 @@ def one_core_pool(workers: int) -> ThreadPoolExecutor:
     Args:
         workers: threads.
     """
-    later = _in_new_thread(torch.get_num_threads)
     started = threading.Barrier(workers)
 
     def start() -> None:
@@ -30,11 +31,13 @@ def one_core_pool(workers: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
         started.wait()
 
-    pool = ThreadPoolExecutor(workers, initializer=start)
-    for _ in range(workers):
-        pool.submit(int)
-    pool.submit(int).result()
-    _in_new_thread(lambda: torch.set_num_threads(later))
+    with _ONE_AT_A_TIME:  # else one caller would take another's 1 for the number to put back
+        later = _in_new_thread(torch.get_num_threads)
+        pool = ThreadPoolExecutor(workers, initializer=start)
+        for _ in range(workers):
+            pool.submit(int)
+        pool.submit(int).result()
+        _in_new_thread(lambda: torch.set_num_threads(later))
     return pool
 
 
