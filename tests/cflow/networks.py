@@ -2,8 +2,66 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
+
+from cflow_ad import Settings
+from cflow_ad.cflow.encoder import Encoder, build_encoder
+from cflow_ad.cflow.flow import ConditionalFlow
+from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.place_means import PlaceMeans
+from cflow_ad.cflow.whitening import InputLayer
+from cflow_ad.method import Method
+
+SMALL = "test_efficientnet"
+
+
+def encoder_of(backbone=SMALL, strides=(8, 16), *, weights="random", seed=0, **method) -> Encoder:
+    """An encoder with one level of each stride, as it is but for `method`."""
+    method = {"join_finer": False, "average": (), **method}
+    return build_encoder(
+        Settings(
+            backbone=backbone, weights=weights, strides=strides, seed=seed, method=Method(**method)
+        )
+    )
+
+
+def random_pixels(count=3, shape=(64, 96)):
+    """Images of noise, shape `(count, *shape, 3)`."""
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (count, *shape, 3), dtype=np.uint8))
+
+
+def make_level(channels=4, *, whiten=True, stride=None, parts=None, width=None, **flow) -> Level:
+    """A level in which no parameter has its initial value; with a stride, positions are relative
+    and places have means.
+    """
+    torch.manual_seed(channels)
+    flow = {"blocks": 3, "position_channels": 8, **flow}
+    made = ConditionalFlow(channels, stride=stride, width=width, seed=channels, **flow)
+    with torch.no_grad():
+        for name, value in made.named_parameters():
+            value += (1.0 if "second" in name else 0.3) * torch.randn_like(value)
+    layer = InputLayer(
+        torch.randn(channels), torch.eye(channels) + 0.2 * torch.randn(channels, channels)
+    )
+    means = None
+    if stride is not None:
+        means = PlaceMeans(0.3 * torch.randn(4, 4, 4, channels), torch.tensor([-5.0, -4.0, 0.0]))
+    level = Level(
+        layer if whiten else InputLayer(torch.zeros(channels)), made, means=means, parts=parts
+    ).eval()
+    level.location.copy_(torch.randn(level.location.shape) * 0.1 - 1.5)
+    level.scale.copy_(0.1 + 0.1 * torch.rand(level.scale.shape))
+    return level.requires_grad_(False)
+
+
+def energies_of(level, features):
+    """A level's energies of maps of feature vectors, `(B, C, h, w)`, by the training form."""
+    z = level.subtract_means(features.permute(0, 2, 3, 1))
+    rows, columns = level.flow.places(z.shape[1], z.shape[2])
+    return level.energy(level(z, rows, columns), rows, columns)
 
 
 def shaken(network):

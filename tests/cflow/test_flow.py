@@ -16,7 +16,7 @@ from cflow_ad.cflow.flow import (
     random_rotation,
     standard_normal_log_prob,
 )
-from cflow_ad.cflow.position import axis_encoding, position_encoding
+from cflow_ad.cflow.position import encode_axis, encode_positions
 from tests.cflow.freia import freia_of
 from tests.cflow.oracle import rotation_of, run_flow
 
@@ -220,9 +220,9 @@ def test_the_positions_term_is_a_column_plus_a_row(position_channels):
     block = make_flow(5, position_channels, blocks=1).blocks[0]
     half = position_channels // 2
     of_column, of_row = block.position_term(
-        axis_encoding(7, half).double(), axis_encoding(4, half).double()
+        encode_axis(torch.arange(7), half).double(), encode_axis(torch.arange(4), half).double()
     )
-    whole = block.condition_term(position_encoding(4, 7, position_channels).double())
+    whole = block.condition_term(encode_positions(4, 7, position_channels).double())
     torch.testing.assert_close(of_column[None, :] + of_row[:, None], whole, rtol=0, atol=1e-12)
 
 
@@ -266,7 +266,7 @@ def test_it_is_the_reference_formula(channels, position_channels, permutation):
 
 
 def code_of(rows, columns, channels):
-    whole = position_encoding(int(rows.max()) + 1, int(columns.max()) + 1, channels)
+    whole = encode_positions(int(rows.max()) + 1, int(columns.max()) + 1, channels)
     return whole[rows, columns].double()
 
 

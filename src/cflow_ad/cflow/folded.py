@@ -94,9 +94,9 @@ class FoldedBlock(nn.Module):
         factor = torch.cat((torch.full_like(scale[n1:], 2.0), 1 / scale[n1:]))
         self.register_buffer("first", _kernel((of_x1 * scale[:n1]).to(dtype)))
         self.register_buffer("of_position", of_position.clone())
-        self.register_buffer("first_bias", bias.clone())
+        self.register_buffer("first_bias", bias.to(dtype, copy=True))
         self.register_buffer("second", _kernel((second * factor[:, None]).detach().to(dtype)))
-        self.register_buffer("second_bias", (second_bias * factor).detach()[:, None, None])
+        self.register_buffer("second_bias", (second_bias * factor).detach().to(dtype))
         self.register_buffer("offset", offset[n1:, None, None].clone())
         g, o = block.global_scale().detach(), block.offset.detach()
         scale = scale * g
@@ -115,7 +115,7 @@ class FoldedBlock(nn.Module):
         self.after = scale, offset
 
     def term(self, row_code: Tensor, column_code: Tensor) -> Tensor:
-        """Compute the position's share of the hidden layer, bias included.
+        """Compute the position's share of the hidden layer.
 
         Args:
             row_code: encoding of the rows, shape `(h, P / 2)`.
@@ -125,16 +125,14 @@ class FoldedBlock(nn.Module):
             Shape `(hidden, h, w)`.
         """
         of_column, of_row = self.of_position.chunk(2, dim=1)
-        rows = of_row @ row_code.T + self.first_bias[:, None]
-        columns = of_column @ column_code.T
+        rows, columns = of_row @ row_code.T, of_column @ column_code.T
         return (rows[:, :, None] + columns[:, None, :]).to(self.first.dtype)
 
     def forward(self, y: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
         """Map `y`, shape `(B, C, h, w)`; returns the next `y` and the sum of the log-scales."""
         y1, y2 = y[:, : self.n1], y[:, self.n1 :]
-        hidden = F.relu_(F.conv2d(y1.to(self.first.dtype), self.first) + term)
-        a = F.conv2d(hidden, self.second).float() + self.second_bias
-        a, shift = a.chunk(2, dim=1)
+        hidden = F.relu_(F.conv2d(y1.to(term.dtype), self.first, self.first_bias) + term)
+        a, shift = F.conv2d(hidden, self.second, self.second_bias).float().chunk(2, dim=1)
         log_scale = torch.sigmoid(a) * (2 * self.clamp) - self.clamp
         changed = (y2 + self.offset) * log_scale.exp() + shift
         y = torch.cat((y1, changed), dim=1)
@@ -166,9 +164,13 @@ class FoldedLevel(nn.Module):
         self.channels, self.frame, self.stride = flow.channels, flow.frame, flow.stride
         self.axis_channels = flow.position_channels // 2
         self.means = copy.deepcopy(level.means)
-        self.register_buffer("mean", level.input_layer.mean.clone())
-        matrix = level.input_layer.matrix
-        self.register_buffer("whitening", _kernel(matrix) if matrix.ndim == 2 else None)
+        mean, matrix = level.input_layer.mean, level.input_layer.matrix
+        if matrix is not None:  # of the means of places too: interpolation is linear
+            mean = matrix @ mean
+            if self.means is not None:
+                self.means.tables = F.linear(self.means.tables, matrix)
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("whitening", None if matrix is None else _kernel(matrix))
         self.register_buffer("location", level.location.clone())
         self.register_buffer("scale", level.scale.clone())
         self._fold(flow, dtype)
@@ -206,8 +208,6 @@ class FoldedLevel(nn.Module):
         mean = self.mean[:, None, None]
         if self.means is not None:
             mean = mean + self.means(height, width, rows).permute(2, 0, 1)
-        if self.whitening is not None:
-            mean = F.conv2d(mean[None], self.whitening)[0]
         at = row_places[:, None].to(self.mean.device), column_places[None].to(self.mean.device)
         return Tables(
             -mean,

@@ -26,13 +26,13 @@ class InputLayer(nn.Module):
 
     Args:
         mean: shape `(C,)`.
-        matrix: `A`: shape `(C, C)`, or `(C,)` for a diagonal one.
+        matrix: `A`, shape `(C, C)`; unset, the identity.
     """
 
     mean: Tensor
-    matrix: Tensor
+    matrix: Tensor | None
 
-    def __init__(self, mean: Tensor, matrix: Tensor) -> None:
+    def __init__(self, mean: Tensor, matrix: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("matrix", matrix)
@@ -40,22 +40,20 @@ class InputLayer(nn.Module):
     @property
     def log_det(self) -> Tensor:
         """Log of the absolute determinant of `A`, a scalar."""
-        if self.matrix.ndim == 1:
-            return self.matrix.abs().log().sum()
+        if self.matrix is None:
+            return self.mean.new_zeros(())
         log_det: Tensor = torch.linalg.slogdet(self.matrix.double()).logabsdet
         return log_det.to(self.matrix.dtype)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map vectors of shape `(..., C)`."""
         centred = z - self.mean
-        if self.matrix.ndim == 1:
-            return torch.mul(centred, self.matrix)
-        return F.linear(centred, self.matrix)
+        return centred if self.matrix is None else F.linear(centred, self.matrix)
 
 
 def raw_layer(channels: int) -> InputLayer:
     """Build the paper's input layer, which changes nothing."""
-    return InputLayer(torch.zeros(channels), torch.ones(channels))
+    return InputLayer(torch.zeros(channels))
 
 
 def fit_whitening(chunks: Iterable[Tensor], channels: int) -> InputLayer:
