@@ -1,4 +1,4 @@
-"""CFLOW-AD as its authors' code runs it, over FrEIA's decoders: a peer to be measured against.
+"""CFLOW-AD as its authors' code runs it, over FrEIA's decoders: a peer for comparison.
 
 Written from the paper and a description of that code: the encoder runs in every pass, and vectors
 go through a decoder 256 at a time, in training and in scoring alike. The condition is repeated for
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.position import position_encoding
+from cflow_ad.cflow.position import encode_positions
 
-FIBRE = 256  # vectors in a step
+FIBRE = 256
+"""Vectors in a step."""
 
 
 class FreiaLoop:
@@ -33,43 +33,36 @@ class FreiaLoop:
 
     def __init__(self, encoder: Encoder, learning_rate: float = 2e-4) -> None:
         self.encoder = encoder
-        self.decoders = [_decoder(channels) for channels in encoder.spec.channels]
+        self.decoders = [_build_decoder(channels) for channels in encoder.spec.channels]
         parameters = [value for decoder in self.decoders for value in decoder.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=learning_rate)
 
-    def train_on(self, pixels: Tensor, *, most: int | None = None) -> int:
-        """The steps of one image batch, or at most so many of each level; how many they were."""
-        steps = 0
+    def train_on(self, pixels: Tensor, *, most: int | None = None) -> None:
+        """Take the steps of one image batch, or at most so many on each level."""
         for decoder, features in zip(self.decoders, self.encoder(pixels), strict=True):
             vectors, condition = _flatten(features)
             order = torch.randperm(len(vectors))
             for number in range(min(len(vectors) // FIBRE, most or len(vectors))):
                 index = order[number * FIBRE : (number + 1) * FIBRE]
-                likelihood = _likelihood(decoder, vectors[index], condition[index])
+                likelihood = _log_likelihood(decoder, vectors[index], condition[index])
                 loss = -F.logsigmoid(likelihood).mean()
                 self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
-                steps += 1
-        return steps
 
     @torch.inference_mode()
     def score(self, pixels: Tensor) -> list[Tensor]:
-        """Log-likelihood per dimension of every position, shape `(B, h, w)` for each level."""
+        """Compute the log-likelihood per dimension at every position: `(B, h, w)` a level."""
         maps = []
         for decoder, features in zip(self.decoders, self.encoder(pixels), strict=True):
-            vectors, condition = _flatten(features)
-            parts = [
-                _likelihood(
-                    decoder, vectors[start : start + FIBRE], condition[start : start + FIBRE]
-                )
-                for start in range(0, len(vectors), FIBRE)
-            ]
-            maps.append(torch.cat(parts).view(features.shape[:3]))
+            parts = zip(*(of.split(FIBRE) for of in _flatten(features)), strict=True)
+            likelihoods = [_log_likelihood(decoder, z, c) for z, c in parts]
+            batch, _, height, width = features.shape
+            maps.append(torch.cat(likelihoods).view(batch, height, width))
         return maps
 
 
-def _decoder(channels: int) -> Any:
+def _build_decoder(channels: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its docstrings have escapes that Python warns of
         framework = importlib.import_module("FrEIA.framework")
@@ -80,7 +73,7 @@ def _decoder(channels: int) -> Any:
             modules.AllInOneBlock,
             cond=0,
             cond_shape=(128,),
-            subnet_constructor=_subnet,
+            subnet_constructor=_build_subnet,
             affine_clamping=1.9,
             global_affine_type="SOFTPLUS",
             permute_soft=channels <= 512,  # scipy takes minutes for larger rotations
@@ -88,30 +81,19 @@ def _decoder(channels: int) -> Any:
     return decoder
 
 
-def _subnet(inputs: int, outputs: int) -> nn.Module:
+def _build_subnet(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 2 * inputs), nn.ReLU(), nn.Linear(2 * inputs, outputs))
 
 
 def _flatten(features: Tensor) -> tuple[Tensor, Tensor]:
-    count, height, width, channels = features.shape
-    condition = position_encoding(height, width, 128).repeat(count, 1, 1, 1)
-    return features.reshape(-1, channels), condition.reshape(-1, 128)
+    """Turn a map `(B, C, h, w)` into vectors `(n, C)` and their conditions `(n, 128)`."""
+    batch, channels, height, width = features.shape
+    condition = encode_positions(height, width, 128).repeat(batch, 1, 1, 1)
+    return features.permute(0, 2, 3, 1).reshape(-1, channels), condition.reshape(-1, 128)
 
 
-def _likelihood(decoder: Any, vectors: Tensor, condition: Tensor) -> Tensor:
+def _log_likelihood(decoder: Any, vectors: Tensor, condition: Tensor) -> Tensor:
     u, log_det = decoder(vectors, [condition])
     channels = vectors.shape[1]
     log_p = log_det - 0.5 * u.square().sum(1) - 0.5 * channels * math.log(2 * math.pi)
     return log_p / channels
-
-
-def anomaly_maps(likelihoods: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """The authors' maps of a whole test set, shape `(N, *size)`, from each level's `(N, h, w)`."""
-    total = sum(
-        F.interpolate(
-            (level - level.max()).exp()[:, None], size=size, mode="bilinear", align_corners=True
-        )[:, 0]
-        for level in likelihoods
-    )
-    assert isinstance(total, Tensor)
-    return total.max() - total
