@@ -1,26 +1,25 @@
-"""What laying parts straight is worth: a drawn part, moved and turned, with a hole missing.
+"""What aligning is worth: a generated part, shifted and rotated, with a hole missing.
 
-    python benchmarks/alignment.py [--json FILE]
+    python benchmarks/alignment.py
     python benchmarks/alignment.py --quick
 
-Prints image AUROC, pixel AUROC and AUPRO for each way of aligning. `--quick` draws a few small
-parts and trains for a few steps.
+Trains on good parts and tests on others, for each way of aligning.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
-import warnings
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from cflow_ad import tune_process
+
+tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
+from common import QUICK, build_parser, fit, markdown, report
 
-from cflow_ad import CalibrationWarning, Detector, Settings
+from cflow_ad import Settings
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.scoring.alignment import Motion
 
@@ -33,51 +32,51 @@ CASES = {
     "rigid": {"align": "rigid"},
     "rigid, foreground": {"align": "rigid", "foreground": "auto"},
 }
-Moved = list[tuple[np.ndarray, Motion]]
+Parts = list[tuple[np.ndarray, Motion]]
 
 
-def moved(count: int, side: int, rng: np.random.Generator, *, hole: bool = True) -> Moved:
-    """Parts, by up to 9 % of the image's side and 20 degrees from their place."""
+def draw_parts(count: int, side: int, rng: np.random.Generator, *, hole: bool = True) -> Parts:
+    """Draw parts, shifted by up to 9 % of the image's side and rotated by up to 20 degrees."""
     most = 3 * side / 32
     motions = [Motion(*rng.uniform(-most, most, 2), rng.uniform(-20, 20)) for _ in range(count)]
     return [(draw_part(rng, motion, side, hole=hole), motion) for motion in motions]
 
 
-def measure(good: Moved, fine: Moved, bad: Moved, settings: Settings) -> dict[str, float]:
-    """Train on the good parts, and test on the others."""
-    detector = Detector.fit([image for image, _ in good], settings)
-    images, motions = zip(*fine, *bad, strict=True)
-    is_bad = [False] * len(fine) + [True] * len(bad)
+def measure(train: Parts, good: Parts, defective: Parts, settings: Settings) -> dict[str, float]:
+    """Train on good parts, and test on others; in percent."""
+    detector = fit([image for image, _ in train], settings)
+    images, motions = zip(*good, *defective, strict=True)
+    is_defect = [False] * len(good) + [True] * len(defective)
     scores, pixels = [], PixelMetrics()
-    for found, motion, defective in zip(detector.stream(images), motions, is_bad, strict=True):
-        mask = motion.give_back(hole_of(len(found.anomaly_map)) & defective)
+    for found, motion, missing in zip(detector.stream(images), motions, is_defect, strict=True):
+        mask = motion.give_back(hole_of(len(found.anomaly_map)) & missing)
         scores.append(found.score)
         pixels.update(found.anomaly_map, mask, found.inside)
-    image, pixel = image_metrics(scores, is_bad), pixels.compute()
-    return {"image AUROC": image.auroc, "pixel AUROC": pixel.auroc, "AUPRO": pixel.aupro}
+    image, pixel = image_metrics(scores, is_defect), pixels.compute()
+    areas = {"image AUROC": image.auroc, "pixel AUROC": pixel.auroc, "AUPRO": pixel.aupro}
+    return {name: 100 * value for name, value in areas.items()}
 
 
 def main() -> None:
-    """Train and test each way."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    warnings.simplefilter("ignore", CalibrationWarning)
-    preset, side, steps, good, test = ("default", 192, 60, 30, 15)
+    """Train and test each way, and print a table."""
+    options = build_parser(__doc__).parse_args()
+    changes: dict[str, Any] = {"size": "192x192", "steps": 60}
+    side, train, test = 192, 30, 15
     if options.quick:
-        preset, side, steps, good, test = ("fast", 96, 5, 10, 4)
+        changes, side, train, test = dict(QUICK), 64, 4, 2
     rng = np.random.default_rng(0)
-    parts = moved(good, side, rng), moved(test, side, rng), moved(test, side, rng, hole=False)
-    results = {}
-    print("| | image AUROC | pixel AUROC | AUPRO |\n|---|---|---|---|")
-    for name, changes in CASES.items():
-        settings = Settings.preset(preset, size=f"{side}x{side}", steps=steps, **changes)
-        results[name] = measure(*parts, settings)
-        values = " | ".join(f"{100 * value:.1f}" for value in results[name].values())
-        print(f"| {name} | {values} |", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    parts = (
+        draw_parts(train, side, rng),
+        draw_parts(test, side, rng),
+        draw_parts(test, side, rng, hole=False),
+    )
+    results = {
+        name: measure(*parts, Settings.preset("default", **changes, **case))
+        for name, case in CASES.items()
+    }
+    rows = [[name, *result.values()] for name, result in results.items()]
+    print(markdown(["align", *results["none"]], rows))
+    report(results, options.json)
 
 
 if __name__ == "__main__":
