@@ -9,7 +9,8 @@ Learn what *good* looks like from a folder of good images, then find, outline an
     result = Detector.load("carpet.safetensors").predict("part.png")
     result.score, result.is_anomalous, result.anomaly_map, result.mask, result.regions
 
-Names are imported when they are first used, so that `import cflow_ad` is quick.
+`cflow` is the method, `scoring` what turns its energies into a result, `fitting` what makes a model
+from good images. Names are imported when they are first used, so that `import cflow_ad` is quick.
 """
 
 from __future__ import annotations

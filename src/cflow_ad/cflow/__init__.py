@@ -1,1 +1,5 @@
-"""The method, in the order of the paper: encoder, position, flow, level, model."""
+"""CFLOW-AD in torch, in reading order: encoder, position, flow, level, model, folded.
+
+From pixels to the energy of every position; the model that is trained, and its folded form that
+scores.
+"""

@@ -1,1 +1,3 @@
-"""Images and data sets: decoding, sizing, layouts, and the generated carpet. No torch here."""
+"""Image files and data sets on disk, as arrays and lists of samples: decoding, layouts, checks, the
+generated carpet, download. No torch.
+"""

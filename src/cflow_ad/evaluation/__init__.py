@@ -1,1 +1,1 @@
-"""Honest numbers: streaming metrics, evaluation of a data set, figures, the report."""
+"""How well a model does on labelled test images: streaming metrics, figures, the report."""

@@ -1,1 +1,3 @@
-"""From a trained model to one graph that other runtimes run, checked against the trained model."""
+"""From a trained model to one graph for other runtimes, compared with the model before it is
+kept.
+"""

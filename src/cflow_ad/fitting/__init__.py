@@ -1,1 +1,1 @@
-"""From good images to a model: features, statistics, maximum likelihood, threshold."""
+"""From good images to a fitted model: feature cache, statistics, maximum likelihood, thresholds."""

@@ -1,1 +1,1 @@
-"""Models trained elsewhere: the authors' own code, and anomalib."""
+"""Models that other programs trained: the code of the paper's authors, and anomalib."""

@@ -1,1 +1,3 @@
-"""From an image to the network's input, and from energies to a result; numpy and Pillow alone."""
+"""What every runtime shares: from an image to the network's input, and from energies to map, score,
+mask and threshold. numpy and Pillow alone.
+"""
