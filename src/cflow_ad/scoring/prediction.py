@@ -102,6 +102,8 @@ class Prediction:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """The connected parts of the mask, highest peak first."""
+        if not self.is_anomalous:  # without computing the map
+            return ()
         runs = label_runs(self.mask)
         n = runs.n_parts
         length = runs.length
