@@ -4,159 +4,230 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 
 from cflow_ad import Settings, SettingsError
 from cflow_ad.cli.settings_help import describe_settings
+from cflow_ad.method import Method, PaperSchedule
+from cflow_ad.settings import PRESETS
 
-BAD = [
-    ("blocks", 0),
-    ("blocks", 2.5),
-    ("blocks", True),
-    ("steps", -1),
-    ("batch_size", 0),
-    ("learning_rate", 0.0),
-    ("learning_rate", float("nan")),
-    ("learning_rate", float("inf")),
-    ("feature_budget", 0),
-    ("position_channels", 3),
-    ("position_channels", -4),
-    ("clamp", 0.0),
-    ("smoothing", -1.0),
-    ("neighbourhood", 2),
-    ("neighbourhood", 0),
-    ("neighbourhood_from", -1),
-    ("false_alarm_rate", 0.0),
-    ("false_alarm_rate", 1.0),
-    ("calibration_fraction", 1.5),
-    ("strides", ()),
-    ("strides", (16, 8)),
-    ("strides", (8, 8)),
-    ("strides", [8, 16]),
-    ("loss", "mse"),
-    ("input_layer", "pca"),
-    ("permutation", "hard"),
-    ("resize", "crop"),
-    ("size", "0x0"),
-    ("size", "big"),
-    ("size", 256),
-    ("backbone", 5),
-    ("weights", 5),
-    ("seed", -1),
-    ("schedule", "slow"),
-    ("padding", "mirror"),
-    ("interpolation", "cubic"),
-    ("epochs", 0),
-    ("passes_per_epoch", 0),
-    ("images_per_batch", 0),
-    ("rotation", -1.0),
-    ("rotation", 181.0),
-    ("zero_fill", 1),
-    ("calibration_fraction", -0.1),
-    ("calibration_fraction", 1.0),
-]
+BAD = {
+    Settings: {
+        "size": ["0x0", "big", 256, None],
+        "resize": ["crop", None],
+        "foreground": ["dark", True],
+        "align": ["affine", None],
+        "precision": ["fp16", 32],
+        "backbone": [5, None],
+        "weights": [5],
+        "strides": [(), (16, 8), (8, 8), (0, 8), [8, 16], (8.0,), 8],
+        "steps": [-1, 2.5, True, "5"],
+        "least_gain": [-0.1, math.nan],
+        "batch_size": [0, 1.0],
+        "learning_rate": [0.0, math.nan, math.inf, "fast"],
+        "augment_copies": [-1],
+        "augment_rotation": [-1.0, 181.0],
+        "augment_shift": [-0.1, 1.0],
+        "augment_brightness": [-0.1, 1.0],
+        "seed": [-1, 2**32, 0.5],
+        "feature_budget": [0, -1.0],
+        "paper": [True, {"epochs": 3}],
+        "smoothing": [-1.0, 1001.0, math.inf],
+        "false_alarm_rate": [0.0, 1.0, None],
+        "calibration_fraction": [-0.1, 1.0, 1.5],
+        "method": [None, {"blocks": 3}],
+    },
+    Method: {
+        "join_finer": [1, None],
+        "average": [3, (3.0,), [32]],
+        "padding": ["mirror"],
+        "interpolation": ["cubic"],
+        "whiten": ["yes"],
+        "place_means": [0],
+        "place_scales": [-0.1, 1.1],
+        "blocks": [0, 2.5, True],
+        "subnet_width": [-1],
+        "permutation": ["hard"],
+        "clamp": [0.0, -1.9],
+        "position_channels": [3, -4],
+        "positions": ["polar", "absolute"],  # absolute ones have no means of places
+        "image_score": ["maximum"],
+    },
+    PaperSchedule: {
+        "epochs": [0],
+        "passes_per_epoch": [0],
+        "images_per_batch": [0, 1.5],
+        "rotation": [-1.0, 181.0],
+        "zero_fill": [1, "no"],
+    },
+}
 
 
-@pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_is_named_with_its_field(name, value):
-    with pytest.raises(SettingsError, match=name):
-        Settings(**{name: value})
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(owner, field.name) for owner in BAD for field in dataclasses.fields(owner)],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_a_bad_value_is_named_with_its_field(owner, name):
+    for value in BAD[owner][name]:
+        with pytest.raises(SettingsError, match=name):
+            owner(**{name: value})
 
 
-def test_settings_go_through_json_unchanged():
-    settings = Settings(strides=(4, 8), size="320x640", smoothing=1.5, weights="w.pth")
+def test_the_user_chooses_from_a_limited_number_of_fields():
+    assert len(dataclasses.fields(Settings)) <= 26
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_go_through_json_unchanged(preset):
+    settings = Settings.preset(
+        preset, strides=(4, 8), size="320x640", smoothing=1.5, weights="w.pth"
+    )
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert Settings.from_dict({}) == Settings()
 
 
-def test_an_unknown_field_is_named():
-    with pytest.raises(SettingsError, match="colour"):
-        Settings.from_dict({"colour": "red"})
+@pytest.mark.parametrize("values", [{"colour": 1}, {"method": {"colour": 1}}, {"paper": {"lr": 1}}])
+def test_an_unknown_field_is_named(values):
+    with pytest.raises(SettingsError, match=r"unknown setting (colour|lr)"):
+        Settings.from_dict(values)
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
-def test_every_default_can_be_written_on_a_command_line(field):
-    described = {item.name: item for item in describe_settings()}[field.name]
-    assert described.meaning
-    if field.default is not None:
-        assert Settings.parse(field.name, described.default) == field.default
+@pytest.mark.parametrize("setting", describe_settings(), ids=lambda setting: setting.name)
+def test_every_default_can_be_written_on_a_command_line(setting):
+    assert setting.meaning
+    owner, _, own = setting.name.rpartition(".")
+    default = getattr(PaperSchedule() if owner else Settings(), own)
+    if default is not None:
+        assert Settings.parse(setting.name, setting.default) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("strides", "8,16", (8, 16)),
+        ("strides", "8", (8,)),
+        ("steps", "12", 12),
+        ("learning_rate", "1e-3", 1e-3),
+        ("weights", "random", "random"),
+        ("size", "longest=800", "longest=800"),
+        ("paper.epochs", "3", 3),
+        ("paper.rotation", "0", 0.0),
+        ("paper.zero_fill", "True", True),
+    ],
+)
+def test_text_is_read_as_the_value_it_is(name, text, value):
+    found = Settings.parse(name, text)
+    assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("blocks", "many"),
-        ("blocks", "2.5"),
+        ("steps", "many"),
+        ("steps", "2.5"),
         ("strides", "8,x"),
-        ("clamp", "?"),
-        ("zero_fill", "si"),
+        ("learning_rate", "?"),
+        ("paper.epochs", "few"),
+        ("paper.zero_fill", "si"),
     ],
 )
-def test_text_that_is_no_value_is_named(name, text):
-    with pytest.raises(SettingsError, match=name):
+def test_text_that_is_not_a_value_is_named(name, text):
+    with pytest.raises(SettingsError, match=f"{name} is {text!r}".replace("?", r"\?")):
         Settings.parse(name, text)
-    with pytest.raises(SettingsError, match="colour"):
-        Settings.parse("colour", "red")
+
+
+@pytest.mark.parametrize("name", ["colour", "method", "paper", "blocks", "paper.steps", "paper."])
+def test_a_name_that_is_not_a_setting_is_named(name):
+    with pytest.raises(SettingsError, match=f"unknown setting {name};"):
+        Settings.parse(name, "1")
 
 
 @pytest.mark.parametrize(
     ("strides", "multiple"), [((8, 16), 32), ((8, 16, 32), 32), ((16, 64), 64)]
 )
-def test_a_canvas_is_whole_cells_of_the_largest_stride(strides, multiple):
+def test_a_canvas_is_whole_positions_of_the_largest_stride(strides, multiple):
     assert Settings(strides=strides).sizing.multiple == multiple
 
 
-def test_coarse_levels_have_strides_of_their_own():
-    settings = Settings(coarse=3, coarse_weight=0.5)
-    assert settings.levels == (8, 16, 32, 48, 96)
-    assert settings.level_weights == (1, 1, 1, 0.5, 0.5)
-    assert Settings(coarse=3, coarse_from=0).levels == (8, 16, 32, 24, 48, 96)
-    assert Settings(coarse=0).levels == Settings().strides
-    for taken in (1, 2):
-        with pytest.raises(SettingsError, match="no two levels have one stride, as 3"):
-            Settings(coarse=taken)
+def test_images_are_resized_by_the_methods_kernel():
+    for preset in ("default", "paper"):
+        settings = Settings.preset(preset)
+        assert settings.sizing.interpolation == settings.method.interpolation
 
 
-def test_a_canvas_has_larger_steps_where_it_is_said():
-    assert Settings(canvas_multiple=192).sizing.multiple == 192
+# Presets
 
 
-def test_a_canvas_is_not_less_than_a_cell_of_the_largest_stride():
-    with pytest.raises(SettingsError, match="canvas_multiple is 48: it must be a multiple of 32"):
-        Settings(canvas_multiple=48)
-
-
-def test_an_older_file_has_the_canvas_that_it_had():
-    older = {k: v for k, v in Settings(coarse=3).to_dict().items() if k != "canvas_multiple"}
-    assert Settings.restored(older).sizing.multiple == 96
-    del older["coarse_from"], older["image_score"]
-    assert Settings.restored(older).levels == (8, 16, 32, 24, 48, 96)
-    assert Settings.restored(older).image_score == "peak"
-    assert Settings.restored(Settings().to_dict()) == Settings()
-
-
-def test_the_papers_schedule_is_in_single_precision():
-    with pytest.raises(SettingsError, match="precision is 'bf16': it must be fp32 with schedule"):
-        Settings.preset("paper", precision="bf16")
+def test_the_default_preset_is_the_defaults():
+    assert Settings.preset("default") == Settings()
 
 
 def test_the_paper_preset_is_the_papers():
+    paper, method = Settings.preset("paper"), Settings.preset("paper").method
+    assert (paper.backbone, paper.strides) == ("wide_resnet50_2.tv_in1k", (8, 16, 32))
+    assert (paper.size, paper.resize) == ("512x512", "stretch")
+    assert (paper.batch_size, paper.learning_rate) == (256, 2e-4)
+    assert (paper.smoothing, paper.calibration_fraction) == (0, 0)
+    assert paper.paper == PaperSchedule()
+    assert method == Method(
+        join_finer=False,
+        average=(),
+        padding="reflect",
+        interpolation="lanczos",
+        whiten=False,
+        place_means=False,
+        place_scales=0.0,
+        blocks=8,
+        subnet_width=0,
+        permutation="soft",
+        clamp=1.9,
+        position_channels=128,
+        positions="absolute",
+        image_score="peak",
+    )
+    schedule = PaperSchedule()
+    assert (schedule.epochs, schedule.passes_per_epoch) == (25, 8)
+    assert (schedule.images_per_batch, schedule.rotation) == (32, 5)
+
+
+def test_the_accurate_preset_has_the_papers_flow():
+    paper, accurate = (Settings.preset(name).method for name in ("paper", "accurate"))
+    for field in ("blocks", "subnet_width", "permutation", "clamp", "position_channels"):
+        assert getattr(paper, field) == getattr(accurate, field)
+
+
+def test_changes_of_a_preset_leave_the_rest_as_it_is():
     paper = Settings.preset("paper")
-    assert (paper.backbone, paper.padding) == ("wide_resnet50_2.tv_in1k", "reflect")
-    assert (paper.strides, paper.size, paper.resize) == ((8, 16, 32), "512x512", "stretch")
-    assert (paper.position_channels, paper.blocks, paper.clamp) == (128, 8, 1.9)
-    assert (paper.permutation, paper.input_layer, paper.loss) == ("soft", "raw", "logsigmoid")
-    assert (paper.schedule, paper.epochs, paper.passes_per_epoch) == ("paper", 25, 8)
-    assert (paper.batch_size, paper.images_per_batch, paper.rotation) == (256, 32, 5.0)
-    assert (paper.learning_rate, paper.smoothing, paper.calibration_fraction) == (2e-4, 0.0, 0.0)
+    changed = Settings.preset(
+        "paper", steps=3, method={"blocks": 2}, paper={"rotation": 0.0}, **{"paper.epochs": 3}
+    )
+    assert changed == dataclasses.replace(
+        paper,
+        steps=3,
+        method=dataclasses.replace(paper.method, blocks=2),
+        paper=dataclasses.replace(paper.paper, rotation=0.0, epochs=3),
+    )
+    assert Settings.preset("paper") == paper
+    assert Settings.preset("fast", method={"blocks": 3}).method.average == (16, 32)
+    assert Settings.preset("paper", paper=None).paper is None
+    assert Settings.preset("default", method=Method(blocks=1)).method == Method(blocks=1)
 
 
-def test_a_preset_can_be_changed_and_checks_what_it_is_given():
-    assert Settings.preset("default") == Settings()
-    assert Settings.preset("paper", epochs=3).epochs == 3
-    with pytest.raises(SettingsError, match="preset 'papre'"):
-        Settings.preset("papre")
-    with pytest.raises(SettingsError, match="unknown setting colour"):
-        Settings.preset("paper", colour="red")
-    with pytest.raises(SettingsError, match="epochs"):
-        Settings.preset("paper", epochs=0)
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("papre", {}, "preset 'papre' is unknown; give fast or default or"),
+        ("paper", {"colour": "red"}, "unknown setting colour"),
+        ("paper", {"paper.epochs": 0}, "epochs is 0"),
+        ("paper", {"method": {"blocks": 0}}, "blocks is 0"),
+        ("default", {"paper.epochs": 3}, "paper.epochs needs --preset paper"),
+        ("paper", {"precision": "bf16"}, "precision is 'bf16': it must be fp32 with the paper's"),
+        ("paper", {"augment_copies": 1}, "augment_copies is 1: it must be 0 with the paper's"),
+    ],
+)
+def test_a_wrong_preset_or_change_is_named(preset, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        Settings.preset(preset, **changes)
