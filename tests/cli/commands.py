@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from cflow_ad.cli import app
 
 SMALL = [
+    "--preset",
+    "fast",
     "--size",
     "64x64",
     "--steps",
