@@ -1,23 +1,33 @@
-"""anomalib's side of the benchmarks: run by them, in the environment that has anomalib 2.
+"""anomalib's side of the benchmarks, which run it in an environment that has anomalib 2.
 
-    PYTHON anomalib_side.py score BACKBONE SIZE          then one batch size a line on its input
+    PYTHON anomalib_side.py score BACKBONE SIZE
     PYTHON anomalib_side.py train BACKBONE SIZE DATA WEIGHTS OUT EPOCHS
+    PYTHON anomalib_side.py likelihoods BACKBONE SIZE WORK soft|index
 
-`train` is anomalib's own training step, optimiser and Engine, with the same backbone weights and
-scaling of pixels; it writes OUT/EPOCH.npz with the anomaly maps of the test images after every
-epoch, and the seconds of training alone.
+`score` reads batch sizes from its input, one a line, and scores random images. `train` is
+anomalib's own training with the given backbone weights; after every epoch it writes OUT/EPOCH.npz
+with the anomaly maps of the test images and the seconds of training alone. `likelihoods` trains on
+the carpet in WORK/SIZE with anomalib's own layers, and writes the checkpoint and the
+log-likelihoods of the test images of all carpets in WORK.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.models import Cflow
+from anomalib.models.image.cflow.torch_model import CflowModel
 from PIL import Image
+from torch import Tensor
 
 warnings.filterwarnings("ignore")
 
@@ -27,43 +37,59 @@ MEAN, STD = 127 / 255, 128 / 255  # of the EfficientNet-Lite weights
 
 
 def layers_of(backbone: str) -> list[str]:
-    """The levels of strides 8, 16 and 32."""
+    """Name the levels of strides 8, 16 and 32."""
     return RESNET_LAYERS if "resnet" in backbone else EFFICIENTNET_LAYERS
 
 
-def score(backbone: str, size: int) -> None:
-    """Score a batch of random images for each line read."""
-    from anomalib.models.image.cflow.torch_model import CflowModel
+def read_image(path: Path) -> Tensor:
+    """Read an image, shape `(1, 3, H, W)`, in 0..1."""
+    pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+    return pixels.permute(2, 0, 1)[None] / 255
 
+
+def fit(model: Cflow, data: Path, out: Path, batch_size: int, **options: Any) -> Engine:
+    """Train on the good images of a class in the MVTec layout."""
+    folder = Folder(
+        name=data.name,
+        root=data,
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        train_batch_size=batch_size,
+        eval_batch_size=2,
+        num_workers=0,
+        val_split_mode="none",
+    )
+    engine = Engine(
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=out / "engine",
+        enable_progress_bar=False,
+        limit_val_batches=0,
+        **options,
+    )
+    engine.fit(model, datamodule=folder)
+    return engine
+
+
+def score(backbone: str, size: str) -> None:
+    """Score a batch of random images for each line read."""
     model = CflowModel(backbone=backbone, layers=layers_of(backbone), pre_trained=False).eval()
-    images = torch.rand(1, 3, size, size)
+    images = torch.rand(1, 3, int(size), int(size))
     for line in sys.stdin:
         with torch.inference_mode():
             model(images.expand(int(line), -1, -1, -1).contiguous())
         print("done", flush=True)
 
 
-def train(backbone: str, size: int, data: Path, weights: Path, out: Path, epochs: int) -> None:
-    """Train on a class in the MVTec layout."""
+def train(backbone: str, size: str, data: str, weights: str, out: str, epochs: str) -> None:
+    """Train, and write the anomaly maps of the test images after every epoch."""
     import safetensors.torch
-    from anomalib.data import Folder
-    from anomalib.engine import Engine
-    from anomalib.models import Cflow
     from anomalib.pre_processing import PreProcessor
     from lightning.pytorch.callbacks import Callback
     from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-    transform = Compose([Resize((size, size), antialias=True), Normalize([MEAN] * 3, [STD] * 3)])
-    folder = Folder(
-        name=data.name,
-        root=data,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        train_batch_size=32,
-        eval_batch_size=8,
-        num_workers=0,
-        val_split_mode="none",
-    )
+    side = int(size)
+    transform = Compose([Resize((side, side), antialias=True), Normalize([MEAN] * 3, [STD] * 3)])
     model = Cflow(
         backbone=backbone,
         layers=layers_of(backbone),
@@ -78,7 +104,7 @@ def train(backbone: str, size: int, data: Path, weights: Path, out: Path, epochs
     lost = [name for name in missing if "num_batches" not in name]
     if any(name.startswith(("conv_stem", "blocks.0", "blocks.4")) for name in lost):
         raise SystemExit(f"weights do not fit: {lost[:3]}")
-    paths = sorted((data / "test").rglob("*.png"))
+    paths = sorted(Path(data, "test").rglob("*.png"))
 
     class Watch(Callback):
         """Stops the clock after every epoch, and scores the test images."""
@@ -92,41 +118,45 @@ def train(backbone: str, size: int, data: Path, weights: Path, out: Path, epochs
         def on_train_epoch_end(self, trainer: object, module: object) -> None:
             self.seconds += time.perf_counter() - self.began
             self.epoch += 1
-            maps = []
-            with torch.inference_mode():
-                for path in paths:  # one at a time: a score then belongs to its image
-                    pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
-                    image = transform(pixels.permute(2, 0, 1)[None] / 255)
-                    maps.append(model.model(image).anomaly_map.reshape(size, size).numpy())
+            with torch.inference_mode():  # one at a time: a score then belongs to its image
+                maps = [model.model(transform(read_image(path))).anomaly_map for path in paths]
             model.model.decoders.train()
             np.savez(
-                out / f"{self.epoch}.npz",
-                maps=np.stack(maps),
+                Path(out, f"{self.epoch}.npz"),
+                maps=np.stack([values.reshape(side, side).numpy() for values in maps]),
                 names=[str(path) for path in paths],
                 seconds=self.seconds,
             )
 
-    engine = Engine(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        default_root_dir=out / "engine",
-        callbacks=[Watch()],
-        enable_progress_bar=False,
-        limit_val_batches=0,
+    fit(model, Path(data), Path(out), 32, max_epochs=int(epochs), callbacks=[Watch()])
+
+
+def likelihoods(backbone: str, size: str, work: str, permutation: str) -> None:
+    """Train, and write the checkpoint and the log-likelihoods of test images."""
+    folder = Path(work)
+    soft = permutation == "soft"
+    model = Cflow(backbone=backbone, pre_trained=False, permute_soft=soft, fiber_batch_size=64)
+    engine = fit(model, folder / size, folder, 4, max_epochs=1)
+    engine.trainer.save_checkpoint(folder / "model.ckpt")
+    network = model.model.cpu().eval()
+    given: dict[str, Any] = {}
+    network.anomaly_map_generator.register_forward_pre_hook(
+        lambda module, args, named: given.update(named), with_kwargs=True
     )
-    engine.fit(model, datamodule=folder)
-
-
-def main() -> None:
-    """Score or train."""
-    kind, backbone, size, *rest = sys.argv[1:]
-    if kind == "score":
-        score(backbone, int(size))
-    else:
-        data, weights, out, epochs = rest
-        train(backbone, int(size), Path(data), Path(weights), Path(out), int(epochs))
+    kept: dict[str, np.ndarray] = {}
+    names = {}
+    for path in sorted(folder.glob("*/test/*/*.png")):
+        with torch.inference_mode():
+            network(model.pre_processor.transform(read_image(path)))
+        key = f"{path.parents[2].name}-{len(names)}"
+        names[key] = str(path)
+        shapes = zip(given["distribution"], given["height"], given["width"], strict=True)
+        for level, (values, height, width) in enumerate(shapes):
+            kept[f"{key}/{level}"] = values.reshape(height, width).numpy()
+    np.savez(folder / "likelihoods.npz", **kept)
+    (folder / "images.json").write_text(json.dumps(names))
 
 
 if __name__ == "__main__":
-    main()
+    kind, *arguments = sys.argv[1:]
+    {"score": score, "train": train, "likelihoods": likelihoods}[kind](*arguments)
