@@ -41,6 +41,12 @@ class FoldedEncoder(Encoder):
         self._lock = threading.Lock()
         self.to(encoder.mean.device)
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Scale pixels, as the encoder does; channels first, which exported graphs run faster."""
+        pixels = pixels.permute(0, 3, 1, 2)
+        scaled = (pixels - self.mean[:, None, None]).div_(self.std[:, None, None])
+        return scaled.to(next(self.network.parameters(), self.mean).dtype)
+
     def compute_maps(self, pixels: Tensor) -> list[Tensor]:
         """Compute the backbone's own maps, in strips where the image is large."""
         # An exported graph runs whole.

@@ -94,21 +94,31 @@ class AnomalyMap(nn.Module):
     def forward(self, energies: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Join the levels' energies `(B, h, w)` at `size`, height and width: `(B, *size)`."""
         enlarged = [
-            F.interpolate((-grid).exp()[:, None], size=size, mode="bilinear", align_corners=False)
+            self._resampling(size[0], grid.shape[1])
+            @ (-grid).exp()
+            @ self._resampling(size[1], grid.shape[2]).T
             for grid in energies
         ]
-        mean = self._smooth(torch.stack(enlarged).mean(0))[:, 0]
+        mean = torch.stack(enlarged).mean(0)
         # Twice, since with both bounds at once the exporter stumbles.
         return 0 - mean.clamp(min=float(LEAST)).clamp(max=1.0).log()
 
-    def _smooth(self, values: Tensor) -> Tensor:
-        """Smooth `(B, 1, H, W)` along either axis; beyond the edge the values continue."""
+    def _resampling(self, pixels: int, cells: int) -> Tensor:
+        """Build the matrix `(pixels, cells)` that resamples and smooths along one axis.
+
+        Beyond the outermost centres of cells, and beyond the outermost pixels, values continue.
+        """
+        cell, pixel = (
+            torch.arange(n, device=self.gaussian.device).float() for n in (cells, pixels)
+        )
+        ratio = (cell[-1] + 1) / (pixel[-1] + 1)  # of tensors, since sides may be unknown
+        position = torch.minimum(((pixel + 0.5) * ratio - 0.5).clamp(min=0), cell[-1])
+        matrix = (1 - (position[:, None] - cell).abs()).clamp(min=0)
         radius = len(self.gaussian) // 2
         if radius == 0:
-            return values
-        padded = F.pad(values, (radius,) * 4, mode="replicate")
-        across = F.conv2d(padded, self.gaussian[None, None, None, :])
-        return F.conv2d(across, self.gaussian[None, None, :, None])
+            return matrix
+        padded = F.pad(matrix[None, None], (0, 0, radius, radius), mode="replicate")
+        return F.conv2d(padded, self.gaussian[None, None, :, None])[0, 0]
 
 
 def mean_of_highest(grid: Tensor) -> Tensor:
