@@ -10,7 +10,7 @@ import torch
 
 from tests.importers import peers
 
-SHAPE = (64, 96)  # not square, so that rows and columns are told apart
+SHAPE = (64, 96)  # not square, so that an exchange of rows and columns shows
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def train(coders, pyramid, *, steps=3, condition=128, seed=0):
     with torch.no_grad():
         for coder in coders:
             for name, value in coder.named_parameters():
-                # A few steps hardly move these; all that is mapped has to be told apart.
+                # A few steps hardly move these; a mistake in their order has to show.
                 if "global" in name or "bias" in name:
                     value += 0.1 * torch.randn_like(value)
 

@@ -21,6 +21,6 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(
-            f"device {str(device)!r} is not to be had here ({reason}); give cpu, or leave it out"
+            f"device {str(device)!r} is not available ({reason}); give cpu, or leave it out"
         ) from error
     return chosen

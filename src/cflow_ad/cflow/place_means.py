@@ -1,9 +1,9 @@
-"""What the vectors of good images are on average, place by place.
+"""The means of good vectors at each place of an image.
 
-Where parts lie alike in all images, most of what tells one vector from another is where it was
-taken. A flow told of the position has to learn that by gradient; its mean is had in closed form.
-Images of different aspect ratios mostly show different parts, so that each ratio has means of its
-own, drawn towards those of all images the more, the fewer images have it.
+Where parts lie alike in all images, vectors differ mostly by their place. The flow would have to
+learn this from the position by gradient descent; the means have a closed form. Images of different
+aspect ratios mostly show different parts, so each ratio has means of its own, shrunk towards those
+of all images, the more so the fewer images have it.
 """
 
 from __future__ import annotations
