@@ -80,12 +80,12 @@ def measure_times(
     }
 
 
-def measure_quality(detector: Any, dataset: Dataset) -> tuple[dict[str, float], list[bool]]:
+def measure_quality(detector: Any, dataset: Dataset) -> tuple[dict[str, str], list[bool]]:
     """Evaluate; returns the areas in percent, and which test images are called anomalous."""
     result = evaluate(detector, dataset)
-    areas = {"image AUROC": 100 * result.image.auroc}
+    areas = {"image AUROC": f"{100 * result.image.auroc:.3f}"}
     if result.pixel:
-        areas["pixel AUROC"] = 100 * result.pixel.auroc
+        areas["pixel AUROC"] = f"{100 * result.pixel.auroc:.3f}"
     return areas, [record.is_anomalous for record in result.images]
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.only, options.rounds = ["onnx fp32"], 2
-    rows: dict[str, dict[str, float]] = {TRAINED: {}}
+    rows: dict[str, dict[str, Any]] = {TRAINED: {}}
     exported: dict[str, RuntimeDetector] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
