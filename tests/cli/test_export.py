@@ -22,7 +22,7 @@ def trained(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(trained, carpet):
-    return run("export", trained, "--data", carpet)
+    return run("export", trained, "--size", "64x64", "--data", carpet)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def exported(trained, done):
 
 def test_it_prints_what_it_wrote_and_how_it_compares(exported, done):
     first, second = done.stdout.splitlines()
-    assert f"{exported}: onnx, fp32, any size" in first
+    assert f"{exported}: onnx, fp32, 64x64" in first
     assert "0 change between good and anomalous" in second
     assert sorted(path.name for path in exported.parent.iterdir()) == [
         "model.onnx",
