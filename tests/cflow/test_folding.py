@@ -36,6 +36,19 @@ def test_folding_changes_no_feature(backbone, strides):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError, TypeError])
+def test_a_network_that_takes_one_size_alone_is_copied_unfolded(error):
+    class OneSize(nn.Sequential):
+        def forward(self, x):
+            if x.shape[2:] != (96, 96):
+                raise error
+            return [super().forward(x)]
+
+    network = shaken(OneSize(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    x = torch.randn(1, 3, 96, 96)
+    assert torch.equal(fold_network(network)(x)[0], network(x)[0])
+
+
 def test_neither_normalisations_nor_computed_padding_are_left():
     network = build_pyramid("tf_efficientnet_lite0", (8, 16, 32)).network.eval()
     for kind in (nn.BatchNorm2d, Conv2dSame):

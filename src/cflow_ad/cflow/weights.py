@@ -91,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         path: `.safetensors`, or a file written by `torch.save`.
 
     Returns:
-        The tensors in the file's order; those of its entry `state_dict` or `model` where it has one.
+        The tensors in the file's order, or those of its entry `state_dict` or `model`.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds something other than named tensors.
