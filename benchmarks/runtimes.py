@@ -138,14 +138,7 @@ def main() -> None:
                 flipped = sum(a != b for a, b in zip(before, after, strict=True))
                 rows[name].update(areas, flipped=flipped)
         print(f"{dataset.name}\n")
-    areas = ("image AUROC", "pixel AUROC")
-    cells = [
-        [
-            name,
-            *(f"{row[of]:.3f}" if of in areas and of in row else row.get(of, "") for of in COLUMNS),
-        ]
-        for name, row in rows.items()
-    ]
+    cells = [[name, *(row.get(column, "") for column in COLUMNS)] for name, row in rows.items()]
     print(markdown(["", *COLUMNS], cells))
     report(rows, options.json)
 
