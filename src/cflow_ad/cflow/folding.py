@@ -75,7 +75,7 @@ def fold_network(network: nn.Module) -> nn.Module:
     _write_padding_down(folded)
     parameter = next(network.parameters())
     x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)).to(parameter)
-    with torch.inference_mode():
+    with torch.no_grad():
         try:
             expected, found = network(x), folded(x)
         except (RuntimeError, TypeError, AttributeError, AssertionError):
