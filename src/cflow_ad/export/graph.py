@@ -108,17 +108,15 @@ class AnomalyMap(nn.Module):
 
         Beyond the outermost centres of cells, and beyond the outermost pixels, values continue.
         """
-        cell, pixel = (
-            torch.arange(n, device=self.gaussian.device).float() for n in (cells, pixels)
-        )
+        radius = len(self.gaussian) // 2
+        cell = torch.arange(cells).to(self.gaussian)
+        pixel = torch.arange(-radius, pixels + radius).to(self.gaussian).clamp(0, pixels - 1)
         ratio = (cell[-1] + 1) / (pixel[-1] + 1)  # of tensors, since sides may be unknown
         position = torch.minimum(((pixel + 0.5) * ratio - 0.5).clamp(min=0), cell[-1])
         matrix = (1 - (position[:, None] - cell).abs()).clamp(min=0)
-        radius = len(self.gaussian) // 2
         if radius == 0:
             return matrix
-        padded = F.pad(matrix[None, None], (0, 0, radius, radius), mode="replicate")
-        return F.conv2d(padded, self.gaussian[None, None, :, None])[0, 0]
+        return F.conv2d(matrix[None, None], self.gaussian[None, None, :, None])[0, 0]
 
 
 def mean_of_highest(grid: Tensor) -> Tensor:

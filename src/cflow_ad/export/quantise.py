@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Canvases = Iterable[NDArray[np.float32]]
 
+_SUBNET = re.compile(r"(^|\.)levels\.\d+\.(level\.)?blocks\.\d+\.(first|second)$")
+"""Names of the weights of the couplings' subnets."""
+
 
 def quantise(model: onnx.ModelProto, format: Format, canvases: Canvases) -> Any:
     """Quantise a graph.
@@ -70,7 +73,7 @@ def _by_nncf(model: Any, canvases: Canvases) -> Any:
         ),
         # Translation splits a convolution from its bias, and gives the parts longer names.
         ignored_scope=nncf.IgnoredScope(
-            patterns=[f"{re.escape(name)}(/.*)?" for name in sorted(kept)],
+            patterns=[f"^{re.escape(name)}(/.*)?$" for name in sorted(kept)],
             types=["Add"],
             validate=False,
         ),
@@ -112,21 +115,19 @@ def _by_onnxruntime(model: Any, canvases: Canvases) -> Any:
 
 
 def _quantised(model: Any) -> set[str]:
-    """Names of the nodes to quantise: the products inside the couplings, and the encoder's
-    convolutions, with their activations, that come after the first level.
+    """Names of the nodes to quantise: the convolutions of the couplings' subnets, and those of the
+    encoder, with their activations, that come after the first level.
     """
     maker = {name: node for node in model.graph.node for name in node.output}
-    kept = _ancestors(maker, model.graph.output[2].name)
+    before = _ancestors(maker, "energy_0")
     chosen = set()
     convolved: set[str] = set()
     for node in model.graph.node:
-        if node.op_type == "MatMul":
-            before = maker.get(node.input[0])
-            if before is not None and before.op_type != "Sub":  # not the whitening
-                chosen.add(node.name)
-        elif node.name in kept:
+        if node.op_type == "Conv" and _SUBNET.search(node.input[1]):
+            chosen.add(node.name)
+        elif node.name in before:
             continue
-        elif node.op_type == "Conv" and any(name.startswith("encoder.") for name in node.input):
+        elif node.op_type == "Conv" and ".encoder." in f".{node.input[1]}":
             chosen.add(node.name)
             convolved.update(node.output)
         elif node.op_type in ("Clip", "Relu") and node.input[0] in convolved:
