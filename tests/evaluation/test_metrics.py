@@ -206,7 +206,7 @@ def test_result_depends_neither_on_order_nor_on_split(name):
         pixel_metrics(maps[::-1], masks[::-1]),
         (a + b) + c,
         a + (b + c),
-        c.merge(b).merge(a),
+        c + b + a,
         PixelMetrics() + a + b + c + PixelMetrics(),
     ]
     for metrics in arrangements:
@@ -233,7 +233,7 @@ def test_metrics_of_each_defect_type_share_the_good_images():
         defect = pixel_metrics(maps[k : k + 1], masks[k : k + 1])
         chosen = [0, 2, 4, 6, k]
         exact = exact_pixel_metrics(maps[chosen], masks[chosen])
-        result = good.merge(defect).compute()
+        result = (good + defect).compute()
         assert result.auroc == pytest.approx(exact.auroc, abs=1e-5)
         assert result.aupro == pytest.approx(exact.aupro, abs=1e-4)
 

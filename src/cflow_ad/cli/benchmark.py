@@ -17,6 +17,7 @@ from cflow_ad.cli.common import (
     plain_errors,
 )
 from cflow_ad.errors import DataError, TrainingError
+from cflow_ad.settings import Settings
 
 SOME_FAILED = 3
 
@@ -63,8 +64,6 @@ def mvtec(
     Exit status: 0, all classes are measured; 2, none; 3, at least one failed.
     """
     with plain_errors():
-        from cflow_ad.settings import Settings
-
         given = parse_settings(setting or [])
         settings = Settings.preset(preset, **given)
         wanted = [] if classes is None else [name.strip() for name in classes.split(",")]
@@ -73,23 +72,24 @@ def mvtec(
         from cflow_ad.evaluation import benchmark as bench
 
         paper_size = preset == "paper" and "size" not in given
-        runs = [
-            (name, data, bench.adapt_settings(name, settings, seed, paper_size=paper_size))
-            for name, data in bench.find_classes(data, wanted).items()
+        runs = {
+            output / f"{name}-{seed}.json": (
+                name,
+                folder,
+                bench.adapt_settings(name, settings, seed, paper_size=paper_size),
+            )
+            for name, folder in bench.find_classes(data, wanted).items()
             for seed in range(settings.seed, settings.seed + seeds)
-        ]
-        files = [output / f"{name}-{own.seed}.json" for name, _, own in runs]
+        }
         output.mkdir(parents=True, exist_ok=True)
-        found = [bench.read_result(file, own) for file, (*_, own) in zip(files, runs, strict=True)]
+        results = {file: bench.read_result(file, run[-1]) for file, run in runs.items()}
         failed = False
-        for number, (file, run) in enumerate(zip(files, runs, strict=True)):
-            if found[number] is not None:
-                continue
+        for file in [file for file, result in results.items() if result is None]:
             with bars() as shown:
-                shown.say(f"{run[0]}, seed {run[2].seed}")
+                shown.say(f"{runs[file][0]}, seed {runs[file][-1].seed}")
                 try:
-                    found[number] = bench.measure(
-                        *run,
+                    results[file] = bench.measure(
+                        *runs[file],
                         file,
                         device=device,
                         training=shown.show_training,
@@ -98,8 +98,7 @@ def mvtec(
                 except (DataError, TrainingError) as error:
                     shown.say(f"failed: {error}", "red")
                     failed = True
-        if results := [result for result in found if result is not None]:
-            rows = bench.build_table(results)
+        if rows := bench.build_table([result for result in results.values() if result]):
             print_table(bench.HEADER, rows, "MVTec AD: areas in percent")
             bench.write_markdown(output / "results.md", rows)
             typer.echo(output / "results.md")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError, missing_library
+from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
     import rich.progress
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from cflow_ad.data.layouts import Dataset
     from cflow_ad.detector import Detector
     from cflow_ad.fitting.progress import Progress
-    from cflow_ad.settings import Settings
 
 FAILED = 2
 """Exit status of an error, and of a wrong command line."""
@@ -150,20 +150,8 @@ def open_model(
     return detector if roi is None else detector.look_in(roi)
 
 
-def make_settings(
-    given: dict[str, object], others: list[str], *, preset: str = "default"
-) -> Settings:
-    """Build the settings of a preset, changed by options and by `NAME=VALUE` texts."""
-    from cflow_ad.settings import Settings
-
-    values = {name: value for name, value in given.items() if value is not None}
-    return Settings.preset(preset, **{**values, **parse_settings(others)})
-
-
 def parse_settings(texts: list[str]) -> dict[str, Any]:
     """Parse settings given as `NAME=VALUE`."""
-    from cflow_ad.settings import Settings
-
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -34,11 +34,6 @@ HAS_ERRORS = 1
 """Exit status of a check that found errors."""
 
 
-@app.callback()
-def _data() -> None:
-    pass
-
-
 @app.command()
 def check(
     data: DataFolder,

@@ -53,11 +53,6 @@ Bundle = Annotated[
 ]
 
 
-@app.callback()
-def _import() -> None:
-    pass
-
-
 @app.command()
 def authors(
     checkpoint: Checkpoint,

@@ -122,8 +122,8 @@ def print_check(check: Check) -> None:
     dataset = check.dataset
     typer.echo(f"{dataset.name}: {dataset.layout} layout, {dataset.root}")
     for split, counts in check.counts.items():
-        said = ", ".join(f"{n} {label}" for label, n in counts.items())
-        typer.echo(f"  {split:<6} {said or 'nothing'}")
+        of_split = ", ".join(f"{n} {label}" for label, n in counts.items())
+        typer.echo(f"  {split:<6} {of_split or 'nothing'}")
     defective = sum(not sample.is_good for sample in dataset.test)
     if defective:
         typer.echo(f"  masks  {check.masks} of {defective} defective images have one")

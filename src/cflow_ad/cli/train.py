@@ -16,13 +16,14 @@ from cflow_ad.cli.common import (
     Layout,
     ModelOutput,
     bars,
-    make_settings,
+    parse_settings,
     plain_errors,
     print_message,
     print_notes,
 )
 from cflow_ad.cli.settings_help import setting_option
 from cflow_ad.errors import SettingsError
+from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
     from cflow_ad.detector import Detector
@@ -86,22 +87,20 @@ def train(
     defective, are reported; none is excluded unless you name it.
     """
     with plain_errors():
-        settings = make_settings(
-            {
-                "size": size,
-                "resize": resize,
-                "backbone": backbone,
-                "weights": weights,
-                "foreground": "auto" if roi == "auto" else None,
-                "align": align,
-                "precision": precision,
-                "steps": steps,
-                "false_alarm_rate": false_alarm_rate,
-                "seed": seed,
-            },
-            setting or [],
-            preset=preset,
-        )
+        given = {
+            "size": size,
+            "resize": resize,
+            "backbone": backbone,
+            "weights": weights,
+            "foreground": "auto" if roi == "auto" else None,
+            "align": align,
+            "precision": precision,
+            "steps": steps,
+            "false_alarm_rate": false_alarm_rate,
+            "seed": seed,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        settings = Settings.preset(preset, **changes | parse_settings(setting or []))
         from cflow_ad.data.excluding import read_exclusions
         from cflow_ad.data.layouts import open_dataset
         from cflow_ad.detector import Detector

@@ -158,19 +158,11 @@ class Writer:
     def _draw(self, path: Path) -> None:
         from cflow_ad.evaluation.figures import Panel, draw_panels
 
-        panels = [
-            Panel(
-                image=read_image(prediction.source),
-                anomaly_map=prediction.anomaly_map,
-                predicted_mask=prediction.mask,
-                truth=None,
-                # No font has the bytes that a file name may hold.
-                title=Path(prediction.source).name.encode(errors="backslashreplace").decode(),
-                score=prediction.score,
-                is_anomalous=prediction.is_anomalous,
-            )
-            for prediction in self._drawn
-        ]
+        panels = []
+        for prediction in self._drawn:
+            # No font has the bytes that a file name may hold.
+            title = Path(prediction.source).name.encode(errors="backslashreplace").decode()
+            panels.append(Panel.of(prediction, read_image(prediction.source), title))
         map_threshold = self._drawn[0].map_threshold
         scale = map_scale(map_threshold)
         draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)

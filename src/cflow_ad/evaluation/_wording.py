@@ -105,19 +105,20 @@ def summarise(evaluation: Evaluation) -> str:
 def list_caveats(evaluation: Evaluation) -> list[str]:
     """What these test images cannot show, in sentences."""
     confusion = evaluation.confusion
-    said = []
+    caveats = []
     if not confusion.fp + confusion.tn:
-        said.append(
+        caveats.append(
             "There are no good test images: the false-alarm rate and the areas of images are not "
             "defined."
         )
     if not confusion.tp + confusion.fn:
-        said.append("There are no defective test images: recall and all areas are not defined.")
+        caveats.append("There are no defective test images: recall and all areas are not defined.")
     elif evaluation.pixel is None:
-        said.append("No defective test image has a mask: metrics of pixels are not defined.")
+        caveats.append("No defective test image has a mask: metrics of pixels are not defined.")
     if evaluation.skipped:
-        said.append(f"{count(len(evaluation.skipped), 'image')} could not be read and is left out.")
-    return said
+        n_skipped = count(len(evaluation.skipped), "unreadable image")
+        caveats.append(f"{n_skipped} skipped, and not counted here.")
+    return caveats
 
 
 def compare_alarms(evaluation: Evaluation) -> str:

@@ -129,7 +129,7 @@ def measure(
 
 
 def build_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The rows of the table: one for each run, the mean over all, its deviation over the seeds."""
+    """The rows of the table: one for each result, their mean, its deviation over the seeds."""
     rows = []
     by_seed: dict[int, list[list[float | None]]] = {}
     for result in results:
@@ -138,6 +138,8 @@ def build_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         values = [value for of_area in areas for value in of_area]
         by_seed.setdefault(result["seed"], []).append(values)
         rows.append([result["class"], str(result["seed"]), *map(_format, values)])
+    if not rows:
+        return []
     every = [values for of_seed in by_seed.values() for values in of_seed]
     rows.append(["mean", "", *map(_format, _over(statistics.fmean, every))])
     if len(by_seed) > 1 and len(set(map(len, by_seed.values()))) == 1:

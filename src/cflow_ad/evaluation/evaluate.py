@@ -173,11 +173,10 @@ class Evaluation:
 
 
 class _Pixels:
-    """One `PixelMetrics` for good images and one for each defect type."""
+    """One `PixelMetrics` for good images and one for each defect type with masks."""
 
     def __init__(self) -> None:
         self.of: dict[str, PixelMetrics] = {}
-        self.with_mask: set[str] = set()
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
         shape = prediction.anomaly_map.shape
@@ -185,7 +184,6 @@ class _Pixels:
             mask = np.zeros(shape, dtype=np.bool_)
         elif sample.mask is not None:
             mask = read_mask(sample.mask, (shape[0], shape[1]))
-            self.with_mask.add(sample.label)
         else:
             return
         self.of.setdefault(sample.label, PixelMetrics()).update(
@@ -194,7 +192,7 @@ class _Pixels:
 
     def result(self, labels: Iterable[str]) -> PixelResult | None:
         """The metrics of these defect types together, against the good images."""
-        masked = [label for label in labels if label in self.with_mask]
+        masked = [label for label in labels if label in self.of]
         if not masked:
             return None
         total = self.of.get(GOOD, PixelMetrics())

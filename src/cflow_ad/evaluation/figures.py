@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.errors import DataError, SettingsError
-from cflow_ad.evaluation.overlay import shrink_image, shrink_map, shrink_mask
+from cflow_ad.evaluation.overlay import Mask, shrink_image, shrink_map, shrink_mask
+from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,6 +57,21 @@ class Panel:
 
     is_anomalous: bool
     """Whether the score is above the image's threshold."""
+
+    @classmethod
+    def of(
+        cls, prediction: Prediction, image: NDArray[Any], title: str, truth: Mask | None = None
+    ) -> Self:
+        """Build the column of a prediction and its image."""
+        return cls(
+            image,
+            prediction.anomaly_map,
+            prediction.mask,
+            truth,
+            title,
+            prediction.score,
+            prediction.is_anomalous,
+        )
 
 
 def draw_panels(

@@ -155,8 +155,8 @@ class PixelMetrics:
         self._histogram.add(scores[counted], is_defect[counted], overlap)
         self._n_regions += n_regions
 
-    def merge(self, other: PixelMetrics) -> PixelMetrics:
-        """Combine with other metrics, as new metrics of the images of both; the same as `a + b`.
+    def __add__(self, other: PixelMetrics) -> PixelMetrics:
+        """New metrics of the images of both.
 
         Raises:
             ValueError: the two have different `fpr_limit`.
@@ -167,9 +167,6 @@ class PixelMetrics:
         both._histogram = self._histogram.merge(other._histogram)
         both._n_regions = self._n_regions + other._n_regions
         return both
-
-    def __add__(self, other: PixelMetrics) -> PixelMetrics:
-        return self.merge(other)
 
     def compute(self) -> PixelResult:
         """Compute the metrics of all images so far. More may follow."""

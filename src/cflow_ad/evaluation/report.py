@@ -152,32 +152,15 @@ def _histogram(evaluation: Evaluation) -> Picture | None:
 def _curves(evaluation: Evaluation) -> list[Picture]:
     """The charts whose curves are defined."""
     confusion = evaluation.confusion
+    points = {
+        "roc": (confusion.false_alarm_rate, confusion.recall),
+        "precision_recall": (confusion.recall, confusion.precision),
+    }
     charts = []
-    for name, field, area, unit, axes, point in (
-        (
-            "ROC",
-            "roc",
-            "auroc",
-            "AUROC",
-            ("false positive rate", "true positive rate"),
-            (confusion.false_alarm_rate, confusion.recall),
-        ),
-        (
-            "Precision and recall",
-            "precision_recall",
-            "average_precision",
-            "AP",
-            ("recall", "precision"),
-            (confusion.recall, confusion.precision),
-        ),
-        (
-            "Per-region overlap",
-            "pro",
-            "aupro",
-            "AUPRO",
-            ("false positive rate", "overlap"),
-            None,
-        ),
+    for name, field, area, unit, x_name, y_name in (
+        ("ROC", "roc", "auroc", "AUROC", "false positive rate", "true positive rate"),
+        ("Precision-recall", "precision_recall", "average_precision", "AP", "recall", "precision"),
+        ("Per-region overlap", "pro", "aupro", "AUPRO", "false positive rate", "overlap"),
     ):
         curves = {}
         for kind, result in (("images", evaluation.image), ("pixels", evaluation.pixel)):
@@ -185,7 +168,8 @@ def _curves(evaluation: Evaluation) -> list[Picture]:
             if curve is not None and curve.x.size:
                 curves[f"{kind}, {unit} {wording.metric(getattr(result, area))}%"] = curve
         if curves:
-            charts.append(curve_chart(name, curves, x_name=axes[0], y_name=axes[1], point=point))
+            point = points.get(field)
+            charts.append(curve_chart(name, curves, x_name=x_name, y_name=y_name, point=point))
     return charts
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cflow_ad.data.images import read_image
-from cflow_ad.data.layouts import GOOD, Dataset, Sample
+from cflow_ad.data.layouts import GOOD, Dataset
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, with_regions
@@ -77,7 +77,14 @@ def write_results(
         threshold = evaluation.image.best_f1_threshold
     if best_f1 and evaluation.pixel and not math.isnan(evaluation.pixel.best_f1_threshold):
         map_threshold = evaluation.pixel.best_f1_threshold
-    panels = [_build_panel(r.sample, detector, threshold, map_threshold) for r in shown]
+    panels = []
+    for sample in (record.sample for record in shown):
+        image = read_image(sample.path)
+        truth = None if sample.mask is None else read_mask(sample.mask, (len(image), len(image[0])))
+        prediction = dataclasses.replace(
+            detector.predict(sample.path), threshold=threshold, map_threshold=map_threshold
+        )
+        panels.append(Panel.of(prediction, image, sample.label, truth))
     drawings = [folder / "picture.png", folder / "picture.svg"]
     scale = map_scale(evaluation.map_threshold)
     for path in drawings:
@@ -95,29 +102,6 @@ def _write_scores(evaluation: Evaluation, path: Path) -> None:
             sample = record.sample
             verdict = str(record.is_anomalous).lower()
             writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
-
-
-def _build_panel(
-    sample: Sample,
-    detector: Detector | runtime.Detector,
-    threshold: float,
-    map_threshold: float,
-) -> Panel:
-    """Predict an image at two thresholds, as one column of the figure."""
-    image = read_image(sample.path)
-    prediction = dataclasses.replace(
-        detector.predict(sample.path), threshold=threshold, map_threshold=map_threshold
-    )
-    shape = (image.shape[0], image.shape[1])
-    return Panel(
-        image=image,
-        anomaly_map=prediction.anomaly_map,
-        predicted_mask=prediction.mask,
-        truth=None if sample.mask is None else read_mask(sample.mask, shape),
-        title=sample.label,
-        score=prediction.score,
-        is_anomalous=prediction.is_anomalous,
-    )
 
 
 def _choose_typical(evaluation: Evaluation) -> list[ImageRecord]:
