@@ -61,7 +61,7 @@ def mvtec(
     skipped, so that the same command continues after an interruption. The column `ref.` is the same
     model scored as the paper's code does.
 
-    Exit status: 0, all classes are measured; 2, none; 3, at least one failed.
+    Exit status: 0, all classes are measured; 2, an error; 3, at least one class failed.
     """
     with plain_errors():
         given = parse_settings(setting or [])
