@@ -1,10 +1,10 @@
 """anomalib's side of the benchmarks, which run it in an environment that has anomalib 2.
 
-    PYTHON anomalib_side.py score BACKBONE SIZE
+    PYTHON anomalib_side.py score BACKBONE
     PYTHON anomalib_side.py train BACKBONE SIZE DATA WEIGHTS OUT EPOCHS
     PYTHON anomalib_side.py likelihoods BACKBONE SIZE WORK soft|index
 
-`score` reads batch sizes from its input, one a line, and scores random images. `train` is
+`score` reads lines of an input size and a batch size, and scores random images. `train` is
 anomalib's own training with the given backbone weights; after every epoch it writes OUT/EPOCH.npz
 with the anomaly maps of the test images and the seconds of training alone. `likelihoods` trains on
 the carpet in WORK/SIZE with anomalib's own layers, and writes the checkpoint and the
@@ -71,13 +71,14 @@ def fit(model: Cflow, data: Path, out: Path, batch_size: int, **options: Any) ->
     return engine
 
 
-def score(backbone: str, size: str) -> None:
+def score(backbone: str) -> None:
     """Score a batch of random images for each line read."""
     model = CflowModel(backbone=backbone, layers=layers_of(backbone), pre_trained=False).eval()
-    images = torch.rand(1, 3, int(size), int(size))
     for line in sys.stdin:
+        size, batch = map(int, line.split())
+        image = torch.rand(1, 3, size, size)
         with torch.inference_mode():
-            model(images.expand(int(line), -1, -1, -1).contiguous())
+            model(image.expand(batch, -1, -1, -1).contiguous())
         print("done", flush=True)
 
 

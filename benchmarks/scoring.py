@@ -13,6 +13,7 @@ environment that has anomalib 2: its model runs there, in the same rounds.
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 from collections.abc import Callable
@@ -38,7 +39,7 @@ from common import (
 )
 from freia_loop import FreiaLoop
 
-from cflow_ad import Detector, Settings
+from cflow_ad import Settings
 from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.folding import FoldedEncoder
@@ -51,10 +52,10 @@ PAPER_FLOW = {"blocks": 8, "subnet_width": 0, "permutation": "soft"}
 class Anomalib:
     """anomalib's Cflow in its own environment, called over a pipe."""
 
-    def __init__(self, python: str, backbone: str, size: int) -> None:
+    def __init__(self, python: str, backbone: str) -> None:
         script = Path(__file__).with_name("anomalib_side.py")
         self._process = subprocess.Popen(
-            [python, str(script), "score", backbone, str(size)],
+            [python, str(script), "score", backbone],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -62,12 +63,12 @@ class Anomalib:
             env=tuned_environment(),
         )
 
-    def __call__(self, batch: int) -> None:
+    def __call__(self, size: int, batch: int) -> None:
         """Score a batch of random images."""
         request, answer = self._process.stdin, self._process.stdout
         assert request is not None
         assert answer is not None
-        print(batch, file=request, flush=True)
+        print(size, batch, file=request, flush=True)
         if answer.readline().strip() != "done":
             raise SystemExit("anomalib stopped; run anomalib_side.py by hand to see why")
 
@@ -78,32 +79,31 @@ class Anomalib:
 
 
 class Candidates:
-    """The programs under comparison, for one backbone and input size."""
+    """The programs under comparison, for one backbone."""
 
-    def __init__(self, size: int, anomalib: Anomalib | None, changes: dict[str, Any]) -> None:
-        given = {"weights": "random", **changes, "size": f"{size}x{size}", "steps": 0}
+    def __init__(self, anomalib: Anomalib | None, changes: dict[str, Any]) -> None:
+        given = {"weights": "random", **changes, "size": "native", "steps": 0}
         own = given.pop("method", {})
 
         def build(**method: Any) -> Settings:
             return Settings.preset("default", **given, method={**own, **method})
 
-        rng = np.random.default_rng(0)
-        self.image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-        images = [self.image, rng.integers(0, 256, (size, size, 3), dtype=np.uint8)]
+        images = [draw_noise(64, seed) for seed in (0, 1)]
         self.detector = fit(images, build())
-        self.paper = Scorer(fit(images, build(**PAPER_FLOW)).model)
+        self.paper = Scorer(fit(images, build(**PAPER_LEVELS, **PAPER_FLOW)).model)
         self.loop = FreiaLoop(build_encoder(build(**PAPER_LEVELS)))
         self.anomalib = anomalib
         model = self.detector.model
         self.encoder, self.folded = model.encoder, FoldedEncoder(model.encoder)
         self.scorer, self.in_bf16 = Scorer(model), Scorer(model, precision="bf16")
 
-    def of_batch(self, batch: int) -> dict[str, Callable[[], object]]:
-        """List what is timed at a batch size."""
-        pixels = torch.from_numpy(np.stack([self.image] * batch))
+    def of_batch(self, size: int, batch: int) -> dict[str, Callable[[], object]]:
+        """List what is timed at an input size and a batch size."""
+        images = [draw_noise(size, 0)] * batch
+        pixels = torch.from_numpy(np.stack(images))
 
-        def stream(detector: Detector, *, maps: bool) -> None:
-            for _ in detector.stream([self.image] * batch, maps=maps):
+        def stream(*, maps: bool) -> None:
+            for _ in self.detector.stream(images, maps=maps):
                 pass
 
         candidates: dict[str, Callable[[], object]] = {
@@ -112,13 +112,18 @@ class Candidates:
             "cflow-ad": lambda: self.scorer(pixels),
             "cflow-ad, bf16": lambda: self.in_bf16(pixels),
             "cflow-ad, the paper's flow": lambda: self.paper(pixels),
-            "cflow-ad, stream": lambda: stream(self.detector, maps=False),
-            "cflow-ad, stream with maps": lambda: stream(self.detector, maps=True),
+            "cflow-ad, stream": lambda: stream(maps=False),
+            "cflow-ad, stream with maps": lambda: stream(maps=True),
             "FrEIA's decoders": lambda: self.loop.score(pixels),
         }
         if (anomalib := self.anomalib) is not None:
-            candidates["anomalib"] = lambda: anomalib(batch)
+            candidates["anomalib"] = lambda: anomalib(size, batch)
         return candidates
+
+
+def draw_noise(size: int, seed: int) -> np.ndarray:
+    """Draw an image of noise, shape `(size, size, 3)`."""
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 def summarise(times: Times, batch: int) -> dict[str, dict[str, float]]:
@@ -152,21 +157,18 @@ def main() -> None:
         options.batches, options.rounds = [2], 1
     results = []
     for backbone in options.backbones:
-        for size in options.sizes:
-            anomalib = Anomalib(options.anomalib, backbone, size) if options.anomalib else None
-            candidates = Candidates(size, anomalib, {**changes, "backbone": backbone})
-            for batch in options.batches:
-                times = race(
-                    candidates.of_batch(batch), rounds=options.rounds, seconds=options.seconds
-                )
-                rows = summarise(times, batch)
-                results.append({"backbone": backbone, "size": size, "batch": batch, "rows": rows})
-                print(f"\n{backbone}, {size}x{size}, batch {batch}\n")
-                head = ["", *rows["encoder"]]
-                lines = [[name, *row.values()] for name, row in rows.items()]
-                print(markdown(head, lines), flush=True)
-            if anomalib is not None:
-                anomalib.close()
+        anomalib = Anomalib(options.anomalib, backbone) if options.anomalib else None
+        candidates = Candidates(anomalib, {**changes, "backbone": backbone})
+        for size, batch in itertools.product(options.sizes, options.batches):
+            programs = candidates.of_batch(size, batch)
+            times = race(programs, rounds=options.rounds, seconds=options.seconds)
+            rows = summarise(times, batch)
+            results.append({"backbone": backbone, "size": size, "batch": batch, "rows": rows})
+            print(f"\n{backbone}, {size}x{size}, batch {batch}\n")
+            lines = [[name, *row.values()] for name, row in rows.items()]
+            print(markdown(["", *rows["encoder"]], lines), flush=True)
+        if anomalib is not None:
+            anomalib.close()
     report(results, options.json)
 
 
