@@ -42,13 +42,13 @@ def golden_images() -> dict[str, np.ndarray]:
 
 
 def golden_scores() -> dict[str, float]:
-    """What the trained model says of each."""
+    """The trained model's score of each."""
     scores: dict[str, float] = json.loads(_SCORES.read_text())["scores"]
     return scores
 
 
 def write_scores(scores: dict[str, float]) -> None:
-    """Store them."""
+    """Store the scores."""
     _SCORES.write_text(json.dumps({"scores": scores}, indent=2) + "\n")
 
 

@@ -21,7 +21,7 @@ def main() -> None:
         strides=(8, 16),
         steps=60,
         false_alarm_rate=0.1,
-        method=Method(blocks=2, position_channels=32, average=()),
+        method=Method(blocks=2, subnet_width=32, position_channels=32, average=(16,)),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)

@@ -96,16 +96,13 @@ def export_model(
             "the model's threshold was set for scores in bf16, but a graph scores in fp32; set it "
             "for fp32 first: cflow-ad calibrate MODEL GOOD --precision fp32 -o NEW"
         )
-    sizing = detector.settings.sizing
-    canvas = _canvas(size, sizing)
+    canvas = _canvas(size, detector.settings.sizing)
     material = gather(detector, data, canvas, needs_ranges=precision == "int8")
     ours = _on_cpu(detector, material.view)
     about = _about(detector, format, precision, canvas)
     with tempfile.TemporaryDirectory(dir=_folder(path), prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
-        model = trace(_build_graph(ours, canvas), canvas, sizing.multiple)
-        if format != "torch":
-            model = to_onnx(model, detector.settings.strides)
+        model = _translate(ours, canvas, is_onnx=format != "torch")
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
 
@@ -193,14 +190,17 @@ def _on_cpu(detector: Detector, view: View) -> Detector:
     )
 
 
-def _build_graph(detector: Detector, canvas: Shape | None) -> ExportGraph:
+def _translate(detector: Detector, canvas: Shape | None, *, is_onnx: bool) -> Any:
+    """Turn the model into a `torch.export` program, or that into an ONNX model."""
     settings = detector.settings
-    return ExportGraph(
+    graph = ExportGraph(
         detector.model,
         smoothing=settings.smoothing,
         image_score=settings.method.image_score,
         canvas=canvas,
     )
+    program = trace(graph, canvas, settings.sizing.multiple)
+    return to_onnx(program, settings.strides) if is_onnx else program
 
 
 def _runtime(path: Path, view: View) -> RuntimeDetector:
