@@ -1,101 +1,125 @@
-"""Centring: what is left of a vector is what it is beside the other images, at its place."""
+"""Place means: what is left of a vector is its difference from the other images' at its place."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 
-from cflow_ad.cflow.position import axis_places
-from cflow_ad.fitting.cache import LevelFeatures
-from cflow_ad.fitting.place_means import centred, fit_means
+from cflow_ad.fitting.place_means import fit_means, own_shares, subtract_place_means
+from tests.fitting.vectors import cache_of, random_maps, take_all
 
 
-def features_of(images):
-    """As the cache keeps images that are maps of vectors, `(h, w, C)`."""
-    vectors, positions, ends = [], [], [0]
-    for image in images:
-        rows, columns = (axis_places(side, "relative").numpy() for side in image.shape[:2])
-        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        vectors.append(image.reshape(-1, image.shape[2]))
-        positions.append(grid.reshape(-1, 2))
-        ends.append(ends[-1] + len(vectors[-1]))
-    made = LevelFeatures(
-        np.concatenate(vectors).astype(np.float32), np.concatenate(positions).astype(np.int16)
-    )
-    made.bounds = np.stack([ends[:-1], ends[1:]], axis=1)
-    made.grids = [image.shape[:2] for image in images]
-    return made
+def subtracted(maps, parts=8, originals=None, **changes):
+    """The vectors of all images, less their means."""
+    return take_all(subtract_place_means(cache_of(maps, **changes), parts, originals or len(maps)))
 
 
-def some_images(count, shape=(8, 8), seed=0, pattern=0.0):
-    rng = np.random.default_rng(seed)
-    own = rng.normal(size=(*shape, 3)) * pattern
-    return [own + rng.normal(size=(*shape, 3)) for _ in range(count)]
+def fitted_means(maps, parts=8):
+    return fit_means(cache_of(maps), parts, torch.ones(len(maps), dtype=torch.bool))
 
 
-def all_of(features):
-    return features.take(np.arange(len(features)))[0]
-
-
-def test_a_pattern_that_all_images_share_is_taken_away():
-    images = some_images(200, pattern=10.0)
-    left = all_of(centred(features_of(images), 8))
+def test_a_pattern_that_all_images_share_is_removed():
+    left = subtracted(random_maps(200, pattern=10.0))
     assert 0.95 < float(left.std()) < 1.1
     assert float(left.view(200, 64, 3).mean(0).abs().max()) < 0.5
 
 
 def test_an_aspect_ratio_has_its_own_pattern():
-    square = some_images(100, (8, 8), 1, pattern=10.0)
-    wide = some_images(100, (8, 16), 2, pattern=10.0)
-    left = all_of(centred(features_of(square + wide), 16))
+    square = random_maps(100, (8, 8), 1, pattern=10.0)
+    wide = random_maps(100, (8, 16), 2, pattern=10.0)
+    left = subtracted(square + wide, 16)
     assert float(left[: 100 * 64].std()) < 1.2
     assert float(left[100 * 64 :].std()) < 1.2
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 30])
-def test_an_image_takes_no_part_in_the_means_taken_from_it(count):
-    """Moved, its vector is as much further off; were its own mean taken from it, it would be less.
+def test_an_image_has_no_part_in_the_means_subtracted_from_it(count):
+    """Changed by 100, its vector is 100 further off; its own part in the mean would hide some.
 
     But for its share in the mean over all places.
     """
-    images = some_images(count)
-    before = all_of(centred(features_of(images), 8))
-    images[0][3, 4] += 100
-    change = all_of(centred(features_of(images), 8)) - before
+    maps = random_maps(count)
+    before = subtracted(maps)
+    maps[0][3, 4] += 100
+    change = subtracted(maps) - before
     at = 3 * 8 + 4
     torch.testing.assert_close(change[at], torch.full((3,), 100.0), rtol=0.05, atol=0)
 
 
-def test_a_single_image_is_left_as_it_is_but_for_its_mean():
-    images = some_images(1, pattern=5.0)
-    left = all_of(centred(features_of(images), 8))
-    expected = images[0].reshape(-1, 3) - images[0].mean((0, 1))
-    np.testing.assert_allclose(left, expected, atol=1e-3)
+def test_augmented_copies_have_no_part_in_the_means():
+    """Copies of an image look like it: with them it would vouch for itself."""
+    maps = random_maps(6, pattern=5.0)
+    strange = [one + 100 for one in random_maps(12, seed=1)]
+    with_copies = subtract_place_means(cache_of(maps + strange), 8, 6)
+    alone = subtract_place_means(cache_of(maps), 8, 6)
+    torch.testing.assert_close(with_copies.means.tables, alone.means.tables, rtol=0, atol=0)
+    torch.testing.assert_close(take_all(with_copies)[: 6 * 64], take_all(alone), rtol=0, atol=0)
 
 
-def test_few_images_of_an_aspect_ratio_are_drawn_towards_all():
-    many = some_images(200, (8, 8), 1, pattern=10.0)
-    wide = some_images(200, (4, 8), 2, pattern=10.0)
+def test_a_copy_takes_its_images_factor():
+    """Equal to its image, it is as far off; images of two aspect ratios have two factors."""
+    maps = random_maps(5, pattern=5.0) + random_maps(1, (4, 8), 1)
+    images, first, second = subtracted(maps * 3, originals=6).view(3, -1, 3)
+    torch.testing.assert_close(first, images, rtol=0, atol=0)
+    torch.testing.assert_close(second, images, rtol=0, atol=0)
+
+
+def test_the_validation_set_has_no_part_in_the_means_and_is_treated_as_new():
+    maps = random_maps(8, pattern=5.0)
+    noise = [100 * one for one in random_maps(2, seed=1)]
+    whole = cache_of([*maps[:6], *noise], validation=2)
+    found = subtract_place_means(whole, 8, 8)
+    alone = subtract_place_means(cache_of(maps[:6]), 8, 6)
+    torch.testing.assert_close(found.means.tables, alone.means.tables, rtol=0, atol=0)
+    expected = torch.from_numpy(noise[0]).float() - alone.means(8, 8)
+    torch.testing.assert_close(take_all(found)[6 * 64 : 7 * 64].view(8, 8, 3), expected)
+
+
+def test_own_shares_are_of_fitted_images_alone_and_fall_with_their_number():
+    features = cache_of(random_maps(40))
+    largest = [
+        float(own_shares(features, torch.tensor([0.0]), torch.arange(40) < count).max())
+        for count in (1, 4, 40)
+    ]
+    assert 0.5 > largest[0] > largest[1] > largest[2] > 0
+    shares = own_shares(features, torch.tensor([0.0]), torch.arange(40) < 4)
+    assert (shares[:4] > 0).all()
+    assert not shares[4:].any()
+
+
+def test_a_single_image_keeps_all_but_its_mean():
+    maps = random_maps(1, pattern=5.0)
+    expected = maps[0].reshape(-1, 3) - maps[0].mean((0, 1))
+    np.testing.assert_allclose(subtracted(maps), expected, atol=1e-3)
+
+
+def test_few_images_of_an_aspect_ratio_are_shrunk_towards_all():
+    many = random_maps(200, (8, 8), 1, pattern=10.0)
+    wide = random_maps(200, (4, 8), 2, pattern=10.0)
+    alone = fitted_means(wide)
 
     def distance(count):
-        made = fit_means(features_of(many + wide[:count]), 8)
-        alone = fit_means(features_of(wide), 8)
-        return float((made(4, 8) - alone(4, 8)).square().mean())
+        return float((fitted_means(many + wide[:count])(4, 8) - alone(4, 8)).square().mean())
 
     assert distance(100) < distance(10) < distance(1)
 
 
 def test_images_without_vectors_change_nothing():
-    images = some_images(5)
-    plain, gaps = features_of(images), features_of(images)
+    maps = random_maps(5)
+    plain, gaps = cache_of(maps), cache_of(maps)
     gaps.bounds = np.insert(gaps.bounds, [0, 3], [[0, 0], [192, 192]], axis=0)
     gaps.grids = [(8, 8)] * 7
     index = np.array([0, 191, 192, 319])
     assert gaps.images_of(index).tolist() == [1, 3, 5, 6]
-    found, expected = (fit_means(of, 8).tables for of in (gaps, plain))
+    found, expected = (
+        subtract_place_means(of, 8, len(of.grids)).means.tables for of in (gaps, plain)
+    )
     torch.testing.assert_close(found, expected)
 
 
-def test_chunks_are_the_vectors_as_they_are_read():
-    features = centred(features_of(some_images(3)), 4)
-    torch.testing.assert_close(torch.cat(list(features.chunks(50))), all_of(features))
-    assert not np.shares_memory(all_of(features).numpy(), features.vectors)
+def test_chunks_are_the_training_vectors_as_they_are_read():
+    features = subtract_place_means(cache_of(random_maps(4), validation=1), 4, 4)
+    chunks = torch.cat(list(features.training_chunks(50)))
+    torch.testing.assert_close(chunks, take_all(features)[: 3 * 64])
+    assert not np.shares_memory(take_all(features).numpy(), features.vectors)
