@@ -1,4 +1,4 @@
-"""Every image is encoded once; what is kept fits the budget and favours none of them."""
+"""Every image is encoded once; what is kept fits the budget, the same share of each image."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.scoring.canvas import Sizing
 from cflow_ad.scoring.view import View
 
 SIZING = Sizing(64, 64)
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return build_encoder("test_efficientnet", (8, 16), weights="random")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,8 @@ def test_files_hold_what_memory_holds(encoder, mixed, tmp_path):
 
 def test_vectors_are_the_encoders_at_their_positions(encoder, images):
     (level, _) = build(encoder, images[:1], batch_size=1)
-    expected = encoder(torch.from_numpy(SIZING.prepare(images[0]).pixels)[None])[0][0]
+    pixels = torch.from_numpy(SIZING.prepare(images[0]).pixels)[None]
+    expected = encoder(pixels)[0][0].permute(1, 2, 0)
     z, rows, columns = level.take(np.arange(len(level)))
     assert len(level) == expected.shape[0] * expected.shape[1]
     torch.testing.assert_close(z, expected[rows, columns], rtol=1e-4, atol=1e-5)
@@ -77,6 +72,20 @@ def test_beyond_the_budget_every_image_keeps_the_same_share(encoder, images, sha
     assert same(kept, build(encoder, images, budget=share * size / 2**30))
 
 
+def test_the_validation_set_comes_last_and_keeps_its_own_vectors(encoder, mixed):
+    """Whatever the shapes of its images; those before are the training images' alone."""
+    plain = build(encoder, mixed)
+    split = build(encoder, mixed, validation={0, 5})
+    for level, expected in zip(split, plain, strict=True):
+        begins = [level.of_image(number).start for number in range(len(mixed))]
+        assert level.n_training == min(begins[0], begins[5])
+        assert all(begins[n] < level.n_training for n in range(len(mixed)) if n not in (0, 5))
+        assert expected.n_training == len(expected)
+        for number in range(len(mixed)):
+            ours, theirs = (of.vectors[of.of_image(number)] for of in (level, expected))
+            assert np.array_equal(ours, theirs)
+
+
 def test_beyond_the_budget_each_image_and_seed_draws_its_own_places(encoder, images):
     (first, _), (other, _) = (build(encoder, images, budget=2e-5, seed=seed) for seed in (0, 1))
     assert len(first) == len(other)
@@ -93,7 +102,7 @@ def test_the_budget_holds_where_it_is_less_than_a_vector_of_each_image(encoder, 
 
 
 @pytest.mark.parametrize("budget", [1.0, 1e-5])
-def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path, budget):
+def test_a_stopped_run_continues_to_the_same_features(encoder, mixed, tmp_path, budget):
     whole = build(encoder, mixed, budget=budget)
 
     stopped_at = []
@@ -118,16 +127,16 @@ def test_a_stopped_run_goes_on_to_the_same_features(encoder, mixed, tmp_path, bu
     assert same(whole, resumed)
 
 
-def test_files_overwritten_by_another_run_are_not_taken_up(encoder, images, tmp_path):
-    """A run, then one of other images that is killed too suddenly to note anything, then the first
-    again: what the files hold is no longer the first one's.
+def test_files_overwritten_by_another_run_are_ignored(encoder, images, tmp_path):
+    """A run, then one of other images that is killed before it records anything, then the first
+    again: the files do not hold the first one's vectors.
     """
     build(encoder, images[:3], folder=tmp_path, key="one")
     before = {path.name for path in tmp_path.iterdir()}
 
     def kill(done, total):
         left.update(path.name for path in tmp_path.iterdir())
-        raise KeyboardInterrupt  # before the first image, and so before anything is noted
+        raise KeyboardInterrupt  # before the first image, and so before anything is recorded
 
     left = set()
     with pytest.raises(KeyboardInterrupt):
@@ -137,7 +146,7 @@ def test_files_overwritten_by_another_run_are_not_taken_up(encoder, images, tmp_
     assert same(again, build(encoder, images[:3]))
 
 
-def test_files_of_other_images_or_settings_are_not_taken_up(encoder, images, tmp_path):
+def test_files_with_another_key_are_ignored(encoder, images, tmp_path):
     build(encoder, images[:3], folder=tmp_path, key="one")
     started = []
     other = build(
@@ -151,13 +160,13 @@ def test_files_of_other_images_or_settings_are_not_taken_up(encoder, images, tmp
     assert same(other, build(encoder, images[3:6]))
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut short", "of another shape"])
-def test_damaged_files_are_made_anew(encoder, images, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["missing", "cut short", "of another shape"])
+def test_damaged_files_are_written_again(encoder, images, tmp_path, damage):
     whole = build(encoder, images[:4], folder=tmp_path, key="k")
     expected = [np.array(level.vectors) for level in whole]
     del whole
     file = tmp_path / "features-16.npy"
-    if damage == "gone":
+    if damage == "missing":
         file.unlink()
     elif damage == "cut short":
         file.write_bytes(file.read_bytes()[:-100])
