@@ -63,20 +63,19 @@ def _by_nncf(model: Any, canvases: Canvases) -> Any:
     import nncf
 
     images = list(canvases)
-    kept = {node.name for node in model.graph.node} - _quantised(model)
+    chosen = _quantised(model)
+    graph = read_openvino(model)
+    # Translation splits a convolution from its bias, and has operations of its own.
+    names = {operation.get_friendly_name() for operation in graph.get_ops()}
+    kept = {name for name in names if name.removesuffix("/WithoutBiases") not in chosen}
     return nncf.quantize(
-        read_openvino(model),
+        graph,
         nncf.Dataset(images, lambda pixels: {INPUT: pixels}),
         subset_size=len(images),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix.ENABLE
         ),
-        # Translation splits a convolution from its bias, and gives the parts longer names.
-        ignored_scope=nncf.IgnoredScope(
-            patterns=[f"^{re.escape(name)}(/.*)?$" for name in sorted(kept)],
-            types=["Add"],
-            validate=False,
-        ),
+        ignored_scope=nncf.IgnoredScope(names=sorted(kept), types=["Add"], validate=False),
     )
 
 
