@@ -10,10 +10,10 @@ import typer
 from cflow_ad.cli.common import (
     PRESET_HELP,
     SETTING_HELP,
-    UNCHECKED,
     Device,
     bars,
     parse_settings,
+    path_argument,
     plain_errors,
 )
 from cflow_ad.errors import DataError, TrainingError
@@ -31,14 +31,7 @@ def _benchmark() -> None:
 
 @app.command()
 def mvtec(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="The folder of MVTec AD.",
-            show_default=False,
-            readable=UNCHECKED,
-        ),
-    ],
+    data: Annotated[Path, path_argument("The folder of MVTec AD.")],
     classes: Annotated[
         str | None,
         typer.Option(help="Names of classes, as in bottle,carpet. [default: all in the folder]"),
@@ -93,7 +86,7 @@ def mvtec(
                         file,
                         device=device,
                         training=shown.show_training,
-                        evaluating=lambda done, total: shown.show("evaluate", done, total),
+                        evaluating=shown.counter("evaluate"),
                     )
                 except (DataError, TrainingError) as error:
                     shown.say(f"failed: {error}", "red")

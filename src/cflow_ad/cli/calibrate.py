@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
-    UNCHECKED,
-    Device,
-    Roi,
-    Trained,
-    Weights,
-    bars,
-    plain_errors,
-)
+from cflow_ad.cli.common import Device, Roi, Trained, Weights, bars, path_argument, plain_errors
 
 if TYPE_CHECKING:
     from cflow_ad.detector import Detector
@@ -24,12 +16,7 @@ if TYPE_CHECKING:
 def calibrate(
     model: Trained,
     good: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of good images that the model was not trained on.",
-            show_default=False,
-            readable=UNCHECKED,
-        ),
+        Path, path_argument("Folder of good images that the model was not trained on.")
     ],
     output: Annotated[
         Path | None,
@@ -47,12 +34,10 @@ def calibrate(
         ),
     ] = None,
     precision: Annotated[
-        str | None,
-        typer.Option(help="Number format of scoring: fp32 or bf16. [default: as it is]"),
+        str | None, typer.Option(help="Number format of scoring: fp32 or bf16. [default: as it is]")
     ] = None,
     rescale: Annotated[
-        bool,
-        typer.Option("--rescale", help="Also fit location and scale of each level again."),
+        bool, typer.Option("--rescale", help="Also fit location and scale of each level again.")
     ] = False,
     roi: Roi = None,
     weights: Weights = None,

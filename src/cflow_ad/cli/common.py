@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,34 +27,24 @@ if TYPE_CHECKING:
 FAILED = 2
 """Exit status of an error, and of a wrong command line."""
 
-UNCHECKED = False
-"""For a path's `readable`: the code that reads the file gives a better error than typer."""
-
 PRESET_HELP = "Settings to start from: fast, default, accurate or paper."
 SETTING_HELP = "Another setting, as NAME=VALUE; `cflow-ad info settings` lists them. Repeatable."
 
-ModelFile = Annotated[
-    Path,
-    typer.Argument(
-        help="A model file, as trained or exported.", show_default=False, readable=UNCHECKED
-    ),
-]
-Trained = Annotated[
-    Path,
-    typer.Argument(help="A trained model file.", show_default=False, readable=UNCHECKED),
-]
+
+def path_argument(help: str) -> Any:
+    """Declare a required path; the code that reads it gives a better error than typer would."""
+    return typer.Argument(help=help, show_default=False, readable=False)
+
+
+ModelFile = Annotated[Path, path_argument("A model file, as trained or exported.")]
+Trained = Annotated[Path, path_argument("A trained model file.")]
 DataFolder = Annotated[
-    Path,
-    typer.Argument(
-        help="Folder of good images, a data set in a known layout, or manifest CSV.",
-        show_default=False,
-        readable=UNCHECKED,
-    ),
+    Path, path_argument("Folder of good images, a data set in a known layout, or manifest CSV.")
 ]
 ModelOutput = Annotated[
     Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
 ]
-NewFolder = Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)]
+NewFolder = Annotated[Path, path_argument("A new or empty folder.")]
 Layout = Annotated[
     str | None,
     typer.Option(help="Layout of the data set on disk; see the guide. [default: recognised]"),
@@ -222,6 +213,10 @@ class Bars:
         task = next(task for task in self._bar.tasks if task.id == self._tasks[stage])
         rate = f"{task.speed:.1f} {unit}" if task.speed else ""
         self._bar.update(task.id, completed=done, rate=rate, note=note)
+
+    def counter(self, stage: str) -> Callable[[int, int], None]:
+        """Return a function that updates one stage."""
+        return functools.partial(self.show, stage)
 
     def show_training(self, progress: Progress) -> None:
         """Update a stage of training."""

@@ -10,15 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
-    UNCHECKED,
-    DataFolder,
-    Layout,
-    NewFolder,
-    bars,
-    plain_errors,
-    print_message,
-)
+from cflow_ad.cli.common import DataFolder, Layout, NewFolder, bars, plain_errors, print_message
 from cflow_ad.errors import DataError
 
 MB = 10**6
@@ -28,7 +20,6 @@ sample = typer.Typer(no_args_is_help=True, help="Generate a data set.")
 download = typer.Typer(no_args_is_help=True, help="Download a data set from its publisher.")
 app.add_typer(sample, name="sample")
 app.add_typer(download, name="download")
-
 
 HAS_ERRORS = 1
 """Exit status of a check that found errors."""
@@ -52,9 +43,7 @@ def check(
 
         dataset = open_dataset(data, layout)
         with bars() as shown:
-            found = check_dataset(
-                dataset, progress=lambda done, total: shown.show("check", done, total)
-            )
+            found = check_dataset(dataset, progress=shown.counter("check"))
         if as_json:
             typer.echo(json.dumps(found.to_dict(), indent=2))
         else:
@@ -85,7 +74,7 @@ def export(
                 dataset,
                 output,
                 format,  # type: ignore[arg-type]
-                progress=lambda done, total: shown.show("write", done, total),
+                progress=shown.counter("write"),
             )
         for path in written:
             typer.echo(path)
@@ -122,7 +111,7 @@ def carpet(
                 per_defect=per_defect,
                 size=size,
                 seed=seed,
-                progress=lambda done, total: shown.show("weave", done, total),
+                progress=shown.counter("weave"),
             )
         typer.echo(output)
 
@@ -132,12 +121,10 @@ def mvtec(
     output: NewFolder,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to the licence.")] = False,
     archive: Annotated[
-        Path | None,
-        typer.Option(help="The archive, if already downloaded.", readable=UNCHECKED),
+        Path | None, typer.Option(help="The archive, if already downloaded.", readable=False)
     ] = None,
     url: Annotated[
-        str | None,
-        typer.Option(help="Download from here, with the same checksum."),
+        str | None, typer.Option(help="Download from here, with the same checksum.")
     ] = None,
     keep_archive: Annotated[
         bool, typer.Option("--keep-archive", help="Leave the archive beside the folder.")

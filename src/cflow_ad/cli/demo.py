@@ -32,19 +32,11 @@ def demo(
             raise DataError(f"{output}: an interrupted demo; delete it and try again")
         with bars() as shown:
             if not data.exists():
-                write_carpet(
-                    data,
-                    seed=seed,
-                    progress=lambda done, total: shown.show("weave", done, total),
-                )
+                write_carpet(data, seed=seed, progress=shown.counter("weave"))
             dataset = open_dataset(data)
             detector = Detector.fit(dataset, Settings(seed=seed), progress=shown.show_training)
             detector.save(model)
-            evaluation = evaluate(
-                detector,
-                dataset,
-                progress=lambda done, total: shown.show("evaluate", done, total),
-            )
+            evaluation = evaluate(detector, dataset, progress=shown.counter("evaluate"))
         written = write_results(evaluation, detector, output / "evaluation")
         print_evaluation(evaluation)
         print_message("The carpet, the model, the figure and the report:")

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
-    UNCHECKED,
     BatchSize,
     Device,
     Layout,
@@ -18,6 +17,7 @@ from cflow_ad.cli.common import (
     Weights,
     bars,
     open_model,
+    path_argument,
     plain_errors,
     print_message,
     print_notes,
@@ -27,12 +27,7 @@ from cflow_ad.cli.common import (
 def evaluate(
     model: ModelFile,
     data: Annotated[
-        Path,
-        typer.Argument(
-            help="Data set in a known layout, or manifest CSV, with test images.",
-            show_default=False,
-            readable=UNCHECKED,
-        ),
+        Path, path_argument("Data set in a known layout, or manifest CSV, with test images.")
     ],
     output: Annotated[
         Path | None,
@@ -54,8 +49,7 @@ def evaluate(
         bool, typer.Option("--skip-unreadable", help="Skip unreadable images, and list them.")
     ] = False,
     reference: Annotated[
-        bool,
-        typer.Option("--reference", help="Also compute the scores of the paper's code."),
+        bool, typer.Option("--reference", help="Also compute the scores of the paper's code.")
     ] = False,
     batch_size: BatchSize = 8,
     precision: Precision = None,
@@ -88,7 +82,7 @@ def evaluate(
                 batch_size=batch_size,
                 skip_unreadable=skip_unreadable,
                 reference=reference,
-                progress=lambda done, total: shown.show("evaluate", done, total),
+                progress=shown.counter("evaluate"),
             )
         written = write_results(
             evaluation, detector, folder, picture=picture or [], best_f1=best_f1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cflow_ad.cli.common import UNCHECKED, Trained, Weights, bars, plain_errors
+from cflow_ad.cli.common import Trained, Weights, bars, plain_errors
 
 if TYPE_CHECKING:
     from cflow_ad.export.export import ExportReport
@@ -38,7 +38,7 @@ def export(
         typer.Option(
             help="Good images, preferably those of training, or a data set with test images: to "
             "calibrate and to compare on. [default: compare on generated images]",
-            readable=UNCHECKED,
+            readable=False,
         ),
     ] = None,
     force: Annotated[
@@ -71,7 +71,7 @@ def export(
                 size=size,
                 data=dataset,
                 force=force,
-                progress=lambda done, total: shown.show("compare", done, total),
+                progress=shown.counter("compare"),
             )
         _print(report, detector.threshold)
 

@@ -9,11 +9,11 @@ import typer
 
 from cflow_ad.cli.calibrate import print_calibration
 from cflow_ad.cli.common import (
-    UNCHECKED,
     Device,
     ModelOutput,
     Weights,
     bars,
+    path_argument,
     plain_errors,
     print_message,
 )
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Import a model that another program trained.")
 
-Checkpoint = Annotated[
-    Path, typer.Argument(help="The checkpoint.", show_default=False, readable=UNCHECKED)
-]
+Checkpoint = Annotated[Path, path_argument("The checkpoint.")]
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -36,8 +34,7 @@ Backbone = Annotated[
 Good = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of good images to calibrate on, as `calibrate` does.",
-        readable=UNCHECKED,
+        help="Folder of good images to calibrate on, as `calibrate` does.", readable=False
     ),
 ]
 FalseAlarmRate = Annotated[

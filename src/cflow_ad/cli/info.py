@@ -13,8 +13,7 @@ from cflow_ad.cli.common import plain_errors
 
 def info(
     what: Annotated[
-        str,
-        typer.Argument(help="A model file, or `backbones`, or `settings`.", show_default=False),
+        str, typer.Argument(help="A model file, or `backbones`, or `settings`.", show_default=False)
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:

@@ -36,16 +36,13 @@ def _finite(value: float | None) -> float | None:
 def predict(
     model: ModelFile,
     images: Annotated[
-        list[str],
-        typer.Argument(help="Image files, folders, or patterns such as 'in/*.png'."),
+        list[str], typer.Argument(help="Image files, folders, or patterns such as 'in/*.png'.")
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for maps, masks and overlays."),
+        Path | None, typer.Option("--output", "-o", help="Folder for maps, masks and overlays.")
     ] = None,
     table: Annotated[
-        Path | None,
-        typer.Option(help="Write the results to a file: .csv, or .jsonl with regions."),
+        Path | None, typer.Option(help="Write the results to a file: .csv, or .jsonl with regions.")
     ] = None,
     maps: Annotated[
         str | None,
