@@ -154,10 +154,12 @@ def with_spread(values: Sequence[float]) -> str:
 
 
 def markdown(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """Format a table; numbers to three digits."""
+    """Format a table; numbers to three digits or more."""
 
     def text(value: object) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(text, cells))} |" for cells in lines)
