@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cflow_ad.errors import SettingsError
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.scoring.canvas import Sizing
 from cflow_ad.scoring.view import View
@@ -95,10 +96,11 @@ def test_beyond_the_budget_each_image_and_seed_draws_its_own_places(encoder, ima
     assert not np.array_equal(*of_image)
 
 
-def test_the_budget_holds_where_it_is_less_than_a_vector_of_each_image(encoder, images):
-    kept = build(encoder, images, budget=1e-6)
-    assert sum(level.vectors.nbytes + level.positions.nbytes for level in kept) <= 1e-6 * 2**30
-    assert all(len(level) for level in kept)
+def test_a_budget_of_less_than_a_vector_of_each_image_is_an_error(encoder, images):
+    with pytest.raises(
+        SettingsError, match="feature_budget is 1e-06: it leaves 0 feature"
+    ):
+        build(encoder, images, budget=1e-6)
 
 
 @pytest.mark.parametrize("budget", [1.0, 1e-5])

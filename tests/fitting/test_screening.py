@@ -1,4 +1,4 @@
-"""Good images are judged by the others: a stranger stands out, and none vouches for itself."""
+"""Good images are scored out-of-fold: an outlier is found, and no image vouches for itself."""
 
 from __future__ import annotations
 
@@ -8,46 +8,40 @@ import math
 import numpy as np
 import pytest
 
-from cflow_ad import CalibrationWarning, DataError, Detector, open_dataset
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad import DataError, Detector, open_dataset
 from cflow_ad.data.images import image_shape
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.screening import FEWEST, Encoded, limit_of, screen
 from cflow_ad.scoring.view import View
-from cflow_ad.settings import Settings
+from tests.fitting.vectors import cache_of, random_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
 
 
 @pytest.fixture(scope="module")
-def encoder():
-    return build_encoder("test_efficientnet", (8, 16), weights="random")
-
-
-@pytest.fixture(scope="module")
-def with_stranger(images):
-    """The good images, and last one with a hole in it."""
+def with_outlier(images):
+    """Good images, and last one with a hole in it."""
     bad = images[0].copy()
     bad[20:60, 20:60] = 0
     return [*images[1:], bad]
 
 
-def encoded(encoder, images, settings):
+def encoded(encoder, images, settings, budget=1.0):
     features = build_cache(
         encoder,
         images,
         View(sizing=settings.sizing),
-        budget=1.0,
+        budget=budget,
         seed=0,
-        frame=settings.positions,
+        frame=settings.method.positions,
     )
     return Encoded(features, [image_shape(image) for image in images])
 
 
 @pytest.mark.parametrize("at", [12, 5])
-def test_a_stranger_stands_out_wherever_it_is_kept(encoder, with_stranger, toy_settings, at):
+def test_an_outlier_is_found_wherever_it_is_kept(encoder, with_outlier, toy_settings, at):
     """In one cache, or in another than those that it is compared with."""
-    parts = [with_stranger[:at], with_stranger[at:]]
+    parts = [with_outlier[:at], with_outlier[at:]]
     screening = screen(
         [encoded(encoder, part, toy_settings) for part in parts if part], toy_settings
     )
@@ -61,6 +55,42 @@ def test_a_stranger_stands_out_wherever_it_is_kept(encoder, with_stranger, toy_s
     assert 20 / 96 < (column + 0.5) / worst.anomaly_map.shape[1] < 60 / 96
 
 
+# Out-of-fold
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """Feature maps of ten images, two to a fold."""
+    return [one.astype(np.float32) for one in random_maps(10)]
+
+
+def screened(maps, settings):
+    """Their scores, and the anomaly map of each."""
+    settings = dataclasses.replace(settings, size="64x64", strides=(8,), smoothing=0.0)
+    shapes = [(64, 64)] * len(maps)
+    screening = screen([Encoded([cache_of(maps)], shapes)], settings, next_in_line=len(maps))
+    return screening.scores, {s.index: s.anomaly_map for s in screening.suspects}
+
+
+def test_an_image_changes_the_scores_of_the_other_folds_alone(maps, toy_settings):
+    before, _ = screened(maps, toy_settings)
+    after, _ = screened([maps[0] * 5 + 20, *maps[1:]], toy_settings)
+    changed = np.abs(after - before) > 1e-4 * before
+    assert changed[0]
+    assert changed.sum() == 9  # all but the other image of its fold
+
+
+def test_an_image_has_no_part_in_the_statistics_that_score_it(maps, toy_settings):
+    """Where one vector of an image changes, the energies of its others stay as they were."""
+    _, before = screened(maps, toy_settings)
+    spoilt = [one.copy() for one in maps]
+    spoilt[3][0, 0] += 1000
+    _, after = screened(spoilt, toy_settings)
+    far = np.s_[24:, 24:]  # pixels that the changed position has no part in
+    np.testing.assert_allclose(after[3][far], before[3][far], rtol=1e-3, atol=1e-3)
+    assert after[3][:8, :8].max() > 10 * before[3][:8, :8].max()
+
+
 def test_images_of_many_sizes_are_screened(encoder, images, toy_settings):
     mixed = [image[:, : 96 - 7 * (n % 4)] for n, image in enumerate(images)]
     screening = screen([encoded(encoder, mixed, toy_settings)], toy_settings)
@@ -70,91 +100,72 @@ def test_images_of_many_sizes_are_screened(encoder, images, toy_settings):
         assert shape == toy_settings.sizing.valid_shape(mixed[index].shape[:2])
 
 
-def test_a_small_budget_screens_what_is_kept(encoder, with_stranger, toy_settings):
-    features = build_cache(
-        encoder,
-        with_stranger,
-        View(sizing=toy_settings.sizing),
-        budget=2e-4,
-        seed=0,
-        frame=toy_settings.positions,
-    )
-    shapes = [image_shape(image) for image in with_stranger]
-    assert np.argmax(screen([Encoded(features, shapes)], toy_settings).scores) == 11
+def test_a_small_budget_screens_the_vectors_that_are_kept(encoder, with_outlier, toy_settings):
+    part = encoded(encoder, with_outlier, toy_settings, budget=2e-4)
+    assert np.argmax(screen([part], toy_settings).scores) == 11
 
 
-@pytest.mark.parametrize("n", [1, 2, FEWEST - 1])
-def test_few_images_are_not_said_to_stand_out(with_stranger, toy_settings, n):
-    detector = Detector.fit(with_stranger[-n:], toy_settings, device="cpu")
+@pytest.mark.parametrize("n", [1, FEWEST - 1])
+def test_few_images_have_no_outliers(with_outlier, toy_settings, n):
+    detector = Detector.fit(with_outlier[-n:], toy_settings, device="cpu")
     assert detector.training["screening"] == {"n_images": n, "limit": None, "flagged": {}}
-    assert "too few to say" in detector.screening.note
+    assert "too few" in detector.screening.note
 
 
-def test_the_limit_is_not_moved_by_a_few_strangers():
+def test_a_few_outliers_do_not_move_the_limit():
     scores = np.random.default_rng(0).lognormal(0, 0.3, 200)
     strange = np.concatenate([scores, np.full(10, 50.0)])
     assert limit_of(strange) == pytest.approx(limit_of(scores), rel=0.15)
     assert (scores > limit_of(scores)).mean() < 0.02
 
 
-def test_images_that_are_all_the_same_are_not_told_apart():
+def test_images_that_are_all_the_same_have_no_outliers():
     assert not (np.full(20, 1.0) > limit_of(np.full(20, 1.0))).any()
     assert math.isfinite(limit_of(np.zeros(20)))
 
 
-def test_training_and_held_out_images_are_both_screened(carpet_folder, with_stranger, toy_settings):
-    for seed in range(4):
-        detector = Detector.fit(
-            with_stranger, dataclasses.replace(toy_settings, seed=seed), device="cpu"
-        )
-        assert len(detector.screening.names) == 12
-        assert next(iter(detector.training["screening"]["flagged"])) == "image 12"
-    assert (
-        Detector.fit(carpet_folder, toy_settings, device="cpu")
-        .screening.names[0]
-        .startswith("train/good/")
-    )
+def test_training_and_calibration_images_are_both_screened(with_outlier, toy_settings):
+    trained_on = set()
+    for seed in (0, 1, 2, 3, 4, 5):
+        settings = dataclasses.replace(toy_settings, seed=seed, steps=0)
+        screened = Detector.fit(with_outlier, settings, device="cpu").screening
+        assert len(screened.names) == 12
+        assert next(iter(screened.flagged)) == "image 12"
+        trained_on.add(screened.flagged_held_out == 0)
+    assert trained_on == {True, False}
 
 
 # Leaving images out
 
 
-def test_what_is_excluded_is_not_there(carpet_folder, toy_settings):
-    with_all = Detector.fit(carpet_folder, toy_settings, device="cpu")
+def test_excluded_images_have_no_part(carpet_folder, toy_settings):
     without = Detector.fit(
         carpet_folder, toy_settings, device="cpu", exclude=["003.png", "train/good/005.png"]
     )
     assert without.training["excluded"] == ["train/good/003.png", "train/good/005.png"]
     assert len(without.screening.names) == 10
-    assert without.training["fingerprint"] != with_all.training["fingerprint"]
+    assert without.screening.names[0] == "train/good/000.png"
     dataset = open_dataset(carpet_folder)
     kept = [s for s in dataset.train if s.path.name not in ("003.png", "005.png")]
     removed = Detector.fit(
         dataclasses.replace(dataset, train=tuple(kept)), toy_settings, device="cpu"
     )
     assert removed.threshold == without.threshold
+    assert removed.training["fingerprint"] == without.training["fingerprint"]
 
 
-def test_the_folder_of_training_is_known_without_what_was_excluded(carpet_folder, toy_settings):
-    """Else all its images, those trained on too, would set the threshold."""
-    detector = Detector.fit(carpet_folder, toy_settings, device="cpu", exclude=["003.png"])
-    with pytest.warns(CalibrationWarning):
-        again = detector.calibrate(carpet_folder)
-    assert again.calibration == detector.calibration
-
-
-def test_leaving_nothing_is_an_error(carpet_folder, toy_settings):
+def test_excluding_all_images_is_an_error(carpet_folder, toy_settings):
     names = [path.name for path in (carpet_folder / "train" / "good").iterdir()]
     with pytest.raises(DataError, match="every good image is excluded"):
         Detector.fit(carpet_folder, toy_settings, device="cpu", exclude=names)
 
 
-# Variants
+# Augmented copies
 
 
 @pytest.mark.parametrize("n", [1, 4])
-def test_variants_are_not_counted_as_images(images, toy_settings, n):
-    settings = Settings.from_dict(toy_settings.to_dict() | {"augment_copies": 3})
+def test_augmented_copies_are_not_counted_as_images(images, toy_settings, n):
+    settings = dataclasses.replace(toy_settings, augment_copies=3)
     detector = Detector.fit(images[:n], settings, device="cpu")
     assert detector.calibration.n_images == 1
     assert detector.calibration.held_out == (n == 4)
@@ -162,8 +173,8 @@ def test_variants_are_not_counted_as_images(images, toy_settings, n):
     assert len(detector.screening.names) == n
 
 
-def test_variants_change_the_model_and_are_drawn_by_the_seed(images, toy_settings):
-    settings = Settings.from_dict(toy_settings.to_dict() | {"augment_copies": 2})
+def test_augmented_copies_change_the_model_and_are_drawn_by_the_seed(images, toy_settings):
+    settings = dataclasses.replace(toy_settings, augment_copies=2)
     one, same = (Detector.fit(images[:4], settings, device="cpu") for _ in range(2))
     plain = Detector.fit(images[:4], toy_settings, device="cpu")
     assert one.threshold == same.threshold != plain.threshold

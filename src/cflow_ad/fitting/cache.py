@@ -26,12 +26,14 @@ from cflow_ad.cflow.position import Frame, axis_places
 from cflow_ad.cflow.running import run_over
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
+from cflow_ad.errors import SettingsError
 from cflow_ad.scoring.canvas import Cell, Shape, cell_of
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Precision
 
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two records of how far the files are filled
+_FEWEST = 1000  # vectors of a level that fewer than one of each image may be
 
 
 class LevelFeatures:
@@ -147,6 +149,7 @@ def build_cache(
 
     Raises:
         ImageError: an image cannot be used.
+        SettingsError: the budget is too small.
     """
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
@@ -160,6 +163,12 @@ def build_cache(
     grids = _grids(view, [sources[i] for i in order], cells)
     share = _share(grids, encoder.spec.channels, budget)
     counts = [_kept(of_level, share) for of_level in grids]
+    fewest = min(int(of_level.sum()) for of_level in counts)
+    if share < 1 and fewest < min(len(sources), _FEWEST):
+        raise SettingsError(
+            f"feature_budget is {budget:.2g}: it leaves {fewest} feature vectors of a level for "
+            f"{len(sources)} images; give more"
+        )
     store = _Store(
         [level.stride for level in encoder.spec.levels],
         [int(of_level.sum()) for of_level in counts],
@@ -305,14 +314,11 @@ def _share(
 
 
 def _kept(grids: Sequence[NDArray[np.bool_]], share: float) -> NDArray[np.int64]:
-    """Count the vectors of each image to keep: its share, rounded so that the whole never is more,
-    also where the share of an image is less than one vector.
+    """Count the vectors of each image to keep: its share, rounded so that the total never exceeds
+    the share of all, also where the share of an image is less than one vector.
     """
     cells = np.array([np.count_nonzero(grid) for grid in grids])
-    counts = np.diff(np.floor(np.cumsum(cells * share)), prepend=0).astype(np.int64)
-    if not counts.any():
-        counts[0] = 1
-    return counts
+    return np.diff(np.floor(np.cumsum(cells * share)), prepend=0).astype(np.int64)
 
 
 def _choose(grid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
