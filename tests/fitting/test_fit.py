@@ -1,36 +1,66 @@
-"""What a run keeps for the next one, and what makes it start anew."""
+"""What a run keeps for the next one, and what makes it start again."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import shutil
 
 import pytest
 import torch
 
-from cflow_ad import CalibrationWarning, Detector, DivergenceError, TrainingError
+from cflow_ad import Detector, DivergenceError, TrainingError
 from cflow_ad.cflow.encoder import build_encoder
-from cflow_ad.fitting.fit import discard, fit_levels, level_batch_size, work_folder
+from cflow_ad.fitting.fit import discard, fit_levels, validation_set, work_folder
+from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
 
 
+class StoppedError(Exception):
+    """Ends a run from its progress callback."""
+
+
 def first_encoded(images, settings, work):
     """With how many images encoded a run begins."""
-    seen = []
-    Detector.fit(
-        images,
-        settings,
-        device="cpu",
-        work=work,
-        progress=lambda progress: seen.append(progress.done),
-    )
-    return seen[0]
+
+    def stop(progress):
+        raise StoppedError(progress.done)
+
+    with pytest.raises(StoppedError) as stopped:
+        Detector.fit(images, settings, device="cpu", work=work, progress=stop)
+    return stopped.value.args[0]
 
 
-def test_a_finished_run_is_taken_up_whole(images, toy_settings, tmp_path):
-    assert first_encoded(images, toy_settings, tmp_path) == 0
-    assert first_encoded(images, toy_settings, tmp_path) > 0
+@pytest.fixture(scope="module")
+def finished(images, toy_settings, tmp_path_factory):
+    """The work folder of a finished run, not to be changed."""
+    work = tmp_path_factory.mktemp("finished") / "work"
+    Detector.fit(images[:8], toy_settings, device="cpu", work=work)
+    return work
+
+
+@pytest.fixture
+def work(finished, tmp_path):
+    """A copy of `finished`."""
+    return shutil.copytree(finished, tmp_path / "work")
+
+
+def changed(settings, changes):
+    """Settings with some changed; `method.NAME` is one of the method's."""
+    values = settings.to_dict()
+    for name, value in changes.items():
+        outer, _, inner = name.rpartition(".")
+        (values[outer] if outer else values)[inner] = value
+    return Settings.from_dict(values)
+
+
+@pytest.mark.parametrize("change", [{}, {"smoothing": 1.0}, {"false_alarm_rate": 0.2}])
+def test_a_finished_run_is_used_again_whatever_is_set_after_training(
+    images, toy_settings, work, change
+):
+    assert first_encoded(images[:8], changed(toy_settings, change), work) == 6
 
 
 @pytest.mark.parametrize(
@@ -40,29 +70,20 @@ def test_a_finished_run_is_taken_up_whole(images, toy_settings, tmp_path):
         {"seed": 1},
         {"calibration_fraction": 0.5},
         {"steps": 6},
-        {"input_layer": "standardise"},
-        {"clamp": 1.0},
+        {"least_gain": 0.0},
         {"learning_rate": 1e-4},
-        {"batch_size": 32},
-        {"permutation": "soft"},
-        {"tail_quantile": 0.01},
         {"feature_budget": 1e-4},
+        {"augment_copies": 1},
+        {"method.whiten": False},
+        {"method.clamp": 1.0},
     ],
 )
-def test_other_settings_start_anew(images, toy_settings, tmp_path, change):
-    first_encoded(images, toy_settings, tmp_path)
-    assert first_encoded(images, dataclasses.replace(toy_settings, **change), tmp_path) == 0
+def test_other_settings_start_again(images, toy_settings, work, change):
+    assert first_encoded(images[:8], changed(toy_settings, change), work) == 0
 
 
-def test_other_images_start_anew(images, toy_settings, tmp_path):
-    first_encoded(images[:8], toy_settings, tmp_path)
-    assert first_encoded(images[1:9], toy_settings, tmp_path) == 0
-
-
-@pytest.mark.parametrize("change", [{"smoothing": 1.0}, {"false_alarm_rate": 0.2}])
-def test_what_comes_after_training_does_not(images, toy_settings, tmp_path, change):
-    first_encoded(images, toy_settings, tmp_path)
-    assert first_encoded(images, dataclasses.replace(toy_settings, **change), tmp_path) > 0
+def test_other_images_start_again(images, toy_settings, work):
+    assert first_encoded(images[1:9], toy_settings, work) == 0
 
 
 def test_a_work_folder_that_cannot_be_made_is_named(images, toy_settings, tmp_path):
@@ -72,74 +93,79 @@ def test_a_work_folder_that_cannot_be_made_is_named(images, toy_settings, tmp_pa
         Detector.fit(images, toy_settings, device="cpu", work=in_the_way / "work")
 
 
-def test_a_work_folder_lies_beside_its_model_and_goes_with_all_that_is_in_it(tmp_path):
+def test_a_work_folder_lies_beside_its_model_and_is_removed_with_its_content(tmp_path):
     work = work_folder(tmp_path / "model.safetensors")
     assert work.parent == tmp_path
     (work / "deep").mkdir(parents=True)
     (work / "deep" / "file").write_text("")
     discard(work)
     assert not work.exists()
-    discard(work)  # nothing there is no fault
+    discard(work)  # a missing folder is no error
 
 
-def test_every_level_sees_the_same_number_of_images_worth_of_vectors():
-    settings = Settings(strides=(8, 16, 32), batch_size=1024)
-    assert [level_batch_size(settings, stride) for stride in settings.strides] == [1024, 256, 64]
-    small = dataclasses.replace(settings, batch_size=1)
-    assert level_batch_size(small, 32) == 1
-
-
-def test_the_warning_is_of_its_own_kind(images, toy_settings):
-    with pytest.warns(CalibrationWarning, match="too few"):
-        Detector.fit(images, toy_settings, device="cpu")
+def test_a_tenth_of_20_images_or_more_is_the_validation_set():
+    settings = Settings()
+    assert validation_set(19, settings) == set()
+    assert len(validation_set(20, settings)) == 2
+    assert validation_set(300, settings) < set(range(300))
+    assert len(validation_set(300, settings)) == 30
+    assert validation_set(300, settings) != validation_set(300, Settings(seed=1))
+    assert validation_set(300, Settings(least_gain=0.0)) == set()
+    assert validation_set(300, Settings.preset("paper")) == set()
 
 
 # The levels
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return build_encoder("test_efficientnet", (8, 16), weights="random")
-
-
 def fit(encoder, images, settings, **changes):
-    """Levels, and what was told of the progress."""
-    told = []
-    levels, *_ = fit_levels(
-        encoder, images, settings, **{"fingerprint": "f", "progress": told.append, **changes}
+    """Levels, and the progress reported."""
+    seen = []
+    fitted = fit_levels(
+        encoder,
+        images,
+        settings,
+        **{
+            "fingerprint": "f",
+            "view": View(sizing=settings.sizing),
+            "progress": seen.append,
+            **changes,
+        },
     )
-    return levels, told
+    return fitted.levels, seen
 
 
-def same(ours, theirs):
-    return all(
-        torch.equal(value, other)
-        for a, b in zip(ours, theirs, strict=True)
-        for value, other in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+@pytest.fixture(scope="module")
+def levels(encoder, images, toy_settings):
+    """Fitted without a work folder."""
+    return fit(encoder, images[:8], toy_settings)[0]
 
 
-def test_every_level_is_fitted_in_turn_to_its_own_channels(encoder, images, toy_settings):
-    levels, told = fit(encoder, images, toy_settings)
+def assert_equal(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        for name, value in a.state_dict().items():
+            assert torch.equal(value, b.state_dict()[name]), name
+
+
+def test_every_level_is_fitted_to_its_own_channels(encoder, images, toy_settings, levels):
+    _, seen = fit(encoder, images[:8], toy_settings)
     assert [level.flow.channels for level in levels] == list(encoder.spec.channels)
     for level in levels:
         assert not any(value.requires_grad for value in level.parameters())
         assert all(value.isfinite().all() for value in level.state_dict().values())
-    trained = [(p.stride, p.done, p.total) for p in told if p.stage == "train"]
+    trained = [(p.stride, p.done, p.total) for p in seen if p.stage == "train"]
     assert trained == [(8 if n <= 5 else 16, n, 10) for n in range(1, 11)]
 
 
-def test_a_work_folder_changes_nothing(encoder, images, toy_settings, tmp_path):
-    kept, _ = fit(encoder, images, toy_settings, work=tmp_path / "deep" / "work")
-    assert same(kept, fit(encoder, images, toy_settings)[0])
-    again, told = fit(encoder, images, toy_settings, work=tmp_path / "deep" / "work")
-    assert [p.done for p in told if p.stage == "train"] == [5, 10]  # each at its end
-    assert same(kept, again)
+def test_a_work_folder_changes_nothing(encoder, images, toy_settings, levels, tmp_path):
+    work = tmp_path / "deep" / "work"
+    assert_equal(fit(encoder, images[:8], toy_settings, work=work)[0], levels)
+    again, seen = fit(encoder, images[:8], toy_settings, work=work)
+    assert [p.done for p in seen if p.stage == "train"] == [5, 10]  # each at its end
+    assert_equal(again, levels)
 
 
-@pytest.mark.parametrize("stage", ["encode", "train"])
-@pytest.mark.parametrize("budget", [2.0, 1e-4])
-def test_a_run_stopped_anywhere_goes_on_to_the_same_levels(
+@pytest.mark.parametrize(("stage", "budget"), [("encode", 1e-4), ("train", 1e-4), ("train", 2.0)])
+def test_a_run_stopped_anywhere_continues_to_the_same_levels(
     encoder, images, toy_settings, tmp_path, stage, budget
 ):
     def stop(progress):
@@ -148,20 +174,20 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_levels(
 
     settings = dataclasses.replace(toy_settings, feature_budget=budget)
     with pytest.raises(KeyboardInterrupt):
-        fit(encoder, images, settings, work=tmp_path, progress=stop)
-    resumed, told = fit(encoder, images, settings, work=tmp_path)
-    assert told[0].done > 0
-    assert same(resumed, fit(encoder, images, settings)[0])
+        fit(encoder, images[:8], settings, work=tmp_path, progress=stop)
+    resumed, seen = fit(encoder, images[:8], settings, work=tmp_path)
+    assert seen[0].done > 0
+    assert_equal(resumed, fit(encoder, images[:8], settings)[0])
 
 
-def test_another_encoder_starts_anew(encoder, images, toy_settings, tmp_path):
-    fit(encoder, images, toy_settings, work=tmp_path)
-    other = build_encoder("test_efficientnet", (8, 16), weights="random", seed=3)
-    assert fit(other, images, toy_settings, work=tmp_path)[1][0].done == 0
+def test_another_encoder_starts_again(images, toy_settings, work):
+    other = build_encoder(dataclasses.replace(toy_settings, seed=3))
+    _, seen = fit(other, images[:8], toy_settings, work=work)
+    assert seen[0].done == 0
 
 
-def test_weights_that_give_no_numbers_are_said_to(images, toy_settings):
-    broken = build_encoder("test_efficientnet", (8, 16), weights="random")
+def test_weights_that_give_no_numbers_are_an_error(encoder, images, toy_settings):
+    broken = copy.deepcopy(encoder)
     broken.network.conv_stem.weight.fill_(torch.nan)
     with pytest.raises(DivergenceError, match="not finite"):
-        fit(broken, images, toy_settings)
+        fit(broken, images[:8], toy_settings)

@@ -48,9 +48,7 @@ def validated(features):
 @pytest.fixture(scope="module")
 def few(features):
     """Forty vectors to train on, which are soon overfitted, and the validation set."""
-    return with_validation(
-        LevelFeatures(features.vectors[1960:], features.positions[1960:]), 1000
-    )
+    return with_validation(LevelFeatures(features.vectors[1960:], features.positions[1960:]), 1000)
 
 
 def train(features, settings=SETTINGS, **changes):
@@ -99,9 +97,7 @@ def test_training_leaves_the_global_generator_alone(features):
 
 
 @pytest.mark.parametrize("stop_at", [1, 17, 30])
-def test_a_run_that_was_killed_continues_to_the_same_flow(
-    features, tmp_path, monkeypatch, stop_at
-):
+def test_a_run_that_was_killed_continues_to_the_same_flow(features, tmp_path, monkeypatch, stop_at):
     monkeypatch.setattr(checkpoint_module, "_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint_module, "_SHARE", 1e9)
 
