@@ -43,8 +43,7 @@ def make_panel(image, truth=None, title="hole"):
     scores = np.full(image.shape[:2], 0.4, np.float32)
     if truth is not None:
         scores += 4 * ndimage.gaussian_filter(truth.astype(np.float32), 3)
-    mask = scores > THRESHOLD
-    return Panel(image, scores, mask, truth, title, float(scores.max()), bool(mask.any()))
+    return Panel(make_prediction(scores), image, title, truth)
 
 
 def draw(panels, path):

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from cflow_ad.evaluation.metrics import (
-    Confusion,
-    PixelMetrics,
-    binomial_interval,
-    image_metrics,
-)
+from cflow_ad.evaluation.metrics import Confusion, PixelMetrics, binomial_interval, image_metrics
 from tests.evaluation.oracle import exact_aupro, exact_pixel_metrics
 
 # How scores come about from a standard normal variable that is larger in defects.
@@ -47,8 +42,8 @@ def make_data(name, seed=0, **kwargs):
     return maps.astype(np.float32), masks
 
 
-def pixel_metrics(maps, masks, **kwargs):
-    metrics = PixelMetrics(**kwargs)
+def pixel_metrics(maps, masks):
+    metrics = PixelMetrics()
     for anomaly_map, mask in zip(maps, masks, strict=True):
         metrics.update(anomaly_map, mask)
     return metrics
@@ -145,7 +140,7 @@ def test_image_scores_and_labels_must_match():
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_pixel_metrics_agree_with_exact_ones(name, fpr_limit):
     maps, masks = make_data(name)
-    result = pixel_metrics(maps, masks, fpr_limit=fpr_limit).compute()
+    result = pixel_metrics(maps, masks).compute(fpr_limit)
     exact = exact_pixel_metrics(maps, masks, fpr_limit)
     assert result.auroc == pytest.approx(exact.auroc, abs=1e-5)
     assert result.average_precision == pytest.approx(exact.average_precision, abs=1e-4)
@@ -251,7 +246,7 @@ def test_perfect_and_random_detectors():
     perfect = pixel_metrics(masks.astype(float), masks).compute()
     for value in (perfect.auroc, perfect.average_precision, perfect.best_f1, perfect.aupro):
         assert value == pytest.approx(1)
-    chance = pixel_metrics(rng.random(masks.shape), masks, fpr_limit=1.0).compute()
+    chance = pixel_metrics(rng.random(masks.shape), masks).compute(1.0)
     assert chance.auroc == pytest.approx(0.5, abs=0.02)
     assert chance.aupro == pytest.approx(0.5, abs=0.1)
     assert chance.average_precision == pytest.approx(masks.mean(), abs=0.01)
@@ -276,7 +271,7 @@ TINY_MASK = np.array([[1, 0, 0, 1], [0, 0, 0, 1]], bool)
     ],
 )
 def test_aupro_by_hand(fpr_limit, area):
-    result = pixel_metrics([TINY_MAP], [TINY_MASK], fpr_limit=fpr_limit).compute()
+    result = pixel_metrics([TINY_MAP], [TINY_MASK]).compute(fpr_limit)
     assert result.n_regions == 2
     assert result.aupro == pytest.approx(area / fpr_limit)
     assert exact_aupro([TINY_MAP], [TINY_MASK], fpr_limit)[0] == pytest.approx(area / fpr_limit)
@@ -286,7 +281,7 @@ def test_aupro_is_interpolated_at_the_limit():
     # All pixels tie: the curve is the diagonal, and stops at the limit on the height of the limit.
     mask = np.zeros((4, 4), bool)
     mask[0, 0] = True
-    result = pixel_metrics([np.ones((4, 4))], [mask], fpr_limit=0.3).compute()
+    result = pixel_metrics([np.ones((4, 4))], [mask]).compute(0.3)
     assert result.aupro == pytest.approx(0.3 / 2)
     assert (result.pro.x[-1], result.pro.y[-1]) == pytest.approx((0.3, 0.3))
 
@@ -366,12 +361,7 @@ def test_masks_must_have_their_maps_shape():
 @pytest.mark.parametrize("fpr_limit", [0, -0.1, 1.1, math.nan])
 def test_fpr_limit_must_be_a_rate(fpr_limit):
     with pytest.raises(ValueError, match="fpr_limit"):
-        PixelMetrics(fpr_limit)
-
-
-def test_different_limits_do_not_merge():
-    with pytest.raises(ValueError, match=r"0\.3 and 0\.1"):
-        PixelMetrics(0.3) + PixelMetrics(0.1)
+        PixelMetrics().compute(fpr_limit)
 
 
 # Counts at a threshold

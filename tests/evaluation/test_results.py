@@ -30,9 +30,11 @@ def test_images_and_outlines_go_by_their_own_thresholds(tmp_path, monkeypatch, b
     )
     panels, options = drawn[0]
     assert options["map_threshold"] == map_threshold
-    assert len({panel.is_anomalous for panel in panels}) == 2
-    for panel in panels:
-        assert panel.is_anomalous == (panel.score > threshold) == panel.predicted_mask.any()
-        above = panel.anomaly_map > map_threshold
-        if panel.is_anomalous and above.any():
-            assert np.array_equal(panel.predicted_mask, above)
+    found = [panel.prediction for panel in panels]
+    assert len({prediction.is_anomalous for prediction in found}) == 2
+    for prediction in found:
+        is_above = prediction.score > threshold
+        assert prediction.is_anomalous == is_above == prediction.mask.any()
+        above = prediction.anomaly_map > map_threshold
+        if is_above and above.any():
+            assert np.array_equal(prediction.mask, above)

@@ -162,7 +162,7 @@ class Writer:
         for prediction in self._drawn:
             # No font has the bytes that a file name may hold.
             title = Path(prediction.source).name.encode(errors="backslashreplace").decode()
-            panels.append(Panel.of(prediction, read_image(prediction.source), title))
+            panels.append(Panel(prediction, read_image(prediction.source), title))
         map_threshold = self._drawn[0].map_threshold
         scale = map_scale(map_threshold)
         draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)

@@ -34,15 +34,7 @@ def curve_chart(
     y_name: str,
     point: tuple[float, float] | None = None,
 ) -> Picture:
-    """Draw curves of images and pixels in percent.
-
-    Args:
-        name: of the chart.
-        curves: by label, which starts with `images` or `pixels`; values in `[0, 1]`.
-        x_name: label of the x axis.
-        y_name: label of the y axis.
-        point: a position to mark.
-    """
+    """Draw curves in percent, by labels that start with `images` or `pixels`; and mark a point."""
     figure, axes = _axes(3.6, 3.2)
     for label, curve in curves.items():
         thinned = curve.thinned(300)
@@ -59,15 +51,10 @@ def curve_chart(
 def score_chart(
     good: NDArray[np.float64], defect: NDArray[np.float64], *, threshold: float, best: float
 ) -> Picture:
-    """Draw the histograms of good and of defective images' scores.
+    """Draw the histograms of good and of defective images' scores, one of which may be empty.
 
     The threshold is an edge of the bins, so that images on its wrong side have bars of their own.
-
-    Args:
-        good: scores, shape `(n,)`; one of the two may be empty.
-        defect: scores, shape `(m,)`.
-        threshold: the stored one.
-        best: the one with the best F1; `nan` where it is undefined.
+    `best` is the threshold with the best F1; `nan` where it is undefined.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -80,16 +67,8 @@ def score_chart(
             counts = np.histogram(values, edges)[0]
             axes.bar(edges[:-1], counts, widths, align="edge", label=label, color=colour, alpha=0.7)
             wrong = (is_above == (label == "good")) & (counts > 0)
-            axes.bar(
-                edges[:-1][wrong],
-                counts[wrong],
-                widths[wrong],
-                align="edge",
-                color="none",
-                edgecolor=_WRONG,
-                linewidth=1.2,
-                zorder=3,
-            )
+            bars = edges[:-1][wrong], counts[wrong], widths[wrong]
+            axes.bar(*bars, align="edge", color="none", edgecolor=_WRONG, linewidth=1.2, zorder=3)
     axes.axvline(threshold, color=_INK, label=f"stored threshold, {number(threshold)}")
     if math.isfinite(best):
         axes.axvline(best, color=_INK, ls="--", lw=1, label=f"best F1 at {number(best)}")

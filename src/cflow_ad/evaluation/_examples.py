@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,11 +40,7 @@ class Example:
 def choose_examples(
     records: Sequence[ImageRecord], most: int
 ) -> tuple[list[ImageRecord], list[ImageRecord], list[ImageRecord]]:
-    """Choose the images to show; none is in two lists.
-
-    Args:
-        records: of all images.
-        most: the length of a list.
+    """Choose the images to show: at most `most` a list, and none in two lists.
 
     Returns:
         The misses with the lowest scores, the false alarms with the highest, and typical images of
@@ -58,14 +54,11 @@ def choose_examples(
         if record.sample.path not in shown:
             by_label.setdefault(record.sample.label, []).append(record)
     each = max(1, most // max(1, len(by_label)))
-    typical = [record for group in by_label.values() for record in _spread(group, each)]
+    typical = []
+    for group in by_label.values():
+        n = min(each, len(group))
+        typical += [group[(2 * index + 1) * len(group) // (2 * n)] for index in range(n)]
     return misses, alarms, typical[:most]
-
-
-def _spread(records: Sequence[ImageRecord], n: int) -> Iterable[ImageRecord]:
-    """At most `n` records, evenly spaced."""
-    n = min(n, len(records))
-    return [records[(2 * index + 1) * len(records) // (2 * n)] for index in range(n)]
 
 
 def draw_example(
@@ -76,14 +69,9 @@ def draw_example(
     scale: tuple[float, float],
     longest: int,
 ) -> Example:
-    """Read an image again and draw its pictures; one that cannot be read leaves a note.
+    """Read an image again and draw its pictures, of at most `longest` pixels a side.
 
-    Args:
-        record: of the image.
-        predict: gives the prediction of an image file.
-        name: of the image, as it is shown.
-        scale: of the colours of all maps.
-        longest: the most pixels along a side of a picture.
+    An image that cannot be read leaves a note.
     """
     sample, wrong = record.sample, record.is_miss or record.is_false_alarm
     passed, called = ("passed", "false alarm") if sample.is_good else ("missed", "found")

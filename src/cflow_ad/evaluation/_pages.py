@@ -40,12 +40,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def render(template: str, content: dict[str, Any]) -> str:
-    """Fill a template. A name that the content lacks is an error.
-
-    Args:
-        template: the file's name.
-        content: values by name.
-    """
+    """Fill a template, by its file's name. A name that the content lacks is an error."""
     environment = Environment(
         loader=PackageLoader("cflow_ad", "evaluation"),
         autoescape=True,

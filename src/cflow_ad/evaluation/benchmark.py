@@ -31,11 +31,7 @@ HEADER = ["Class", "Seed"] + [
 
 
 def find_classes(data: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
-    """The folder of each class to measure.
-
-    Args:
-        data: has a folder for each class.
-        wanted: classes of MVTec AD; empty for all that are there.
+    """Find the folder of each class that is wanted, or of all that are there.
 
     Raises:
         SettingsError: a name is not a class of MVTec AD.
@@ -92,16 +88,7 @@ def measure(
     training: ProgressCallback,
     evaluating: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Train on a class, evaluate, and write the result as JSON, areas in percent.
-
-    Args:
-        name: of the class.
-        data: its folder.
-        settings: of the training.
-        file: to write.
-        device: where to run; unset, a GPU if there is one.
-        training: called with the progress of the training.
-        evaluating: called with the number of images done and the number of all.
+    """Train on a class, evaluate, and write the result to a file as JSON, areas in percent.
 
     Raises:
         CflowError: the class cannot be trained on or evaluated.

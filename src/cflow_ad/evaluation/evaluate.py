@@ -7,6 +7,7 @@ test images. The thresholds with the best F1 on them are reported as such.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import time
@@ -117,7 +118,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, for JSON; an undefined metric is None."""
-        alarms, reference = self.false_alarms, self.reference
+        alarms = self.false_alarms
         ratios = ("accuracy", "precision", "recall", "false_alarm_rate")
         return {
             "dataset": {
@@ -127,31 +128,21 @@ class Evaluation:
                 "test_good": alarms.trials,
                 "test_defect": len(self.images) - alarms.trials,
             },
-            "image": _numbers(self.image),
-            "pixel": _numbers(self.pixel),
-            "reference": None
-            if reference is None
-            else {"image": _numbers(reference.image), "pixel": _numbers(reference.pixel)},
+            "image": _plain(self.image),
+            "pixel": _plain(self.pixel),
+            "reference": _plain(self.reference),
             "threshold": self.threshold,
             "map_threshold": self.map_threshold,
-            "confusion": (_numbers(self.confusion) or {})
-            | {name: _finite(getattr(self.confusion, name)) for name in ratios},
+            "confusion": _plain(self.confusion)
+            | {name: _plain(getattr(self.confusion, name)) for name in ratios},
             "false_alarms": {
                 "count": alarms.count,
                 "trials": alarms.trials,
-                "rate": _finite(alarms.rate),
-                "interval_95": [_finite(bound) for bound in alarms.interval],
-                "promised": _finite(alarms.promised),
+                "rate": _plain(alarms.rate),
+                "interval_95": [_plain(bound) for bound in alarms.interval],
+                "promised": _plain(alarms.promised),
             },
-            "per_defect": {
-                name: {
-                    "n_images": result.n_images,
-                    "recall": result.recall,
-                    "image": _numbers(result.image),
-                    "pixel": _numbers(result.pixel),
-                }
-                for name, result in self.per_defect.items()
-            },
+            "per_defect": {name: _plain(result) for name, result in self.per_defect.items()},
             "images": [
                 {
                     "path": str(record.sample.path),
@@ -321,18 +312,12 @@ def evaluate(
 
 
 def _image_metrics(records: Sequence[ImageRecord]) -> ScoreMetrics:
-    return image_metrics(
-        [record.score for record in records], [not record.sample.is_good for record in records]
-    )
+    return image_metrics([r.score for r in records], [not r.sample.is_good for r in records])
 
 
-def _numbers(result: ScoreMetrics | PixelResult | Confusion | None) -> dict[str, Any] | None:
-    """The fields that are numbers; None for an undefined one, and without a result."""
-    if result is None:
-        return None
-    values = {name: value for name, value in vars(result).items() if not isinstance(value, Curve)}
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _plain(value: Any) -> Any:
+    """A result as a dictionary, without its curves, or a number; None where it is undefined."""
+    if dataclasses.is_dataclass(value):
+        fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: _plain(each) for name, each in fields if not isinstance(each, Curve)}
+    return None if value is None or math.isnan(value) else value

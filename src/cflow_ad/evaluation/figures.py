@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,41 +37,16 @@ _TITLE = 20
 class Panel:
     """One column of the figure: an image and its prediction."""
 
+    prediction: Prediction
+
     image: NDArray[Any]
     """RGB, shape `(H, W, 3)`, 0 to 255."""
-
-    anomaly_map: NDArray[np.float32]
-    """Shape `(H, W)`."""
-
-    predicted_mask: NDArray[np.bool_]
-    """Shape `(H, W)`; empty for an image called good."""
-
-    truth: NDArray[np.bool_] | None
-    """Shape `(H, W)`; empty for a good image, None where the truth is unknown."""
 
     title: str
     """Such as the name of the defect. A title too long for its column is cut."""
 
-    score: float
-    """The image's score."""
-
-    is_anomalous: bool
-    """Whether the score is above the image's threshold."""
-
-    @classmethod
-    def of(
-        cls, prediction: Prediction, image: NDArray[Any], title: str, truth: Mask | None = None
-    ) -> Self:
-        """Build the column of a prediction and its image."""
-        return cls(
-            image,
-            prediction.anomaly_map,
-            prediction.mask,
-            truth,
-            title,
-            prediction.score,
-            prediction.is_anomalous,
-        )
+    truth: Mask | None = None
+    """Shape `(H, W)`; empty for a good image, None where the truth is unknown."""
 
 
 def draw_panels(
@@ -114,8 +89,9 @@ def draw_panels(
         words = {"ha": "center", "va": "bottom", "fontsize": 7.5, "parse_math": False}
         at = {"xycoords": "axes fraction", "textcoords": "offset points", "family": fonts}
         column[0].annotate(title, (0.5, 1), (0, 12), color=_INK, **words, **at)
-        colour = _WRONG if panel.is_anomalous else _FAINT
-        column[0].annotate(f"{panel.score:.3g}", (0.5, 1), (0, 3), color=colour, **words, **at)
+        colour = _WRONG if panel.prediction.is_anomalous else _FAINT
+        score = f"{panel.prediction.score:.3g}"
+        column[0].annotate(score, (0.5, 1), (0, 3), color=colour, **words, **at)
     is_known = any(panel.truth is not None for panel in panels)
     names = ("ground truth" if is_known else "image", "anomaly map", "prediction")
     for row, name in zip(axes[:, 0], names, strict=True):
@@ -141,7 +117,7 @@ def _draw_column(
     column: Sequence[Axes], panel: Panel, scale: tuple[float, float], *, raw: bool
 ) -> None:
     image = shrink_image(panel.image, _LONGEST)
-    anomaly_map = shrink_map(panel.anomaly_map, _LONGEST)
+    anomaly_map = shrink_map(panel.prediction.anomaly_map, _LONGEST)
     # An SVG holds the pixels as they are; for a PNG they are resampled to the figure's.
     interpolation = "none" if raw else "antialiased"
     for axes in column:
@@ -151,7 +127,7 @@ def _draw_column(
         axes.imshow(image, interpolation=interpolation)
     low, high = scale
     column[1].imshow(anomaly_map, cmap="jet", vmin=low, vmax=high, interpolation=interpolation)
-    for axes, mask in ((column[0], panel.truth), (column[2], panel.predicted_mask)):
+    for axes, mask in ((column[0], panel.truth), (column[2], panel.prediction.mask)):
         if mask is not None and mask.any():
             _draw_contour(axes, shrink_mask(mask, _LONGEST))
 

@@ -79,9 +79,8 @@ def image_metrics(scores: ArrayLike, is_defect: ArrayLike) -> ScoreMetrics:
         return ScoreMetrics(math.nan, math.nan, math.nan, math.nan, NOTHING, NOTHING)
 
     levels, level = np.unique(-score.astype(np.float64), return_inverse=True)
-    every = np.bincount(level)
     defects = np.bincount(level[defect], minlength=levels.size)
-    goods = every - defects
+    goods = np.bincount(level) - defects
     f1, threshold = _best_f1(goods, defects, lowest=-levels, highest=-levels)
     return ScoreMetrics(
         auroc=curves.auroc(goods, defects),
@@ -102,23 +101,13 @@ class PixelMetrics:
     and most pixels of both kinds fall into a few bins. The result does not depend on the order of
     the maps or on how they are split and merged, except for rounding in AUPRO.
 
-    Args:
-        fpr_limit: the false positive rate up to which AUPRO is integrated, in (0, 1]. Published
-            numbers use 0.3.
-
-    Raises:
-        ValueError: `fpr_limit` is out of range.
-
     >>> metrics = PixelMetrics()
     >>> metrics.update([[0.1, 0.2], [0.3, 0.9]], [[False, False], [False, True]])
     >>> metrics.compute().auroc
     1.0
     """
 
-    def __init__(self, fpr_limit: float = 0.3) -> None:
-        if not 0 < fpr_limit <= 1:
-            raise ValueError(f"fpr_limit must be in (0, 1], not {fpr_limit}")
-        self.fpr_limit = fpr_limit
+    def __init__(self) -> None:
         self._histogram = ScoreHistogram()
         self._n_regions = 0
 
@@ -146,38 +135,39 @@ class PixelMetrics:
             )
         if not np.isfinite(scores).all():
             raise ValueError("the anomaly map holds NaN or infinity")
-        if inside is None:
-            counted = np.ones(scores.shape, np.bool_)
-        else:
-            counted = np.asarray(inside, dtype=np.bool_)
-            is_defect = is_defect & counted
+        counted = np.ones_like(is_defect) if inside is None else np.asarray(inside, dtype=np.bool_)
+        is_defect = is_defect & counted
         overlap, n_regions = _region_shares(is_defect)
         self._histogram.add(scores[counted], is_defect[counted], overlap)
         self._n_regions += n_regions
 
     def __add__(self, other: PixelMetrics) -> PixelMetrics:
-        """New metrics of the images of both.
-
-        Raises:
-            ValueError: the two have different `fpr_limit`.
-        """
-        if self.fpr_limit != other.fpr_limit:
-            raise ValueError(f"fpr_limit differs: {self.fpr_limit} and {other.fpr_limit}")
-        both = PixelMetrics(self.fpr_limit)
+        """New metrics of the images of both."""
+        both = PixelMetrics()
         both._histogram = self._histogram.merge(other._histogram)
         both._n_regions = self._n_regions + other._n_regions
         return both
 
-    def compute(self) -> PixelResult:
-        """Compute the metrics of all images so far. More may follow."""
+    def compute(self, fpr_limit: float = 0.3) -> PixelResult:
+        """Compute the metrics of all images so far. More may follow.
+
+        Args:
+            fpr_limit: the false positive rate up to which AUPRO is integrated, in (0, 1].
+                Published numbers use 0.3.
+
+        Raises:
+            ValueError: `fpr_limit` is out of range.
+        """
+        if not 0 < fpr_limit <= 1:
+            raise ValueError(f"fpr_limit must be in (0, 1], not {fpr_limit}")
         bins = self._histogram.bins()
         n_good, n_defect = int(bins.good.sum()), int(bins.defect.sum())
         if n_good and n_defect:
             roc = curves.roc_curve(bins.good, bins.defect)
             precision_recall = curves.precision_recall_curve(bins.good, bins.defect)
-            pro = curves.pro_curve(bins.good, bins.overlap).up_to(self.fpr_limit)
+            pro = curves.pro_curve(bins.good, bins.overlap).up_to(fpr_limit)
             auroc = curves.auroc(bins.good, bins.defect)
-            aupro = min(pro.area / self.fpr_limit, 1.0)
+            aupro = min(pro.area / fpr_limit, 1.0)
             average_precision = curves.average_precision(bins.good, bins.defect)
             f1, threshold = _best_f1(bins.good, bins.defect, bins.lowest, bins.highest)
         else:

@@ -32,12 +32,8 @@ def map_scale(map_threshold: float) -> tuple[float, float]:
     """The scores of the first and the last colour, for every map of a model.
 
     The scale runs from 0 to twice the map's threshold, so that the threshold is in the middle, at
-    green: colder colours are below it and warmer ones above, whatever the model. Scores beyond the
-    scale have its last colour.
-
-    Args:
-        map_threshold: of the model, above 0. For others, or if it is not finite, the scale is 0 to
-            1.
+    green: colder colours are below it and warmer ones above, whatever the model. Without a finite
+    threshold above 0 the scale is 0 to 1.
 
     >>> map_scale(1.75)
     (0.0, 3.5)
@@ -57,15 +53,9 @@ def jet_table() -> Pixels:
 
 
 def heatmap(anomaly_map: NDArray[Any], scale: tuple[float, float]) -> Pixels:
-    """Colour an anomaly map.
+    """Colour an anomaly map, shape `(H, W)`, as RGB, shape `(H, W, 3)`.
 
-    Args:
-        anomaly_map: scores, shape `(H, W)`.
-        scale: the scores of the first and the last colour (see `map_scale`); beyond them the
-            colour does not change.
-
-    Returns:
-        RGB, shape `(H, W, 3)`.
+    Scores beyond the scale (see `map_scale`) have its first or last colour.
 
     Raises:
         ValueError: the scale does not rise.
@@ -86,14 +76,7 @@ def heatmap(anomaly_map: NDArray[Any], scale: tuple[float, float]) -> Pixels:
 def overlay(image: NDArray[Any], prediction: Prediction) -> Pixels:
     """Outline the predicted mask in red, and dim what is outside the region of interest.
 
-    A good image has an empty mask, so that nothing is outlined.
-
-    Args:
-        image: RGB, shape `(H, W, 3)`, 0 to 255.
-        prediction: of that image.
-
-    Returns:
-        RGB, shape `(H, W, 3)`.
+    The image is RGB, shape `(H, W, 3)`, 0 to 255. A good one has an empty mask and no outline.
 
     Raises:
         ValueError: the prediction belongs to an image of another size.
@@ -116,9 +99,6 @@ def outline(image: NDArray[Any], mask: Mask, width: int | None = None) -> Pixels
         mask: shape `(H, W)`.
         width: of the line, in pixels; by default one for every 256 pixels of the longer side.
 
-    Returns:
-        RGB, shape `(H, W, 3)`.
-
     Raises:
         ValueError: the mask has another size than the image.
     """
@@ -136,9 +116,9 @@ def outline(image: NDArray[Any], mask: Mask, width: int | None = None) -> Pixels
 
 def _line(mask: Mask, width: int) -> NDArray[np.float32]:
     """Opacity in `[0, 1]` of a line around a mask, shape `(H, W)`, anti-aliased."""
-    opacity = np.zeros(mask.shape, dtype=np.float32)
     from scipy import ndimage  # slow to import, and needed for drawing only
 
+    opacity = np.zeros(mask.shape, dtype=np.float32)
     near = ndimage.maximum_filter(mask, 2 * width + 3)
     # Distances are slow on a large image, and needed only near the regions.
     for part in ndimage.find_objects(ndimage.label(near)[0]):

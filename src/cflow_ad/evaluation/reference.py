@@ -46,12 +46,7 @@ def compute_reference(
     *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ReferenceResult:
-    """Compute the scores of a test set and their metrics.
-
-    Args:
-        detector: gives the likelihoods.
-        samples: the test set, at least one image, all readable.
-        progress: called with the number of images done.
+    """Compute the scores of a test set, at least one image, and their metrics.
 
     Raises:
         DataError: a mask cannot be used.
@@ -82,11 +77,7 @@ def compute_reference(
 
 
 def require_whole(view: View) -> None:
-    """Check that a model scores whole images.
-
-    Raises:
-        SettingsError: it does not.
-    """
+    """Raise a SettingsError if a model does not score whole images."""
     if not view.is_whole:
         raise SettingsError(
             "the reference scores are of whole images: a model with a region of interest, a "
@@ -97,11 +88,7 @@ def require_whole(view: View) -> None:
 def reference_maps(
     likelihoods: Sequence[LogLikelihoods], shapes: Sequence[Shape]
 ) -> Iterator[NDArray[np.float64]]:
-    """Compute the anomaly maps of a whole test set.
-
-    Args:
-        likelihoods: of each image.
-        shapes: height and width of each image's map.
+    """Compute the anomaly maps of a whole test set, from its likelihoods and the maps' shapes.
 
     Yields:
         For each image, `max(s) - s`, where `s` is the sum over the levels of `exp(l - max(l))`,
@@ -110,7 +97,8 @@ def reference_maps(
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.4, and the authors' code.
     """
-    largest = [max(float(level.max()) for level in of_level) for of_level in _by_level(likelihoods)]
+    by_level: Iterator[LogLikelihoods] = zip(*likelihoods, strict=True)
+    largest = [max(float(level.max()) for level in of_level) for of_level in by_level]
 
     def total(levels: LogLikelihoods, shape: Shape) -> NDArray[np.float64]:
         result = np.zeros(shape)
@@ -125,10 +113,6 @@ def reference_maps(
     most = max(total(*of_image).max() for of_image in zip(likelihoods, shapes, strict=True))
     for of_image in zip(likelihoods, shapes, strict=True):
         yield most - total(*of_image)
-
-
-def _by_level(likelihoods: Sequence[LogLikelihoods]) -> Iterator[tuple[NDArray[np.float32], ...]]:
-    return zip(*likelihoods, strict=True)
 
 
 def _shrink(mask: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:

@@ -37,11 +37,7 @@ class Group(NamedTuple):
 
 
 def write_report(
-    evaluation: Evaluation,
-    predict: Callable[[Path], Prediction],
-    path: Path,
-    *,
-    examples: int = 12,
+    evaluation: Evaluation, predict: Callable[[Path], Prediction], path: Path, *, examples: int = 12
 ) -> None:
     """Write the report. An interrupted write leaves an existing file unchanged.
 
@@ -93,7 +89,7 @@ def _content(
         "scale": tuple(wording.number(end) for end in scale),
         "gradient": ", ".join("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in jet_table()[::15]),
         "skipped": [
-            (_relative(path, dataset.root), why.removeprefix(f"{path}: "))
+            (_relative(Path(path), dataset.root), why.removeprefix(f"{path}: "))
             for path, why in evaluation.skipped
         ],
         "details": _details(evaluation),
@@ -188,7 +184,7 @@ def _groups(
             draw_example(
                 record,
                 predict,
-                name=_relative(str(record.sample.path), evaluation.dataset.root),
+                name=_relative(record.sample.path, evaluation.dataset.root),
                 scale=scale,
                 longest=longest,
             )
@@ -236,5 +232,5 @@ def _details(evaluation: Evaluation) -> dict[str, dict[str, str]]:
     }
 
 
-def _relative(path: str, root: Path) -> str:
-    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

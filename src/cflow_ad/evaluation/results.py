@@ -84,7 +84,7 @@ def write_results(
         prediction = dataclasses.replace(
             detector.predict(sample.path), threshold=threshold, map_threshold=map_threshold
         )
-        panels.append(Panel.of(prediction, image, sample.label, truth))
+        panels.append(Panel(prediction, image, sample.label, truth))
     drawings = [folder / "picture.png", folder / "picture.svg"]
     scale = map_scale(evaluation.map_threshold)
     for path in drawings:

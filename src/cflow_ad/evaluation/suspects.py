@@ -30,12 +30,8 @@ def list_beside(page: Path) -> Path:
 def write_suspects(screened: ScreenedImages, path: Path) -> None:
     """Write the page, and beside it the list of the outliers.
 
-    The list is a CSV with the columns `path` and `score`. A person deletes from it what is good
-    after all, and passes it to `train --exclude`.
-
-    Args:
-        screened: the images; those that are shown are read again.
-        path: the HTML file, made with its folder; the list has its name and the suffix `.csv`.
+    The list, with the page's name and the suffix `.csv`, has the columns `path` and `score`. A
+    person deletes from it what is good after all, and passes it to `train --exclude`.
 
     Raises:
         DataError: a file cannot be written.
