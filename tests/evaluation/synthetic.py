@@ -10,7 +10,7 @@ from cflow_ad.data.masks import read_mask
 from cflow_ad.evaluation.evaluate import evaluate
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.threshold import Calibration
-from cflow_ad.scoring.view import Seen, View
+from cflow_ad.scoring.view import MapInFrame, View
 from cflow_ad.settings import Settings
 
 THRESHOLD, MAP_THRESHOLD = 1.3, 1.8
@@ -35,7 +35,7 @@ def make_prediction(anomaly_map, score=None, source=""):
     """A prediction of a map; the score is not its maximum."""
     values = np.asarray(anomaly_map, np.float32)
     score = 0.7 * float(values.max()) if score is None else score
-    return Prediction(score, THRESHOLD, MAP_THRESHOLD, lambda: Seen(values, None), source)
+    return Prediction(score, THRESHOLD, MAP_THRESHOLD, lambda: MapInFrame(values, None), source)
 
 
 class FakeDetector:

@@ -14,12 +14,12 @@ from cflow_ad.scoring import prediction as module
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import Prediction, build_prediction
 from cflow_ad.scoring.score import compute_image_score
-from cflow_ad.scoring.view import Seen
+from cflow_ad.scoring.view import MapInFrame
 
 
 def predict(rows, map_threshold=0.5, *, score=1.0, threshold=0.5):
     values = np.array(rows, np.float32)
-    return Prediction(score, threshold, map_threshold, lambda: Seen(values, None))
+    return Prediction(score, threshold, map_threshold, lambda: MapInFrame(values, None))
 
 
 def random_map(seed, shape=(40, 30)):
@@ -103,12 +103,7 @@ def test_regions_partition_the_mask(seed):
 
 def test_hand_made_regions():
     low, high = predict(
-        [
-            [0, 0, 0, 0, 0, 9],
-            [0, 2, 3, 0, 0, 8],
-            [0, 2, 0, 0, 0, 7],
-            [0, 0, 0, 0, 0, 0],
-        ]
+        [[0, 0, 0, 0, 0, 9], [0, 2, 3, 0, 0, 8], [0, 2, 0, 0, 0, 7], [0, 0, 0, 0, 0, 0]]
     ).regions[::-1]
     assert low.box == (1, 1, 3, 3)
     assert low.area == 3

@@ -64,20 +64,16 @@ class Motion:
         return moved
 
     def bring(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Transform an image to the reference's frame; its edge is repeated beyond the border.
+        """Transform an image, `(H, W, 3)`, 0 to 255, to the reference's frame.
 
-        Args:
-            image: Shape `(H, W, 3)`, 0 to 255, `uint8` or `float32`.
+        It is `uint8` or `float32`, and its edge is repeated beyond the border.
         """
-        reach = self._reach((image.shape[0], image.shape[1]))
+        shape = (image.shape[0], image.shape[1])
+        reach = self._reach(shape)
         padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-        a, b, c, d, e, f = self._coefficients((image.shape[0], image.shape[1]))
-        moved = _transform(
-            padded,
-            (image.shape[0], image.shape[1]),
-            (a, b, c + reach, d, e, f + reach),
-            Image.Resampling.BICUBIC,
-        )
+        a, b, c, d, e, f = self._coefficients(shape)
+        shifted = (a, b, c + reach, d, e, f + reach)
+        moved = _transform(padded, shape, shifted, Image.Resampling.BICUBIC)
         return moved if image.dtype == np.uint8 else moved.clip(0, 255)
 
     def seen(self, shape: Shape) -> NDArray[np.bool_]:
@@ -87,25 +83,20 @@ class Motion:
     def bring_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Transform a mask, `(H, W)`, to the reference's frame; false beyond its border."""
         shape = (mask.shape[0], mask.shape[1])
-        moved = _transform(
-            mask.astype(np.uint8), shape, self._coefficients(shape), Image.Resampling.NEAREST
-        )
-        return moved.astype(np.bool_)
+        return _transform(mask, shape, self._coefficients(shape), Image.Resampling.NEAREST)
 
     def give_back(self, values: NDArray[Any]) -> NDArray[Any]:
         """Transform a map or mask of the reference's frame, `(H, W)`, to the image's frame.
 
-        Args:
-            values: `float32`, which is interpolated, or bool; 0 beyond the reference's frame.
+        A map is interpolated; both are 0 beyond the reference's frame.
         """
         shape = (values.shape[0], values.shape[1])
         a, b, c, d, e, f = self._coefficients(shape)
         # The rotation's inverse is its transpose.
         back = (a, d, -(a * c + d * f), b, e, -(b * c + e * f))
-        if values.dtype == np.bool_:
-            whole = values.astype(np.uint8)
-            return _transform(whole, shape, back, Image.Resampling.NEAREST).astype(np.bool_)
-        return _transform(values, shape, back, Image.Resampling.BILINEAR)
+        is_mask = values.dtype == np.bool_
+        kernel = Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR
+        return _transform(values, shape, back, kernel)
 
     def _coefficients(self, shape: Shape) -> tuple[float, float, float, float, float, float]:
         """From the reference's frame to the image's: `x' = a x + b y + c`, `y' = d x + e y + f`."""
@@ -143,11 +134,7 @@ class Reference:
         self._spectra = np.fft.rfft2(np.stack(turned)).conj().astype(np.complex64)
 
     def motion_of(self, image: NDArray[Any], name: str = "") -> Motion | None:
-        """Find how a part lies in an image.
-
-        Args:
-            image: Shape `(H, W, 3)`, 0 to 255.
-            name: What an error calls it.
+        """Find how a part lies in an image, `(H, W, 3)`, 0 to 255, which an error calls `name`.
 
         Returns:
             None where the image is left as it is: the part lies as in the reference, or no motion
@@ -175,11 +162,8 @@ class Reference:
         still, _ = _correlation(levels[-1], self._levels[-1], Motion(0.0, 0.0, 0.0))
         if moved < max(LEAST_CORRELATION, still) or seen < LEAST_SEEN:
             return None
-        motion = Motion(
-            found.right * image.shape[1] / width,
-            found.down * image.shape[0] / height,
-            found.degrees,
-        )
+        right, down = found.right * image.shape[1] / width, found.down * image.shape[0] / height
+        motion = Motion(right, down, found.degrees)
         corners = np.array([[0, 0], [image.shape[1], 0]])
         travelled = motion.of_points(corners, (image.shape[0], image.shape[1])) - corners
         return motion if np.abs(travelled).max() > _STILL else None
@@ -216,10 +200,8 @@ class Reference:
     def choose(cls, sources: Sequence[ImageSource], *, turns: bool) -> Reference:
         """Choose the most central of some good images: the one that differs least from the others.
 
-        Args:
-            sources: Training images, at least one, all of one aspect ratio. Of more than 32, that
-                many are compared.
-            turns: As for `Reference`.
+        There must be at least one, and all of one aspect ratio. Of more than 32, that many are
+        compared.
 
         Raises:
             ImageError: An image cannot be used.
@@ -328,12 +310,11 @@ def _correlation(moving: Floats, fixed: Floats, motion: Motion) -> tuple[float, 
 
 
 def _transform(
-    array: NDArray[Any],
-    shape: Shape,
-    coefficients: tuple[float, ...],
-    kernel: Image.Resampling,
+    array: NDArray[Any], shape: Shape, coefficients: tuple[float, ...], kernel: Image.Resampling
 ) -> NDArray[Any]:
     """Apply an affine transform to an array `(H, W)` or `(H, W, 3)`; 0 beyond the border."""
+    if array.dtype == np.bool_:
+        return _transform(array.astype(np.uint8), shape, coefficients, kernel).astype(np.bool_)
     if array.ndim == 3 and array.dtype != np.uint8:
         channels = [_transform(array[..., c], shape, coefficients, kernel) for c in range(3)]
         return np.stack(channels, axis=2)

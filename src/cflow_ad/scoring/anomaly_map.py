@@ -94,8 +94,8 @@ def _apply(bands: Sequence[_Band], grid: Floats) -> Floats:
 def _resampling(pixels: int, valid: int, cell: float, smoothing: float) -> tuple[_Band, ...]:
     """Bilinear interpolation along one axis, from cell centres to pixel centres: a matrix
     `(pixels, cells)` whose rows sum to 1, in bands, outside which it is 0. Beyond the outermost
-    centres in the image the value
-    stays: the cells further out see its reflection, and no flow was trained there.
+    centres in the image the value stays: the cells further out see its reflection, and no flow was
+    trained there.
     """
     weights = gaussian_weights(smoothing * pixels / valid)
     return tuple(
@@ -127,13 +127,9 @@ def _band(
 
 
 def gaussian_weights(sigma: float) -> NDArray[np.float64]:
-    """A Gaussian at whole numbers, cut off at three standard deviations.
+    """A Gaussian of standard deviation `sigma` at whole numbers, cut off at three of them.
 
-    Args:
-        sigma: its standard deviation; 0 gives a single weight.
-
-    Returns:
-        Shape `(2 * radius + 1,)`, summing to 1.
+    The weights, shape `(2 * radius + 1,)`, sum to 1; there is a single one for a `sigma` of 0.
     """
     radius = int(3.0 * sigma + 0.5)
     distance = np.arange(-radius, radius + 1)

@@ -103,15 +103,12 @@ class Sizing:
             if not 1 <= value <= most:
                 raise SettingsError(f"size: {field} is {value}; give a number from 1 to {most}")
             object.__setattr__(self, field, int(value))
-        if self.mode not in get_args(Mode):
-            raise SettingsError(
-                f"size: mode is {self.mode!r}; give one of {', '.join(get_args(Mode))}"
-            )
-        if self.interpolation not in get_args(Interpolation):
-            raise SettingsError(
-                f"size: interpolation is {self.interpolation!r}; give one of "
-                + ", ".join(get_args(Interpolation))
-            )
+        for field, choices in (
+            ("mode", get_args(Mode)),
+            ("interpolation", get_args(Interpolation)),
+        ):
+            if (value := getattr(self, field)) not in choices:
+                raise SettingsError(f"size: {field} is {value!r}; give one of {', '.join(choices)}")
 
     @classmethod
     def parse(
@@ -157,10 +154,7 @@ class Sizing:
         return cls(int(height), int(width or height), mode, multiple, interpolation)
 
     def valid_shape(self, original: Shape) -> Shape:
-        """Compute the size that an image is resized to.
-
-        Args:
-            original: Height and width of the image, at least 1 each.
+        """Compute the size that an image is resized to, from its original height and width.
 
         Returns:
             Height and width of the image on its canvas: at least 1, at most the box's, or with
@@ -184,34 +178,22 @@ class Sizing:
         else:
             shape = _scaled(height, self.width, width), self.width
         if self.mode == "snap":
-            return _nearest(shape[0], self.multiple), _nearest(shape[1], self.multiple)
+            height, width = (max(1, round(side / self.multiple)) for side in shape)
+            return height * self.multiple, width * self.multiple
         return shape
 
     def canvas_shape(self, original: Shape) -> Shape:
-        """Compute the size of an image's canvas.
-
-        Args:
-            original: Height and width of the image, at least 1 each.
-
-        Returns:
-            Height and width, each a multiple of `multiple`.
-        """
+        """Compute height and width of an image's canvas, each a multiple of `multiple`."""
         height, width = self.valid_shape(original)
         if self.mode == "pad":
             height, width = self.height, self.width
         return _round_up(height, self.multiple), _round_up(width, self.multiple)
 
     def prepare(self, image: NDArray[Any]) -> Canvas:
-        """Put an image on its canvas.
+        """Put an image, H x W x 3 from 0 to 255, ``uint8`` or ``float32``, on a canvas of its type.
 
         Where an image shrinks, its pixels are averaged and none is skipped. An image of the right
         size keeps its pixels exactly.
-
-        Args:
-            image: Pixels, H x W x 3, from 0 to 255, ``uint8`` or ``float32``.
-
-        Returns:
-            The canvas, of the image's own type.
 
         Raises:
             ImageError: The array has another shape or type.
@@ -238,11 +220,7 @@ class Sizing:
 
 
 def cells_inside(side: int, cell: float) -> int:
-    """Return how many cells have their centre in an image, along one side; at least one.
-
-    Args:
-        side: The image's side on its canvas, in pixels.
-        cell: The cell's side, in pixels.
+    """Return how many cells of a side have their centre in an image, along one side; at least one.
 
     >>> cells_inside(64, 16), cells_inside(70, 16), cells_inside(72, 16)
     (4, 4, 5)
@@ -258,10 +236,6 @@ def cell_of(canvas: Shape, grid: Shape) -> Cell:
 def _scaled(side: int, numerator: int, denominator: int) -> int:
     """Scale a side by a fraction, in whole numbers, so that all platforms round alike."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))
-
-
-def _nearest(side: int, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple
 
 
 def _round_up(side: int, multiple: int) -> int:

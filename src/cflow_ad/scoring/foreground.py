@@ -28,10 +28,7 @@ _LEAST = 0.002  # least share of the image that a part takes
 
 
 def find_foreground(image: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Separate the part from a plain background.
-
-    Args:
-        image: Shape `(H, W, 3)`, 0 to 255.
+    """Separate the part from a plain background in an image, `(H, W, 3)`, 0 to 255.
 
     Returns:
         Shape `(H, W)`, true on the part and a margin around it; None where that is not possible:
@@ -46,10 +43,10 @@ def find_foreground(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     part = _find_part(np.asarray(shrunk, dtype=np.float32))
     if part is None:
         return None
-    hull = Image.new("L", small)
     corners = _convex_hull(part)
     if len(corners) < 3:
         return None
+    hull = Image.new("L", small)
     ImageDraw.Draw(hull).polygon(corners, fill=255)
     reach = max(1, round(MARGIN * max(small)))
     grown = hull.filter(ImageFilter.MaxFilter(2 * reach + 1))

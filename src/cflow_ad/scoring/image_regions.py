@@ -36,14 +36,9 @@ class RegionFiles:
     _image_of: dict[Path, Path] = field(default_factory=dict)
 
     def inside(self, source: ImageSource, shape: Shape) -> Mask | None:
-        """Read the region of one image.
+        """Read the region of one image, of height and width `shape`; None is the whole image.
 
-        Args:
-            source: The image; a path, or computed from one.
-            shape: Its height and width.
-
-        Returns:
-            Shape `(H, W)`, or None for the whole image.
+        The image is a path, or computed from one.
 
         Raises:
             SettingsError: No masks were given.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import ROOM, OnError, work_ahead
 from cflow_ad.errors import ImageError, SettingsError
-from cflow_ad.scoring.canvas import Canvas, Shape, Sizing
+from cflow_ad.scoring.canvas import Canvas, Sizing
 from cflow_ad.scoring.view import View
 
 _AHEAD = 8  # images prepared beyond the batch that is waited for
@@ -33,11 +34,7 @@ class Batch:
 
 
 def load_batches(
-    sources: Iterable[ImageSource],
-    view: View,
-    *,
-    batch_size: int,
-    on_error: OnError | None = None,
+    sources: Iterable[ImageSource], view: View, *, batch_size: int, on_error: OnError | None = None
 ) -> Iterator[Batch]:
     """Prepare images in order, ahead of the consumer.
 
@@ -65,29 +62,21 @@ def load_batches(
     )
     for item in prepared:
         if waiting and waiting[0][1].pixels.shape != item[1].pixels.shape:
-            yield _batch(waiting)
+            yield Batch(*zip(*waiting, strict=True))
             waiting = []
         waiting.append(item)
-        if len(waiting) >= min(batch_size, max(1, ROOM // _area(item[1].shape))):
-            yield _batch(waiting)
+        if len(waiting) >= min(batch_size, max(1, ROOM // math.prod(item[1].shape))):
+            yield Batch(*zip(*waiting, strict=True))
             waiting = []
     if waiting:
-        yield _batch(waiting)
+        yield Batch(*zip(*waiting, strict=True))
 
 
 def canvas_pixels(source: ImageSource, sizing: Sizing) -> int:
     """Return how many pixels an image's canvas has; 0 where only decoding would show it."""
     if sizing.mode not in ("native", "longest"):
-        return _area(sizing.canvas_shape((sizing.height, sizing.width)))  # at most
+        return math.prod(sizing.canvas_shape((sizing.height, sizing.width)))  # at most
     try:
-        return _area(sizing.canvas_shape(image_shape(source)))
+        return math.prod(sizing.canvas_shape(image_shape(source)))
     except ImageError:
         return 0  # decoding will report it
-
-
-def _area(shape: Shape) -> int:
-    return shape[0] * shape[1]
-
-
-def _batch(items: Sequence[tuple[ImageSource, Canvas]]) -> Batch:
-    return Batch(*zip(*items, strict=True))

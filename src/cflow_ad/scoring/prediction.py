@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,7 @@ from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.components import label_runs
 from cflow_ad.scoring.score import compute_image_score
-from cflow_ad.scoring.view import Seen as MapInFrame
-from cflow_ad.scoring.view import settle
+from cflow_ad.scoring.view import MapInFrame, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,7 @@ class Region:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return {
-            "box": list(self.box),
-            "area": self.area,
-            "peak": self.peak,
-            "centroid": list(self.centroid),
-        }
+        return asdict(self) | {"box": list(self.box), "centroid": list(self.centroid)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +99,7 @@ class Prediction:
         if not self.is_anomalous:  # without computing the map
             return ()
         runs = label_runs(self.mask)
-        n = runs.n_parts
-        length = runs.length
+        n, length = runs.n_parts, runs.length
         area = np.bincount(runs.part, length, n)
         x = np.bincount(runs.part, length * (runs.start + runs.stop - 1) / 2, n) / area
         y = np.bincount(runs.part, length * runs.row, n) / area
@@ -162,19 +155,15 @@ def build_prediction(
         )
         return settle(frame, values)
 
-    made = compute_map() if with_map or image_score == "peak" else None
-    if image_score == "peak":
-        assert made is not None
-        score = float(made.values.max())
-    else:
-        score = compute_image_score(energies, canvas, smoothing=smoothing)
-    return Prediction(
-        score,
-        threshold,
-        map_threshold,
-        compute_map if made is None else lambda: made,
-        source,
+    is_peak = image_score == "peak"
+    made = compute_map() if with_map or is_peak else None
+    get_map = compute_map if made is None else lambda: made
+    score = (
+        float(get_map().values.max())
+        if is_peak
+        else compute_image_score(energies, canvas, smoothing=smoothing)
     )
+    return Prediction(score, threshold, map_threshold, get_map, source)
 
 
 def _around_maximum(values: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -89,14 +89,9 @@ class Region:
         return cls(mask, of_any_shape=in_fractions, name=str(path))
 
     def inside(self, shape: Shape, name: str = "") -> Mask:
-        """Scale the region to an image.
+        """Scale the region to an image of height and width `shape`, which an error calls `name`.
 
-        Args:
-            shape: Height and width of the image.
-            name: What an error calls the image.
-
-        Returns:
-            Shape `(H, W)`, read-only.
+        The array is read-only.
 
         Raises:
             ImageError: The image has another aspect ratio than the region, or is too small for it.

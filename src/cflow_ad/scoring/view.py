@@ -25,7 +25,7 @@ from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_region
 from cflow_ad.scoring.region import Mask, Region, RegionSource
 
 
-class Seen(NamedTuple):
+class MapInFrame(NamedTuple):
     """A map in the frame of the original image, and where it is valid."""
 
     values: NDArray[np.float32]
@@ -115,11 +115,6 @@ class View:
         """Whether defects matter everywhere, and no part is aligned."""
         return not (self.region or self.regions or self.foreground or self.reference)
 
-    @property
-    def needs_pixels(self) -> bool:
-        """Whether it depends on an image's pixels where defects matter in it."""
-        return self.foreground or self.reference is not None
-
     def with_masks(self, folder: PathLike) -> View:
         """Return this view with a folder of masks, or a manifest that lists them.
 
@@ -148,10 +143,7 @@ class View:
         return dataclasses.replace(self, regions=own)
 
     def prepare(self, source: ImageSource) -> Canvas:
-        """Build the network's input.
-
-        Args:
-            source: As for `as_image`.
+        """Build the network's input from an image.
 
         Raises:
             ImageError: The image cannot be used, or defects matter nowhere in it.
@@ -172,9 +164,7 @@ class View:
     def cells_of(self, source: ImageSource, cells: Callable[[Shape], Sequence[Cell]]) -> list[Mask]:
         """Return which cells of each level lie in the image and where defects matter.
 
-        Args:
-            source: As for `as_image`.
-            cells: From height and width of a canvas to the size of each level's cells.
+        The function `cells` computes the size of each level's cells from the canvas's shape.
 
         Returns:
             Shape `(h, w)` each.
@@ -182,7 +172,7 @@ class View:
         Raises:
             ImageError: As for `prepare`.
         """
-        if self.needs_pixels:
+        if self.foreground or self.reference:  # defects matter where the pixels show it
             canvas = self.prepare(source)
             inside, valid, shape = canvas.inside, canvas.valid, canvas.shape
         else:
@@ -233,17 +223,9 @@ class View:
 
     @classmethod
     def restore(
-        cls,
-        settings: ViewSettings,
-        metadata: Mapping[str, Any],
-        pictures: Mapping[str, bytes],
+        cls, settings: ViewSettings, metadata: Mapping[str, Any], pictures: Mapping[str, bytes]
     ) -> View:
-        """Build the view of a model that is loaded.
-
-        Args:
-            settings: Of the model.
-            metadata: From `View.metadata`.
-            pictures: From `View.pictures`.
+        """Build the view of a model that is loaded, from what `metadata` and `pictures` returned.
 
         Raises:
             KeyError: An entry or a picture is missing.
@@ -267,23 +249,18 @@ class View:
         )
 
 
-def settle(canvas: Canvas, values: NDArray[np.float32]) -> Seen:
-    """Bring a map back to the frame of the original image.
-
-    Args:
-        canvas: What the map was computed from.
-        values: Shape `canvas.original`, 0 and above.
-    """
+def settle(canvas: Canvas, values: NDArray[np.float32]) -> MapInFrame:
+    """Bring a map, of shape `canvas.original`, back to the frame of the original image."""
     inside = canvas.inside
     if inside is None and canvas.motion is None:
-        return Seen(values, None)
+        return MapInFrame(values, None)
     if inside is None:
         inside = np.ones(canvas.original, np.bool_)
     values = np.where(inside, values, np.float32(0))
     if canvas.motion is not None:
         inside = canvas.motion.give_back(inside)
         values = np.where(inside, canvas.motion.give_back(values), np.float32(0))
-    return Seen(values, inside)
+    return MapInFrame(values, inside)
 
 
 def cells_of(inside: Mask | None, valid: Shape, cell: Cell) -> Mask:
