@@ -60,7 +60,7 @@ class Detector:
         settings: of the model.
         calibration: the thresholds and what they promise; None for an imported model, which
             predicts nothing until it is calibrated.
-        training: what is known of the training, plain values.
+        training: facts about the training, plain values.
         view: the region of interest and the reference image; unset, all of each image.
         name: of the model in an error.
         bundled: whether `save` puts the encoder's weights into the file by default.
@@ -188,10 +188,10 @@ class Detector:
         )
 
     def look_in(self, folder: PathLike) -> Detector:
-        """Give the images to come a region of interest each.
+        """Give each image that is scored from now on its own region of interest.
 
         Args:
-            folder: with a mask for each image, named after it (see `RegionFolder`); or a manifest
+            folder: with a mask for each image, named after it (see `RegionFiles`); or a manifest
                 with the column `roi`.
 
         Returns:
@@ -264,34 +264,36 @@ class Detector:
         work: str | os.PathLike[str] | None = None,
         progress: ProgressCallback = silent,
     ) -> Detector:
-        """Learn what good looks like.
+        """Fit a model to good images.
 
-        Some of the images are held out of training, and the threshold is set on them; see
-        `Settings.calibration_fraction`. With fewer than 4 images none are, and a warning says what
-        that loses.
+        Some of the images are the calibration set, which the model is not fitted to: the thresholds
+        are set on it; see `Settings.calibration_fraction`. With fewer than 4 images there is no
+        calibration set: the thresholds are set on the training images, with a warning.
 
         Args:
             data: a folder of good images, a folder in the MVTec layout (its `train/good`), a
                 manifest CSV, a `Dataset`, or images as for `predict`.
             settings: unset, the defaults.
-            roi: the region of interest, outside which nothing is learnt or scored: a mask, polygons
-                or an array, for all images (see `Region.read`); or a folder with a mask for each
-                (see `RegionFolder`), and then one is needed for later images too (see `look_in`).
-                Unset where a manifest gives the images regions of their own.
+            roi: the region of interest, the only part of an image that is trained on and scored: a
+                mask, polygons or an array, for all images (see `Region.read`); or a folder with a
+                mask for each (see `RegionFiles`), and then later images need one too (see
+                `look_in`). Unset where a manifest gives the images regions of their own.
             device: where to train; unset, a GPU if there is one.
-            exclude: names of images to leave out: file names, or more of the path where that is
-                not enough.
-            max_seconds: to be done in. The images are encoded in any case, which may take longer;
-                then the flows stay at their start, and the whitened features alone are scored.
-            work: a folder that keeps what a killed run would lose, and from which the same call
-                goes on; it is left in place.
-            progress: told how far the work has come.
+            exclude: names of images to leave out: file names, or more of the path where a name is
+                not unique.
+            max_seconds: time limit, in seconds. The images are encoded in any case, which may take
+                longer; the flows then stay in their initial state, and scores come from the
+                whitened features alone.
+            work: a folder for checkpoints, from which the same call continues after it was
+                stopped; it is not removed.
+            progress: called as the work advances.
 
         Raises:
             DataError: there are no images, or one cannot be used.
-            SettingsError: `roi` is given, and the images have regions of their own.
-            WeightsError: the backbone's weights are not to be had.
-            TrainingError: training cannot go on.
+            SettingsError: `roi` is given, and the images have regions of their own; or
+                `feature_budget` is too small.
+            WeightsError: the backbone's weights are not on this machine and cannot be downloaded.
+            TrainingError: training diverged, or the work folder cannot be used.
         """
         settings = settings or Settings()
         began = time.perf_counter()
@@ -360,16 +362,14 @@ class Detector:
 
         The scales of an imported model are fitted first, to a part of the images, and the
         thresholds are set on the others; so are those of a trained model where `rescale` is given.
-        Else the thresholds are set on all the images; but of those the model was trained on,
-        recognised by their fingerprint, only on the calibration set.
+        Else the thresholds are set on all images that the model was not fitted to, see `split`.
 
         Args:
             data: as for `fit`.
             false_alarm_rate: unset, as it was.
             smoothing: unset, as it was.
-            precision: unset, as it was.
-            rescale: fit the scales of the levels again; the images must be others than those of
-                training.
+            precision: to score in from now on; unset, as it was.
+            rescale: fit the scales of the levels again, to images that they are not fitted to yet.
             progress: called as the work advances.
 
         Returns:
@@ -378,12 +378,12 @@ class Detector:
         Raises:
             DataError: there are no images, or one cannot be used.
             SettingsError: an argument is out of its range, the images have two regions of interest,
-                or the scales are already fitted to these images.
+                or `rescale` is given and the scales are already fitted to these images.
         """
         changes = {
             "false_alarm_rate": false_alarm_rate,
             "smoothing": smoothing,
-            "precision": precision,
+            "precision": precision or self._precision,
         }
         given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
         settings = dataclasses.replace(self.settings, **given)
@@ -392,14 +392,18 @@ class Detector:
         model = self.model
         if rescale and trained_on:
             raise SettingsError(
-                f"rescale: the scales are already fitted to the images of {good.name}, which the "
-                "model was trained on; give other good images, or leave it out"
+                f"rescale: the scales are already fitted to these images ({good.name}); give other "
+                "good images, or leave it out"
             )
+        about: dict[str, Any] = {
+            "calibrated_on": good.name,
+            "calibration_fingerprint": good.fingerprint,
+        }
         if rescale or not self.is_calibrated:
-            fraction = settings.calibration_fraction or Settings().calibration_fraction
-            trained_on, unseen = split_good(len(good.sources), fraction, settings.seed)
+            trained_on, unseen = self._split_for_scales(len(good.sources))
             fitted_to = [good.sources[i] for i in trained_on]
             model = fit_scales(model, settings, fitted_to, view=view, progress=progress)
+            about["scales_fingerprint"] = good.fingerprint
         calibration = set_thresholds(
             model,
             settings,
@@ -408,11 +412,7 @@ class Detector:
             held_out=bool(unseen),
             progress=progress,
         )
-        about = {
-            "calibrated_on": good.name,
-            "calibration_fingerprint": good.fingerprint,
-            "calibrated": provenance()["finished"],
-        }
+        about["calibrated"] = provenance()["finished"]
         return Detector(
             model,
             settings=settings,
@@ -426,8 +426,9 @@ class Detector:
     def split(self, data: GoodData) -> GoodSplit:
         """Split good images by whether the model was fitted to them.
 
-        The images of training are recognised by their fingerprint, without those that were excluded
-        then; of them, only the calibration set is unseen. Any other images are unseen.
+        The training images are recognised by their fingerprint, without those excluded in training;
+        of them only the calibration set is unseen. So are the images that `calibrate` fitted the
+        scales to a part of. Any other images are unseen.
 
         Args:
             data: as for `fit`.
@@ -443,10 +444,18 @@ class Detector:
             except DataError:
                 without = good  # the excluded images are not among these
             good = without if without.fingerprint == own else good
-        if good.fingerprint != own:
-            return GoodSplit(good, [], list(range(len(good.sources))))
-        fraction = self.settings.calibration_fraction
-        return GoodSplit(good, *split_good(len(good.sources), fraction, self.settings.seed))
+        n = len(good.sources)
+        if good.fingerprint == own:
+            fraction = self.settings.calibration_fraction
+            return GoodSplit(good, *split_good(n, fraction, self.settings.seed))
+        if good.fingerprint == self.training.get("scales_fingerprint"):
+            return GoodSplit(good, *self._split_for_scales(n))
+        return GoodSplit(good, [], list(range(n)))
+
+    def _split_for_scales(self, n: int) -> tuple[list[int], list[int]]:
+        """Split images into those to fit the scales to and those to set the thresholds on."""
+        fraction = self.settings.calibration_fraction or Settings().calibration_fraction
+        return split_good(n, fraction, self.settings.seed)
 
     @classmethod
     def load(

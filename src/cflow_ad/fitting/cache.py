@@ -33,7 +33,7 @@ from cflow_ad.settings import Precision
 
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two records of how far the files are filled
-_FEWEST = 1000  # vectors of a level that fewer than one of each image may be
+_FEWEST = 100  # vectors of a level that must be kept, or one of each image if that is fewer
 
 
 class LevelFeatures:

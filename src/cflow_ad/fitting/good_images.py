@@ -1,4 +1,4 @@
-"""The good images that a model is fitted to or calibrated on, wherever they come from."""
+"""The good images that a model is fitted to or calibrated on: a folder, a data set or arrays."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class GoodImages:
     name: str
     """Of the data set."""
     fingerprint: str
-    """The same where name and content of every image are."""
+    """Equal where names and content of all images are equal."""
     names: list[str]
     """Of the images, relative to the data set; those from memory are numbered from 1."""
     excluded: list[str]
     """Names of the images left out."""
     regions: RegionFiles | None = None
-    """Those that the data set gives its images; None where it gives none."""
+    """Regions of interest that the data set lists; None where it lists none."""
 
 
 def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
@@ -45,8 +45,8 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
         exclude: names of images to leave out, as for `find_excluded`.
 
     Raises:
-        DataError: there are none, or none is left, or one cannot be read, or a name to leave out
-            is not that of one image, or a region of interest does not fit its image.
+        DataError: there are no images, or all are excluded, or one cannot be read, or a name in
+            `exclude` is not that of exactly one image, or a region of interest does not fit.
     """
     if isinstance(data, str | os.PathLike):
         data = open_dataset(data)
@@ -80,7 +80,7 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
 
 
 def _parted(names: Sequence[str], out: set[int]) -> tuple[list[str], list[str]]:
-    """The names that are kept, and those that are left out."""
+    """Split names into those kept and those left out."""
     return (
         [name for number, name in enumerate(names) if number not in out],
         [name for number, name in enumerate(names) if number in out],

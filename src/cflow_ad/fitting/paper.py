@@ -52,15 +52,15 @@ def train_by_passes(
         levels: their flows in their initial state.
         settings: of the model.
         view: of the model; unset, all of each image.
-        seconds: after which to stop.
+        seconds: time limit.
         checkpoint: a file to save to every few seconds, and to continue from where it was written
             with the same `key`.
         key: identifies everything that the training depends on.
-        progress: called after each image batch with the images passed, in all to pass, and the
-            smoothed loss.
+        progress: called after each image batch with the images done, the total over all passes,
+            and the smoothed loss.
 
     Returns:
-        The whole passes done, as steps, and why there are no more.
+        The complete passes, as steps, and why training ended.
 
     Raises:
         DivergenceError: the loss became NaN or infinite.
@@ -113,24 +113,24 @@ def train_by_passes(
 
 
 def images_in_a_pass(images: int, batch: int) -> int:
-    """How many of the images a pass takes: an incomplete last batch is left out, as in the paper,
-    unless it is all there is.
+    """Count the images in a pass: an incomplete last batch is left out, as in the paper, unless it
+    is the only one.
     """
     return images - images % batch if images > batch else images
 
 
 def learning_rate_at(now: float, epoch: int, epochs: int, peak: float) -> float:
-    """The paper's learning rate.
+    """Compute the paper's learning rate.
 
     Args:
         now: epochs passed, with their fraction.
-        epoch: the epoch now, a whole number.
-        epochs: in all.
+        epoch: the current epoch, a whole number.
+        epochs: total number.
         peak: the rate that the cosine begins at.
 
     Returns:
-        A line from a tenth of the peak, up to where the cosine is after two epochs; from there the
-        cosine, down to a thousandth, changed once an epoch.
+        A linear warm-up from a tenth of the peak to the cosine's value after two epochs; then the
+        cosine, down to a thousandth of the peak, changed once an epoch.
     """
     least = peak / 1000
 
@@ -143,7 +143,7 @@ def learning_rate_at(now: float, epoch: int, epochs: int, peak: float) -> float:
 
 
 def rotated(canvas: Canvas, degrees: float) -> Canvas:
-    """Turn an image about its own middle, by nearest neighbours; what comes in is black."""
+    """Rotate an image about its own centre, with nearest neighbours and black beyond its border."""
     height, width = canvas.valid
 
     def turn(channel: Image.Image) -> Image.Image:
@@ -164,7 +164,7 @@ def _train_on(
     paper: PaperSchedule,
     rng: np.random.Generator,
 ) -> float:
-    """The steps of one image batch; their mean loss."""
+    """Take the steps of one image batch; return their mean loss."""
     if paper.rotation:
         degrees = rng.uniform(-paper.rotation, paper.rotation, len(batch.canvases))
         canvases = map(rotated, batch.canvases, degrees.tolist())
@@ -196,7 +196,7 @@ def _train_on(
 
 
 def _positions(batch: Batch, cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, row and column of every vector where defects matter, each shape `(n,)`."""
+    """Find image, row and column of every vector in the region of interest, each shape `(n,)`."""
     grids = [
         np.argwhere(cells_of(canvas.inside, canvas.valid, cell)).T for canvas in batch.canvases
     ]

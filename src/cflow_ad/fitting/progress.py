@@ -1,4 +1,4 @@
-"""What training tells whoever is watching."""
+"""Progress of fitting and calibrating, for a callback."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ Stage: TypeAlias = Literal["encode", "screen", "train", "passes", "calibrate"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one stage has come."""
+    """The progress of one stage."""
 
     stage: Stage
     done: int
-    """Images for `encode`, `screen`, which encodes those held out, and `calibrate`; optimiser steps
-    over all levels for `train`; images passed for `passes`, which is training by the paper's
-    schedule."""
+    """For `encode`, `screen` (which encodes the calibration set) and `calibrate`, images; for
+    `train`, optimiser steps over all levels; for `passes`, the paper's schedule, images over all
+    passes."""
     total: int
     loss: float | None = None
-    """The latest training loss, a moving average."""
+    """Moving average of the training loss."""
     stride: int | None = None
-    """Of the level in training."""
+    """Of the level that is trained, in pixels."""
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """Show nothing."""
+    """Do nothing."""
