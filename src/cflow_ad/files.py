@@ -27,20 +27,22 @@ def replacing(path: Path) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         yield new
-        _flush(new)
+        with new.open("r+b") as file:
+            os.fsync(file.fileno())  # else a crash could leave the new name on an empty file
         new.replace(path)
     finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    """Wait for the disk: else a crash could leave the new name on an empty file."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def require_empty(folder: Path) -> None:
+    """Raise a DataError if a folder is a file, or not empty; it need not exist."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; name a folder that is empty or does not exist yet")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(
+            f"the folder {folder} is not empty; empty it, or name one that is or does not exist yet"
+        )
 
 
 def claim(out: Path) -> None:
@@ -49,12 +51,7 @@ def claim(out: Path) -> None:
     Raises:
         DataError: `out` is a file, or a folder that is not empty, or cannot be made.
     """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; name a folder that is empty or does not exist yet")
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(
-            f"the folder {out} is not empty; empty it, or name one that is or does not exist yet"
-        )
+    require_empty(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

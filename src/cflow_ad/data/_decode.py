@@ -97,13 +97,7 @@ def _silent() -> Iterator[None]:
 
 
 def load(path: Path) -> Image.Image:
-    """Decode the first frame of a file, as it is stored: see `upright`.
-
-    Args:
-        path: A PNG, JPEG, BMP, TIFF or WebP file.
-
-    Returns:
-        An image in the file's own mode that needs the file no more.
+    """Decode the first frame of a file, in its own mode and as it is stored: see `upright`.
 
     Raises:
         ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged,
@@ -114,25 +108,14 @@ def load(path: Path) -> Image.Image:
 
 
 def read_shape(path: Path) -> tuple[int, int]:
-    """Read height and width of an image, upright, from its header alone.
-
-    Args:
-        path: As for `load`.
-
-    Raises:
-        ImageError: As for `load`, as far as the header shows it.
-    """
+    """Read height and width of an image, upright, from its header alone; raises as `load` does."""
     with _silent(), _open(path) as file:
         image = _decode(file, path, header_only=True)
         return upright(np.empty((image.height, image.width), np.void), image).shape
 
 
 def finish(image: Image.Image, name: str) -> None:
-    """Decode an image that a caller opened with Pillow, unless it is decoded already.
-
-    Args:
-        image: The image, changed in place.
-        name: What the error calls the image.
+    """Decode an image that a caller opened with Pillow, in place; an error calls it `name`.
 
     Raises:
         ImageError: It is damaged, truncated or larger than `MAX_PIXELS`.
@@ -142,9 +125,8 @@ def finish(image: Image.Image, name: str) -> None:
     with _silent():
         try:
             if isinstance(image, TiffImagePlugin.TiffImageFile):
-                image.filename = (
-                    ""  # keeps Pillow from mapping the file: it turns mapped ones wrongly
-                )
+                # Keeps Pillow from mapping the file: it turns mapped ones wrongly.
+                image.filename = ""
             image.load()
         except Exception as error:
             raise damaged(name, error) from error
@@ -154,15 +136,7 @@ def finish(image: Image.Image, name: str) -> None:
 
 
 def upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    """Turn pixels as the image's EXIF orientation says.
-
-    Args:
-        pixels: H x W or H x W x C, as they are stored in the file.
-        image: The image that they belong to.
-
-    Returns:
-        A view: the same pixels, turned, mirrored or neither.
-    """
+    """Turn an image's pixels, H x W or H x W x C, as its EXIF orientation says; returns a view."""
     try:
         with _silent():
             turn = _TURNS.get(_exif_of(image).get(_ORIENTATION_TAG, 1))
@@ -172,14 +146,9 @@ def upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuse an image that has no pixels, or more than `MAX_PIXELS`.
+    """Raise an ImageError for an image without pixels, or with more than `MAX_PIXELS`.
 
-    Args:
-        size: Width and height, in Pillow's order.
-        name: What the error calls the image.
-
-    Raises:
-        ImageError: It is too large or too small.
+    The size is in Pillow's order: width and height.
     """
     width, height = size
     if width * height > MAX_PIXELS:
@@ -206,11 +175,6 @@ def reason(error: Exception) -> str:
 
 def convert(image: Image.Image, mode: str, name: str) -> Image.Image:
     """Convert to ``RGB`` or ``RGBA``, also where Pillow has no direct conversion.
-
-    Args:
-        image: The image.
-        mode: As Pillow names it.
-        name: What the error calls the image.
 
     Raises:
         ImageError: Images of its mode are not supported.

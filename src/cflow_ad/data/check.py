@@ -49,6 +49,10 @@ class Finding:
     is_error: bool = False
     """Whether it would stop training or evaluating."""
 
+    def to_dict(self) -> dict[str, str]:
+        """Return plain values, for JSON."""
+        return {"kind": self.kind, "path": str(self.path), "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Check:
@@ -79,10 +83,13 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        names = ("name", "root", "layout", "notes")
         return {
-            "dataset": {name: getattr(self.dataset, name) for name in names}
-            | {"root": str(self.dataset.root), "notes": list(self.dataset.notes)},
+            "dataset": {
+                "name": self.dataset.name,
+                "root": str(self.dataset.root),
+                "layout": self.dataset.layout,
+                "notes": list(self.dataset.notes),
+            },
             "counts": self.counts,
             "masks": self.masks,
             "regions": self.regions,
@@ -91,22 +98,17 @@ class Check:
                 for (height, width), n in self.sizes.most_common()
             ],
             "modes": dict(self.modes.most_common()),
-            "errors": [_plain(finding) for finding in self.errors],
-            "warnings": [_plain(finding) for finding in self.warnings],
+            "errors": [finding.to_dict() for finding in self.errors],
+            "warnings": [finding.to_dict() for finding in self.warnings],
         }
 
 
 def check_dataset(
     dataset: Dataset, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Check:
-    """Check every image and mask.
+    """Check every image and mask; nothing that is wrong with one is raised.
 
-    Args:
-        dataset: The data set.
-        progress: Called with the number of images done and the number in all.
-
-    Returns:
-        What was found. Nothing that is wrong with an image or a mask is raised.
+    `progress` is called with the number of images done and the number in all.
     """
     samples = {sample.path: sample for sample in (*dataset.train, *dataset.test)}
     looks: dict[Path, Look] = {}
@@ -223,7 +225,3 @@ def _outliers(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:
         ]
         reason = f"unlike the other good images: {', '.join(measures)}"
         yield Finding("outlier", good[index].path, reason)
-
-
-def _plain(finding: Finding) -> dict[str, str]:
-    return {"kind": finding.kind, "path": str(finding.path), "reason": finding.reason}

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 
 from cflow_ad._version import __version__
 from cflow_ad.errors import DataError, SettingsError
+from cflow_ad.files import require_empty
 
 Stage: TypeAlias = Literal["download", "verify", "unpack"]
 ProgressCallback: TypeAlias = Callable[[Stage, int, int], None]
@@ -102,7 +103,9 @@ def download(
         OSError: A file cannot be read or written.
     """
     folder = folder.resolve()
-    _check_folder(folder)
+    require_empty(folder)
+    if Path.cwd().is_relative_to(folder):  # it will be replaced
+        raise DataError(f"{folder}: you are in that folder; name a new one in it")
     part, kept = folder.parent / f"{archive.filename}.part", folder.parent / archive.filename
     if file is None and kept.is_file():
         file = kept
@@ -171,23 +174,13 @@ def unpack(
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: this is a file; name a new folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty; name a new folder")
-    if Path.cwd().is_relative_to(folder):  # it will be replaced
-        raise DataError(f"{folder}: you are in that folder; name a new one in it")
-
-
 def _check_room(archive: Archive, folder: Path, needed: int) -> None:
     there = next(parent for parent in folder.parents if parent.is_dir())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise DataError(
-            f"{there}: {archive.name} needs {_gigabytes(needed)} there to be downloaded and "
-            f"unpacked, and {_gigabytes(free)} are free; make room, or name a folder on another "
-            "disk"
+            f"{there}: {archive.name} needs {_gigabytes(needed)} to be downloaded and unpacked, "
+            f"and {_gigabytes(free)} are free; make room, or name a folder on another disk"
         )
 
 

@@ -114,9 +114,6 @@ def as_image(source: ImageSource) -> NDArray[Any]:
 def image_shape(source: ImageSource) -> tuple[int, int]:
     """Return height and width as `as_image` would, without decoding a file's pixels.
 
-    Args:
-        source: As for `as_image`.
-
     Raises:
         ImageError: The source cannot be used, as far as its header shows it.
     """
@@ -209,16 +206,11 @@ def _on_black(rgba: NDArray[Any]) -> NDArray[Any]:
     rgb, alpha = rgba[..., :3], rgba[..., 3:]
     if (alpha == 255).all():
         return rgb
-    blended: NDArray[Any]
     if rgba.dtype == np.uint8:
-        blended = ((rgb.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-    else:
-        blended = rgb * (alpha / np.float32(255))
-    return blended
+        return np.asarray((rgb.astype(np.uint16) * alpha + 127) // 255, np.uint8)
+    return np.asarray(rgb * (alpha / np.float32(255)))
 
 
 def _owned(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return a contiguous and writeable array; Pillow's own are read-only."""
-    if not pixels.flags.carray:
-        pixels = np.array(pixels, order="C")
-    return pixels
+    return pixels if pixels.flags.carray else np.array(pixels, order="C")

@@ -18,13 +18,10 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 
 def list_images(folder: PathLike, recursive: bool = False) -> list[Path]:
-    """List the images in a folder in natural order: ``2.png`` before ``10.png``.
+    """List the images in a folder, or in its sub-folders too, in natural order.
 
-    Hidden files and folders are ignored, such as macOS's ``._*`` files.
-
-    Args:
-        folder: The folder.
-        recursive: List sub-folders too.
+    So ``2.png`` comes before ``10.png``. Hidden files and folders, such as macOS's ``._*`` files,
+    are ignored.
 
     Returns:
         At least one path, each beginning with `folder`.
@@ -90,13 +87,9 @@ def find_images(names: Iterable[str], recursive: bool = False) -> list[Path]:
 
 
 def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:
-    """List the sub-folders and the other files of a folder that are not hidden.
+    """List the sub-folders, then the other files, of a folder that are not hidden.
 
-    Args:
-        folder: The folder.
-
-    Returns:
-        Sub-folders, and files, each in natural order.
+    Each are in natural order.
 
     Raises:
         DataError: The folder is missing, not a folder, or unreadable.
@@ -119,11 +112,7 @@ def scan(folder: PathLike) -> tuple[list[Path], list[Path]]:
 
 
 def has_images(folder: PathLike) -> bool:
-    """Return whether at least one image lies directly in a folder.
-
-    Args:
-        folder: The folder; one that is missing or unreadable has no images.
-    """
+    """Return whether an image lies directly in a folder; false for one that cannot be read."""
     try:
         return bool(_images(scan(folder)[1]))
     except DataError:

@@ -73,10 +73,7 @@ def look_at(path: PathLike) -> Look:
 
 
 def distances(looks: Sequence[Look]) -> NDArray[np.float32]:
-    """Compute how far each good image lies from the others.
-
-    Args:
-        looks: Of good images, N of them.
+    """Compute how far each of N good images lies from the others.
 
     Returns:
         N x 4, for each of `MEASURES` the distance from the median in robust standard deviations,
@@ -102,10 +99,6 @@ def nearly_alike(ones: Sequence[Look], others: Sequence[Look]) -> list[tuple[int
 
     They have one size, and the root mean square difference of their thumbnails is at most 2% of
     the thumbnails' standard deviation, or half a grey level if that is more.
-
-    Args:
-        ones: Of images, each compared with all the others.
-        others: Of the images that they are compared with.
 
     Returns:
         The index in `ones`, and that of the nearest in `others`, of each pair.

@@ -49,11 +49,7 @@ def read_mask(source: PathLike | MaskFiles, shape: tuple[int, int]) -> NDArray[n
 
 
 def check_mask(source: PathLike | MaskFiles, shape: tuple[int, int]) -> None:
-    """Check that a mask is as large as its image, by its file's header alone.
-
-    Args:
-        source: As for `read_mask`.
-        shape: As for `read_mask`.
+    """Check that a mask is as large as its image, by its file's header alone; see `read_mask`.
 
     Raises:
         ImageError: A file cannot be read, as far as its header shows it.
@@ -86,14 +82,12 @@ def _read(path: Path, shape: tuple[int, int], above: int) -> NDArray[np.bool_]:
         raise MaskError(
             f"{path}: a mask cannot be a JPEG, whose compression blurs zero; save it as PNG"
         )
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)[..., None]
-        if np.isnan(values).any():
-            raise MaskError(f"{path}: the mask contains NaN; save it as 8-bit PNG")
-    elif image.mode in ("1", "L"):
+    if image.mode in ("F", "1", "L") or image.mode.startswith("I"):
         values = np.asarray(image)[..., None]
     else:
         values = np.asarray(convert(image, "RGBA", str(path)))[..., :3]
+    if np.isnan(values).any():
+        raise MaskError(f"{path}: the mask contains NaN; save it as 8-bit PNG")
     defect = values > above if above else values
     mask: NDArray[np.bool_] = upright(np.any(defect, axis=2), image)
     _require_shape(path, mask.shape, shape)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cflow_ad._version import __version__
-from cflow_ad.data.fitting import check_fit
-from cflow_ad.data.layouts import open_dataset
+from cflow_ad.data.layouts import check_masks, open_dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
 from cflow_ad.evaluation.evaluate import evaluate
@@ -95,7 +94,7 @@ def measure(
         OSError: the result cannot be written.
     """
     dataset = open_dataset(data)
-    check_fit(dataset.require_test())  # before the training
+    check_masks(dataset.require_test())  # before the training
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)  # the rate is in the result
         detector = Detector.fit(dataset, settings, device=device, progress=training)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cflow_ad.data.fitting import check_fit
 from cflow_ad.data.images import ImageSource
-from cflow_ad.data.layouts import GOOD, Dataset, Sample
+from cflow_ad.data.layouts import GOOD, Dataset, Sample, check_masks
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.evaluation.curves import Curve
@@ -241,7 +240,7 @@ def evaluate(
     if reference:
         require_whole(detector.view)
     samples = {str(sample.path): sample for sample in dataset.require_test()}
-    check_fit(samples.values())
+    check_masks(samples.values())
     total = len(samples) * (2 if reference else 1)
     report = progress or (lambda done, total: None)
     skipped: list[tuple[str, str]] = []

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cflow_ad.data.excluding import find_excluded
-from cflow_ad.data.fitting import check_fit
 from cflow_ad.data.images import ImageSource, as_image, source_name
-from cflow_ad.data.layouts import Dataset, open_dataset
+from cflow_ad.data.layouts import Dataset, check_masks, open_dataset
 from cflow_ad.errors import DataError
 from cflow_ad.scoring.image_regions import RegionFiles, regions_of
 
@@ -56,7 +55,7 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
         kept = tuple(sample for number, sample in enumerate(samples) if number not in out)
         names = [_relative(sample.path, root) for sample in samples]
         _require_some(kept, data.name)
-        check_fit(kept)
+        check_masks(kept)
         return GoodImages(
             [sample.path for sample in kept],
             data.name,

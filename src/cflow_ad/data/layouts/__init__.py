@@ -19,8 +19,8 @@ Each has a reader here, a `Layout`. Whatever would silently change a result, suc
 an image, is an error.
 """
 
-from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample
+from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample, check_masks
 from cflow_ad.data.layouts.opening import LAYOUTS, open_dataset
 from cflow_ad.data.layouts.reading import Layout
 
-__all__ = ["GOOD", "LAYOUTS", "Dataset", "Layout", "Sample", "open_dataset"]
+__all__ = ["GOOD", "LAYOUTS", "Dataset", "Layout", "Sample", "check_masks", "open_dataset"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cflow_ad.data.masks import MaskFiles
-from cflow_ad.errors import DataError
+from cflow_ad.data.images import image_shape
+from cflow_ad.data.masks import MaskFiles, check_mask
+from cflow_ad.errors import DataError, ImageError
 
 GOOD = "good"
 """The label of an image without defects."""
@@ -77,21 +79,13 @@ class Dataset:
         return any(sample.mask for sample in self.test)
 
     def require_train(self) -> tuple[Sample, ...]:
-        """Return `train`, which is not empty.
-
-        Raises:
-            DataError: There is no image to train on.
-        """
+        """Return `train`; raises a DataError if it is empty."""
         if not self.train:
             raise DataError(f"{self.root}: no good images to train on; {self.train_place}")
         return self.train
 
     def require_test(self) -> tuple[Sample, ...]:
-        """Return `test`, which is not empty.
-
-        Raises:
-            DataError: There is no image to test on.
-        """
+        """Return `test`; raises a DataError if it is empty."""
         if not self.test:
             raise DataError(f"{self.root}: no images to evaluate on; {self.test_place}")
         return self.test
@@ -121,3 +115,22 @@ class Dataset:
         inside = path.is_relative_to(self.root)
         name = path.relative_to(self.root).as_posix() if inside else path.name
         return unicodedata.normalize("NFC", name)  # macOS spells accents another way
+
+
+def check_masks(samples: Iterable[Sample]) -> None:
+    """Check by the files' headers that masks and regions are as large as their images.
+
+    An image that cannot be read is skipped: scoring reports it.
+
+    Raises:
+        DataError: A mask or a region cannot be read, as far as its header shows it.
+        MaskError: One has another size than its image.
+    """
+    for sample in samples:
+        parts = [part for part in (sample.roi, sample.mask) if part is not None]
+        try:
+            shape = image_shape(sample.path) if parts else (0, 0)
+        except ImageError:
+            continue
+        for part in parts:
+            check_mask(part, shape)

@@ -92,14 +92,7 @@ def split(items: Iterable[Item], name: Callable[[Item], str]) -> tuple[list[Item
     """Divide what has no split of its own: four fifths to train on, a fifth to test on.
 
     The order of the MD5 of each name decides. So the split is the same on every machine and is
-    independent of the order in which images were taken.
-
-    Args:
-        items: What to divide.
-        name: Returns an item's name.
-
-    Returns:
-        The two parts, each in the order given.
+    independent of the order in which images were taken. Each part keeps the order given.
 
     >>> split(["a", "b", "c", "d", "e"], str)
     (['a', 'b', 'c', 'd'], ['e'])
@@ -121,9 +114,6 @@ def match_masks(ground_truth: Path, test: Path, folders: Sequence[Path]) -> dict
         ground_truth: Has a folder of masks for each defect; may be missing.
         test: What the error calls the images' place.
         folders: Of test images; those of a defect have the name of its folder of masks.
-
-    Returns:
-        Masks by image.
 
     Raises:
         DataError: A mask has no image or two, or an image has two masks.
