@@ -1,4 +1,4 @@
-"""Calibrating anew: what changes, what is left alone, and what is promised."""
+"""Calibrating again: what changes, what is left alone, and what is promised."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from cflow_ad import (
     CalibrationWarning,
     DataError,
     Detector,
-    Settings,
     SettingsError,
 )
-from cflow_ad.cflow.model import CflowNetwork, Level
-from cflow_ad.scoring.threshold import conformal_calibration, split_good
+from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.model import CflowModel
+from cflow_ad.fitting.scale import TAIL, TAIL_ENERGY
+from cflow_ad.scoring.threshold import calibrate_thresholds, split_good
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +29,28 @@ def others(images):
 
 @pytest.fixture(scope="module")
 def bare(toy_detector):
-    """As an imported model is: without scale and threshold."""
+    """As an imported model is: without scales and thresholds."""
+    levels = [
+        Level(old.input_layer, old.flow, means=old.means, parts=len(old.location))
+        for old in toy_detector.model
+    ]
     return Detector(
-        strip(toy_detector), settings=toy_detector.settings, calibration=None, training={}
+        CflowModel(toy_detector.model.encoder, levels),
+        settings=toy_detector.settings,
+        calibration=None,
+        training={},
     )
 
 
-def strip(detector):
-    """A network with the same flows and no scale."""
-    levels = [
-        Level(level.input_layer, level.flow, len(level.reference), level.means)
-        for level in detector.network.levels
-    ]
-    return CflowNetwork(detector.network.encoder, levels)
+@pytest.fixture(scope="module")
+def imported(bare, others):
+    """`bare`, with scales and thresholds from `others`; not to be changed."""
+    return recalibrated(bare, others)
 
 
 def scales(detector):
-    """Reference and spread of each level, part by part."""
-    levels = detector.network.levels
-    both = [values for level in levels for values in (level.reference, level.spread)]
+    """Location and scale of each level, part by part."""
+    both = [values for level in detector.model for values in (level.location, level.scale)]
     return [value for values in both for value in values.flatten().tolist()]
 
 
@@ -55,17 +59,29 @@ def recalibrated(detector, images, **kwargs):
         return detector.calibrate(images, **kwargs)
 
 
+def scores_of(detector, images):
+    return [prediction.score for prediction in detector.stream(images)]
+
+
+def assert_same_model(ours, theirs):
+    """Flows, means and scales bit for bit."""
+    theirs_state = theirs.model.state_dict()
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(value, theirs_state[name]), name
+
+
 # A trained model
 
 
-def test_the_threshold_is_the_conformal_one_of_all_the_new_images(toy_detector, others):
+def test_the_thresholds_are_the_conformal_ones_of_all_the_new_images(toy_detector, others):
     new = recalibrated(toy_detector, others)
-    scores = [prediction.score for prediction in toy_detector.stream(others)]
-    assert new.calibration == conformal_calibration(scores, 0.01)
+    found = list(toy_detector.stream(others))
+    scores, peaks = [p.score for p in found], [p.anomaly_map.max() for p in found]
+    assert new.calibration == calibrate_thresholds(scores, peaks, 0.01)
     assert new.calibration.n_images == len(others)
     assert new.threshold != toy_detector.threshold
-    assert scales(new) == scales(toy_detector)
-    assert [p.score for p in new.stream(others)] == scores
+    assert_same_model(new, toy_detector)
+    assert scores_of(new, others) == scores
 
 
 def test_enough_images_give_no_warning(toy_detector, others):
@@ -76,66 +92,81 @@ def test_enough_images_give_no_warning(toy_detector, others):
 
 def test_the_detector_itself_is_left_as_it_is(toy_detector, others):
     before = toy_detector.info()
-    state = {k: v.clone() for k, v in toy_detector.network.state_dict().items()}
+    state = {k: v.clone() for k, v in toy_detector.model.state_dict().items()}
     recalibrated(toy_detector, others, rescale=True, smoothing=0.0, false_alarm_rate=0.2)
     assert toy_detector.info() == before
-    assert all(torch.equal(v, state[k]) for k, v in toy_detector.network.state_dict().items())
+    assert all(torch.equal(v, state[k]) for k, v in toy_detector.model.state_dict().items())
 
 
-@pytest.mark.parametrize("rescale", [False, True])
-def test_the_images_of_training_give_the_model_of_training(toy_detector, images, rescale):
-    """Only those held out then set the threshold: others would promise what they can't."""
-    new = recalibrated(toy_detector, images, rescale=rescale)
+def test_the_images_of_training_give_the_calibration_of_training(toy_detector, images):
+    """Only the calibration set then sets the threshold: others would promise what is not so."""
+    new = recalibrated(toy_detector, images)
     assert new.calibration == toy_detector.calibration
-    assert scales(new) == pytest.approx(scales(toy_detector), rel=1e-5)
+    assert_same_model(new, toy_detector)
 
 
-def test_where_all_were_trained_on_nothing_is_promised(images, toy_settings):
-    settings = Settings.from_dict({**toy_settings.to_dict(), "calibration_fraction": 0.0})
+def test_scales_are_not_fitted_again_to_the_images_they_are_fitted_to(
+    toy_detector, imported, images, others
+):
+    for detector, data in ((toy_detector, images), (imported, others)):
+        with pytest.raises(SettingsError, match="rescale: the scales are already fitted to these"):
+            detector.calibrate(data, rescale=True)
+
+
+def test_where_all_images_were_trained_on_nothing_is_promised(images, toy_settings, others):
+    settings = dataclasses.replace(toy_settings, calibration_fraction=0.0)
     with pytest.warns(CalibrationWarning):
         detector = Detector.fit(images, settings, device="cpu")
     assert not recalibrated(detector, images).calibration.held_out
-    other = [255 - image for image in images]
-    assert recalibrated(detector, other).calibration.held_out
-    rescaled = recalibrated(detector, other, rescale=True)
+    assert recalibrated(detector, others).calibration.held_out
+    rescaled = recalibrated(detector, others, rescale=True)
     assert rescaled.calibration.held_out
     assert rescaled.calibration.n_images == 2  # the default's fifth
-
-
-def test_the_scale_is_of_the_part_that_does_not_set_the_threshold(toy_detector, others):
-    settings = dataclasses.replace(toy_detector.settings, local_scale=0.0)
-    network = CflowNetwork(
-        toy_detector.network.encoder,
-        [
-            Level(level.input_layer, level.flow, means=level.means)
-            for level in toy_detector.network.levels
-        ],
-    )
-    old = Detector(network, settings=settings, calibration=toy_detector.calibration, training={})
-    new = recalibrated(old, others, rescale=True)
-    assert scales(new) != scales(old)
-    fitted, held_out = split_good(len(others), settings.calibration_fraction, settings.seed)
-    likelihoods = [toy_detector.log_likelihoods(others[i]) for i in fitted]
-    for level in range(2):
-        reference, spread = scales(new)[2 * level : 2 * level + 2]
-        values = np.concatenate([maps[level].ravel() for maps in likelihoods]).astype(float)
-        median, tail = np.quantile(values, [0.5, settings.tail_quantile])
-        assert reference == pytest.approx(median, abs=1e-4)
-        assert spread == pytest.approx((median - tail) / 3, rel=1e-3)
-    scores = [new.predict(others[i]).score for i in held_out]
-    assert new.threshold == pytest.approx(max(scores), rel=1e-3)
-    assert new.calibration.n_images == len(held_out) == 2
+    again = recalibrated(rescaled, others)
+    assert again.calibration == rescaled.calibration
 
 
 def test_rate_and_smoothing_become_the_models(toy_detector, others):
+    """With a smaller smoothing scores and thresholds are those of a map that is smoothed less."""
     new = toy_detector.calibrate(others, false_alarm_rate=0.3, smoothing=0.5)
     assert (new.settings.false_alarm_rate, new.settings.smoothing) == (0.3, 0.5)
-    old = recalibrated(toy_detector, others)
-    assert new.predict(others[0]).score > old.predict(others[0]).score  # less is smoothed away
+    settings = dataclasses.replace(toy_detector.settings, smoothing=0.5)
+    rough = Detector(
+        toy_detector.model, settings=settings, calibration=new.calibration, training={}
+    )
+    found = list(rough.stream(others))
+    scores, peaks = [p.score for p in found], [p.anomaly_map.max() for p in found]
+    assert new.calibration == calibrate_thresholds(scores, peaks, 0.3)
+    assert scores_of(new, others) == scores
+    assert scores[0] > toy_detector.predict(others[0]).score  # smoothing lowers peaks
+    assert_same_model(new, toy_detector)
 
 
-@pytest.mark.parametrize("changes", [{"false_alarm_rate": 1.5}, {"smoothing": -1.0}])
-def test_values_that_cannot_be_are_named(toy_detector, others, changes):
+def test_the_precision_becomes_the_models(toy_detector, others, tmp_path):
+    """Thresholds are set in the precision that later predictions have, also after loading."""
+    new = recalibrated(toy_detector, others, precision="bf16")
+    assert new.settings.precision == "bf16"
+    scores = scores_of(new, others)
+    assert scores != scores_of(toy_detector, others)
+    assert new.threshold == pytest.approx(max(scores), rel=1e-3)
+    assert_same_model(new, toy_detector)
+    new.save(tmp_path / "m.safetensors")
+    again = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    assert scores_of(again, others) == scores
+
+
+def test_a_precision_chosen_in_loading_is_kept(toy_detector, others, tmp_path):
+    toy_detector.save(tmp_path / "m.safetensors")
+    loaded = Detector.load(tmp_path / "m.safetensors", device="cpu", precision="bf16")
+    new = recalibrated(loaded, others)
+    assert new.settings.precision == "bf16"
+    assert scores_of(new, others) == scores_of(loaded, others)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"false_alarm_rate": 1.5}, {"smoothing": -1.0}, {"precision": "fp8"}]
+)
+def test_bad_values_are_named(toy_detector, others, changes):
     with pytest.raises(SettingsError, match=next(iter(changes))):
         toy_detector.calibrate(others, **changes)
 
@@ -146,7 +177,7 @@ def test_no_images_are_an_error(toy_detector):
 
 
 @pytest.mark.parametrize("bundle", [False, True])
-def test_it_comes_back_and_stays_bundled_if_it_was(toy_detector, others, tmp_path, bundle):
+def test_it_is_stored_and_stays_bundled_if_it_was(toy_detector, others, tmp_path, bundle):
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     toy_detector.save(first, bundle=bundle)
     loaded = Detector.load(first, device="cpu")
@@ -159,7 +190,7 @@ def test_it_comes_back_and_stays_bundled_if_it_was(toy_detector, others, tmp_pat
     assert abs(second.stat().st_size - first.stat().st_size) < 1000
 
 
-# A model without scale and threshold
+# A model without scales and thresholds
 
 
 def test_without_a_threshold_nothing_is_predicted(bare, images, tmp_path):
@@ -178,23 +209,48 @@ def test_without_a_threshold_nothing_is_predicted(bare, images, tmp_path):
                 use()
 
 
-def test_calibrating_gives_it_the_scale_it_would_have_from_training(
+def test_the_scales_are_of_the_images_that_do_not_set_the_threshold(bare, toy_detector, others):
+    settings = dataclasses.replace(
+        bare.settings, method=dataclasses.replace(bare.settings.method, place_scales=0.0)
+    )
+    old = Detector(bare.model, settings=settings, calibration=None, training={})
+    new = recalibrated(old, others)
+    fitted, held_out = split_good(len(others), settings.calibration_fraction, settings.seed)
+    likelihoods = [toy_detector.log_likelihoods(others[i]) for i in fitted]
+    for number, level in enumerate(new.model):
+        values = np.concatenate([maps[number].ravel() for maps in likelihoods]).astype(float)
+        median, tail = np.quantile(values, [0.5, TAIL])
+        assert float(level.location) == pytest.approx(median, abs=1e-4)
+        assert float(level.scale) == pytest.approx((median - tail) / TAIL_ENERGY, rel=1e-3)
+    scores = scores_of(new, [others[i] for i in held_out])
+    assert new.threshold == pytest.approx(max(scores), rel=1e-3)
+    assert new.calibration.n_images == len(held_out) == 2
+
+
+def test_the_images_of_the_scales_are_recognised(imported, others, images, tmp_path):
+    """A threshold on images that the scales were fitted to would be too low."""
+    imported.save(tmp_path / "m.safetensors")
+    loaded = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    settings = loaded.settings
+    expected = split_good(len(others), settings.calibration_fraction, settings.seed)
+    split = loaded.split(others)
+    assert (split.trained_on, split.unseen) == expected
+    again = recalibrated(loaded, others)
+    assert again.calibration == imported.calibration
+    assert scales(again) == scales(imported)
+    assert loaded.split(images).trained_on == []
+
+
+def test_a_model_that_knows_its_training_images_is_given_the_scales_of_training(
     bare, toy_detector, images, others
 ):
     known = Detector(
-        bare.network, settings=bare.settings, calibration=None, training=toy_detector.training
+        bare.model, settings=bare.settings, calibration=None, training=toy_detector.training
     )
-    new = recalibrated(known, images)
-    assert new.is_calibrated
-    assert scales(new) == pytest.approx(scales(toy_detector), rel=1e-5)
-    assert new.threshold == pytest.approx(toy_detector.threshold, rel=1e-4)
-    assert recalibrated(bare, images).is_calibrated  # of which it knows no fingerprint
-    again = recalibrated(new, others)
-    assert scales(again) == scales(new)  # the scale is kept, once it has one
-
-
-def test_progress_runs_through_the_stages_to_their_ends(bare, images):
     seen = []
-    recalibrated(bare, images, progress=seen.append)
+    new = recalibrated(known, images, progress=seen.append)
+    assert new.is_calibrated
+    assert len(scales(new)) == len(scales(toy_detector))
     assert list(dict.fromkeys(progress.stage for progress in seen)) == ["encode", "calibrate"]
     assert seen[-1].done == seen[-1].total == 2
+    assert scales(recalibrated(new, others)) == scales(new)  # the scales are kept from then on

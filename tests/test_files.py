@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cflow_ad.files import replacing
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_file_takes_its_name_when_it_is_whole(tmp_path, there):
+def test_a_file_takes_its_name_when_it_is_complete(tmp_path, there):
     path, old = tmp_path / "a.txt", tmp_path / "old.txt"
     if there:
         path.write_text("old")
@@ -26,7 +26,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path, there):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_what_is_broken_off_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(type(error)), replacing(path) as new:  # noqa: PT012
@@ -36,7 +36,7 @@ def test_what_is_broken_off_leaves_the_old_file_and_nothing_else(tmp_path, error
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_put_in_its_place_is_an_error(tmp_path):
+def test_a_file_that_cannot_be_replaced_is_an_error(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(OSError, match="folder"), replacing(folder) as new:
@@ -46,7 +46,7 @@ def test_what_cannot_be_put_in_its_place_is_an_error(tmp_path):
         new.write_text("x")
 
 
-def test_a_file_may_be_read_by_whoever_the_mask_lets(tmp_path):
+def test_a_file_has_the_permissions_of_the_mask(tmp_path):
     before = os.umask(0o022)
     try:
         with replacing(tmp_path / "a.txt") as new:

@@ -1,4 +1,4 @@
-"""What is said to be set for the whole process is set."""
+"""`tune_process` sets what it says for the whole process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-FREED_AND_TAKEN_AGAIN = """
+ALLOCATE_AND_FREE = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "tuned":
@@ -20,7 +20,7 @@ def work():
     return np.ones(1 << 20) + large
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
+for _ in range(10):
     work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -29,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def page_faults(how, **environment):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", FREED_AND_TAKEN_AGAIN, how],
+        [sys.executable, "-c", ALLOCATE_AND_FREE, how],
         capture_output=True,
         check=True,
         text=True,
