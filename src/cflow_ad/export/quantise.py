@@ -138,16 +138,19 @@ def _correct_biases(
 
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in corrected.graph.initializer}
-    nodes = [n for n in model.graph.node if n.name in chosen and n.op_type == "Conv"]
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in corrected.graph.initializer}
+    nodes = [n for n in corrected.graph.node if n.name in chosen and n.op_type == "Conv"]
     for node, mean in zip(nodes, _mean_inputs(model, nodes, images), strict=True):
-        weight, bias = (numpy_helper.to_array(stored[name]) for name in node.input[1:3])
+        weight = weights[node.input[1]]
+        bias = weights[node.input[2]] if len(node.input) == 3 else np.float32(0)
         scale = np.abs(weight).max((1, 2, 3), keepdims=True) / steps + 1e-30
         rounding = (np.round(weight / scale) * scale - weight).sum((2, 3))
         # Of a depthwise convolution each output channel has one input channel.
         added = rounding[:, 0] * mean if weight.shape[1] == 1 else rounding @ mean
-        tensor = stored[node.input[2]]
-        tensor.CopyFrom(numpy_helper.from_array((bias - added).astype(np.float32), tensor.name))
+        name = f"{node.name}.corrected_bias"
+        new = numpy_helper.from_array((bias - added).astype(np.float32), name)
+        corrected.graph.initializer.append(new)
+        node.input[2:] = [name]
     return corrected
 
 
