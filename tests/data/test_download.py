@@ -240,7 +240,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(folder):
     folder.mkdir(parents=True)
     (folder / "mine").write_text("precious")
     for place in (folder, folder / "mine"):
-        with pytest.raises(DataError, match="not empty"):
+        with pytest.raises(DataError, match="does not exist yet"):
             download(describe(CONTENT), place)
     assert contents(folder) == {"mine": b"precious"}
 

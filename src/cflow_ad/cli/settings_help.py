@@ -33,17 +33,11 @@ def describe_settings() -> tuple[SettingDescription, ...]:
     )
 
 
-def setting_option(name: str, **options: Any) -> Any:
-    """A command-line option for a setting, with its text and its default.
-
-    Args:
-        name: of the setting.
-        options: of `typer.Option`; `help` replaces the setting's text.
-    """
+def setting_option(name: str) -> Any:
+    """A command-line option for a setting, with its text and its default."""
     setting = next(each for each in describe_settings() if each.name == name)
-    text = options.pop("help", setting.meaning)
     default = f" [default: {setting.default}]" if setting.default else ""
-    return typer.Option(help=text + default, show_default=False, **options)
+    return typer.Option(help=setting.meaning + default, show_default=False)
 
 
 def _describe(owner: type[Any], prefix: str) -> list[SettingDescription]:

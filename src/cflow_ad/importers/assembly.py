@@ -44,11 +44,11 @@ def assemble(
     Args:
         path: of the checkpoint.
         pyramid: the encoder's structure.
-        weights: its weights.
-        flows: one for each of its maps.
-        backbone: its name.
+        weights: the encoder's.
+        flows: one for each of the pyramid's levels.
+        backbone: the encoder's timm name.
         source: where the weights came from, for people.
-        padding: of its convolutions.
+        padding: of the encoder's convolutions.
         clamp: of the flows.
         interpolation: the kernel that images were resized with.
         origin: the program that trained the model, for people.

@@ -26,10 +26,7 @@ _MOBILENET_PROJECTION = (160, 960, 1, 1)  # of its last inverted-residual block
 
 
 def recognise(encoder: Mapping[str, Tensor]) -> str | None:
-    """Recognise a backbone by the names and shapes of its tensors.
-
-    Args:
-        encoder: state dict, of the whole network or of its first stages.
+    """Recognise a backbone by the names and shapes of its tensors, or those of its first stages.
 
     Returns:
         Its name, without a tag of weights; None where it is not recognised.
@@ -58,13 +55,9 @@ def recognise(encoder: Mapping[str, Tensor]) -> str | None:
 def choose_backbone(
     path: Path, encoder: Mapping[str, Tensor], *, stated: str | None, tag: str = ""
 ) -> str:
-    """Decide on the backbone.
+    """Decide on the backbone: what the user or the checkpoint states, or the tensors show.
 
-    Args:
-        path: of the checkpoint, for the error.
-        encoder: its tensors; empty if it has none.
-        stated: the backbone that the user or the checkpoint names.
-        tag: of the weights, appended to what is recognised of a ResNet.
+    The tag of the weights is appended to what is recognised of a ResNet.
 
     Raises:
         ModelFileError: it is neither stated nor recognised, or the tensors are of another one.
@@ -86,13 +79,9 @@ def choose_backbone(
 def choose_strides(
     path: Path, backbone: str, channels: Sequence[int], names: Sequence[str] | None = None
 ) -> tuple[int, ...]:
-    """Find the levels that some decoders take.
+    """Find the levels of a backbone that decoders of so many channels take.
 
-    Args:
-        path: of the checkpoint, for the error.
-        backbone: a timm model name, or `mobilenet_v3_large`.
-        channels: that the decoders take.
-        names: of the modules whose outputs they take, where the checkpoint states them.
+    The checkpoint may state the names of the modules whose outputs they take.
 
     Raises:
         ModelFileError: the backbone has no such levels.

@@ -20,14 +20,9 @@ _IS_OBJECT = re.compile(r"\bGLOBAL\b|unrecognized function|Can only (build|creat
 
 
 def read_checkpoint(path: Path, *, instead: str) -> dict[str, Any]:
-    """Read a file written by `torch.save`.
+    """Read a file written by `torch.save`: tensors, on the CPU, and plain values.
 
-    Args:
-        path: the file.
-        instead: for the error, what to give instead of a file with pickled objects.
-
-    Returns:
-        Tensors, on the CPU, and plain values.
+    The error on a file with pickled objects says what to give instead.
 
     Raises:
         ModelFileError: the file is missing or damaged, holds pickled objects, or is not a
@@ -62,14 +57,7 @@ def read_checkpoint(path: Path, *, instead: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def name_file_in_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of unexpected values into a `ModelFileError` that names the file.
-
-    Args:
-        path: of the checkpoint that the block reads from.
-
-    Raises:
-        ModelFileError: its contents do not fit together.
-    """
+    """Turn the errors of unexpected values into a `ModelFileError` that names the file."""
     try:
         yield
     except CflowError:

@@ -39,9 +39,6 @@ def provenance() -> dict[str, str]:
 def check_writable(path: Path) -> None:
     """See that a model file can be written, before the work that makes the model.
 
-    Args:
-        path: the file; neither it nor its folder need be there.
-
     Raises:
         ModelFileError: it is a folder, or lies where nothing can be written.
     """
@@ -57,12 +54,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a model file, whole or not at all.
+    """Write a model file, or overwrite it, whole or not at all.
 
-    Args:
-        path: overwritten if it exists.
-        tensors: by name.
-        metadata: plain values; the schema's number is added.
+    The metadata are plain values, to which the schema's number is added.
 
     Raises:
         ModelFileError: the file cannot be written.

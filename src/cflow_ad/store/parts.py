@@ -34,14 +34,9 @@ class Stored(NamedTuple):
 def store(
     path: Path, model: CflowModel, view: View, about: Mapping[str, Any], *, bundle: bool
 ) -> None:
-    """Write a model file.
+    """Write a model file, or overwrite it; with `bundle`, the encoder's weights too.
 
-    Args:
-        path: overwritten if it exists.
-        model: its tensors.
-        view: its pictures.
-        about: the metadata, plain values; see `Detector.info`.
-        bundle: put the encoder's weights in.
+    The metadata `about` are plain values; see `Detector.info`.
 
     Raises:
         ModelFileError: the file cannot be written.
