@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import ComputedImage, ImageSource, as_image, image_shape, source_name
+from cflow_ad.data.images import (
+    ComputedImage,
+    ImageSource,
+    as_image,
+    image_shape,
+    source_name,
+    transform,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,15 +68,10 @@ def variants(
     brightness: float,
     seed: int,
 ) -> list[Variant]:
-    """Draw random variants, uniformly within the limits to either side.
+    """Draw so many random variants of each image, uniformly within the limits to either side.
 
-    Args:
-        sources: The images.
-        copies: Number of variants of each image.
-        rotation: The largest rotation, in degrees.
-        shift: The largest shift, as a fraction of height and width.
-        brightness: The largest change of brightness, as a fraction.
-        seed: Of the random numbers, which are those of one image and copy.
+    The limits are degrees of rotation, a shift as a fraction of height and width, and a change of
+    brightness as a fraction.
 
     Returns:
         The first variant of every image, then the second of every image, and so on.
@@ -107,13 +109,5 @@ def _moved(image: NDArray[Any], degrees: float, shift: tuple[float, float]) -> N
     x, y = width / 2 + right, height / 2 + down
     c = margin + width / 2 - cos * x + sin * y
     f = margin + height / 2 - sin * x - cos * y
-    channels = [
-        Image.fromarray(np.ascontiguousarray(padded[..., channel])).transform(
-            (width, height),
-            Image.Transform.AFFINE,
-            (cos, -sin, c, sin, cos, f),
-            Image.Resampling.BILINEAR,
-        )
-        for channel in range(3)
-    ]
-    return np.stack([np.asarray(channel) for channel in channels], axis=2)
+    comes_from = (cos, -sin, c, sin, cos, f)
+    return transform(padded, (height, width), comes_from, Image.Resampling.BILINEAR)

@@ -110,10 +110,6 @@ def weave(rng: np.random.Generator, size: int) -> Floats:
     A height for each point, the upper of a warp and a weft thread, gives the light and the
     shadows; a colour for each thread gives the rest. There are about 40 threads across.
 
-    Args:
-        rng: Random generator; it decides on the cloth and on how it lies under the camera.
-        size: Height and width in pixels.
-
     Returns:
         The cloth, (size, size, 3), in [0, 1].
 
@@ -160,12 +156,7 @@ def weave(rng: np.random.Generator, size: int) -> Floats:
 def photograph(image: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Add the effects of a camera: uneven light, tint, contrast, a slight defocus, sensor noise.
 
-    Args:
-        image: Cloth, (H, W, 3) with H = W, in [0, 1]; not modified.
-        rng: Random generator.
-
-    Returns:
-        RGB, (H, W, 3), 0 to 255.
+    The cloth, (H, W, 3) with H = W, in [0, 1], is not modified; the photograph is RGB, 0 to 255.
     """
     size = len(image)
     blur = rng.uniform(0.3, 0.6)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cflow_ad._version import __version__
+from cflow_ad.data._decode import reason
 from cflow_ad.errors import DataError, SettingsError
 from cflow_ad.files import require_empty
 
@@ -136,13 +137,8 @@ def unpack(
 ) -> None:
     """Unpack a tar archive, compressed or not, into a folder of its own: whole or not at all.
 
-    The files go into `FOLDER.unpacking`, which is renamed when all are there. Owners and access
-    rights in the archive are ignored.
-
-    Args:
-        file: The archive.
-        folder: Created here; it may exist if it is empty.
-        progress: Called with the bytes of the archive read and those it has.
+    The files go into `FOLDER.unpacking`, which is renamed when all are there; the folder may exist
+    if it is empty. Owners and access rights in the archive are ignored.
 
     Raises:
         DataError: The archive is damaged, or has something that would lie outside the folder, or
@@ -201,16 +197,16 @@ def _fetch(archive: Archive, part: Path, progress: ProgressCallback) -> None:
                 f"{archive.size}, so this is another file; {_by_hand(archive)}"
             )
         with part.open("ab" if done else "wb") as file:
-            reason = "it was closed too early"
+            why = "it was closed too early"
             try:
                 while block := response.read(min(_BLOCK, archive.size - done)):
                     done += file.write(block)
                     progress("download", done, archive.size)
             except (OSError, http.client.HTTPException) as error:
-                reason = _reason(error)
+                why = _reason(error)
     if done < archive.size:
         raise DataError(
-            f"{archive.url}: the connection broke ({reason}) after {_gigabytes(done)} of "
+            f"{archive.url}: the connection broke ({why}) after {_gigabytes(done)} of "
             f"{_gigabytes(archive.size)}; the same command resumes there"
         )
 
@@ -247,9 +243,7 @@ def _by_hand(archive: Archive) -> str:
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "reason", error)
-    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return " ".join(str(text).split())
+    return " ".join(str(reason(getattr(error, "reason", error))).split())
 
 
 def _sha256(file: Path, progress: ProgressCallback) -> str:

@@ -15,9 +15,7 @@ from cflow_ad.errors import DataError
 def read_exclusions(given: Iterable[PathLike]) -> list[str]:
     """Return image names: those given, and those listed in files that are given.
 
-    Args:
-        given: Names of images, or files that list them: a CSV with a column `path`, or text with
-            one name a line.
+    A file is a CSV with a column `path`, or text with one name a line.
 
     Raises:
         DataError: A file is missing, cannot be read, or is a CSV without that column.
@@ -38,11 +36,6 @@ def find_excluded(paths: Sequence[Path], root: Path, names: Iterable[str]) -> se
     """Return the indices of the images that are named.
 
     A name is a path or its end: `003.png` and `good/003.png` both name `train/good/003.png`.
-
-    Args:
-        paths: Of the images.
-        root: Of the data set.
-        names: Of the images to exclude.
 
     Raises:
         DataError: No image has a name, or several have it.

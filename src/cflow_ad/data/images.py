@@ -125,6 +125,27 @@ def image_shape(source: ImageSource) -> tuple[int, int]:
     return height, width
 
 
+def transform(
+    array: NDArray[Any],
+    shape: tuple[int, int],
+    coefficients: tuple[float, ...],
+    kernel: Image.Resampling,
+) -> NDArray[Any]:
+    """Apply an affine transform to an array `(H, W)` or `(H, W, 3)`; 0 beyond the border.
+
+    The coefficients `a, ..., f` say where a pixel of the result, of height and width `shape`, comes
+    from: `x' = a x + b y + c`, `y' = d x + e y + f`.
+    """
+    if array.dtype == np.bool_:
+        return transform(array.astype(np.uint8), shape, coefficients, kernel).astype(np.bool_)
+    if array.ndim == 3 and array.dtype != np.uint8:
+        channels = [transform(array[..., c], shape, coefficients, kernel) for c in range(3)]
+        return np.stack(channels, axis=2)
+    image = Image.fromarray(np.ascontiguousarray(array))
+    size = (shape[1], shape[0])
+    return np.array(image.transform(size, Image.Transform.AFFINE, coefficients, kernel))
+
+
 def _to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
     mode = image.mode
     if mode == "F":

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import ImageSource, as_image, source_name
+from cflow_ad.data.images import ImageSource, as_image, source_name, transform
 from cflow_ad.errors import ImageError
 from cflow_ad.scoring.canvas import Shape
 
@@ -73,7 +73,7 @@ class Motion:
         padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
         a, b, c, d, e, f = self._coefficients(shape)
         shifted = (a, b, c + reach, d, e, f + reach)
-        moved = _transform(padded, shape, shifted, Image.Resampling.BICUBIC)
+        moved = transform(padded, shape, shifted, Image.Resampling.BICUBIC)
         return moved if image.dtype == np.uint8 else moved.clip(0, 255)
 
     def seen(self, shape: Shape) -> NDArray[np.bool_]:
@@ -83,7 +83,7 @@ class Motion:
     def bring_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Transform a mask, `(H, W)`, to the reference's frame; false beyond its border."""
         shape = (mask.shape[0], mask.shape[1])
-        return _transform(mask, shape, self._coefficients(shape), Image.Resampling.NEAREST)
+        return transform(mask, shape, self._coefficients(shape), Image.Resampling.NEAREST)
 
     def give_back(self, values: NDArray[Any]) -> NDArray[Any]:
         """Transform a map or mask of the reference's frame, `(H, W)`, to the image's frame.
@@ -96,7 +96,7 @@ class Motion:
         back = (a, d, -(a * c + d * f), b, e, -(b * c + e * f))
         is_mask = values.dtype == np.bool_
         kernel = Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR
-        return _transform(values, shape, back, kernel)
+        return transform(values, shape, back, kernel)
 
     def _coefficients(self, shape: Shape) -> tuple[float, float, float, float, float, float]:
         """From the reference's frame to the image's: `x' = a x + b y + c`, `y' = d x + e y + f`."""
@@ -267,7 +267,7 @@ def _refine(moving: Floats, fixed: Floats, start: Motion, *, turns: bool) -> Mot
             return start
 
         def brought(values: Any, of: Any = coefficients, keep: Any = inside) -> Any:
-            return _transform(values, values.shape, of, Image.Resampling.BILINEAR)[keep]
+            return transform(values, values.shape, of, Image.Resampling.BILINEAR)[keep]
 
         cos, sin = coefficients[0], coefficients[3]
         gx, gy = brought(right), brought(down)
@@ -303,21 +303,7 @@ def _correlation(moving: Floats, fixed: Floats, motion: Motion) -> tuple[float, 
     seen = motion.seen(shape)
     if not seen.any():
         return -1.0, 0.0
-    moved = _transform(moving, shape, motion._coefficients(shape), Image.Resampling.BILINEAR)[seen]
+    moved = transform(moving, shape, motion._coefficients(shape), Image.Resampling.BILINEAR)[seen]
     one, other = moved - moved.mean(), fixed[seen] - fixed[seen].mean()
     scale = math.sqrt(float(one @ one) * float(other @ other))
     return (float(one @ other) / scale if scale > 0 else 0.0), float(seen.mean())
-
-
-def _transform(
-    array: NDArray[Any], shape: Shape, coefficients: tuple[float, ...], kernel: Image.Resampling
-) -> NDArray[Any]:
-    """Apply an affine transform to an array `(H, W)` or `(H, W, 3)`; 0 beyond the border."""
-    if array.dtype == np.bool_:
-        return _transform(array.astype(np.uint8), shape, coefficients, kernel).astype(np.bool_)
-    if array.ndim == 3 and array.dtype != np.uint8:
-        channels = [_transform(array[..., c], shape, coefficients, kernel) for c in range(3)]
-        return np.stack(channels, axis=2)
-    image = Image.fromarray(np.ascontiguousarray(array))
-    size = (shape[1], shape[0])
-    return np.array(image.transform(size, Image.Transform.AFFINE, coefficients, kernel))

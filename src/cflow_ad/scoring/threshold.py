@@ -127,12 +127,7 @@ def images_needed(false_alarm_rate: float) -> int:
 
 
 def split_good(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Which of `n` good images to train on, and which to hold out.
-
-    Args:
-        n: at least 1.
-        fraction: to hold out, below 1.
-        seed: of the choice.
+    """Choose which of `n` good images to train on, and which fraction, below 1, to hold out.
 
     Returns:
         Indices to train on, at least one, and indices held out: none where `n` is below 4

@@ -36,19 +36,16 @@ class MapInFrame(NamedTuple):
 
 
 class ViewSettings(Protocol):
-    """What a view needs of a model's settings."""
+    """What a view needs of a model's `Settings`."""
 
     @property
-    def sizing(self) -> Sizing:
-        """How images are resized."""
+    def sizing(self) -> Sizing: ...
 
     @property
-    def foreground(self) -> str:
-        """``auto`` where only what differs from a plain background matters, else ``none``."""
+    def foreground(self) -> str: ...
 
     @property
-    def align(self) -> str:
-        """``none``, ``shift`` or ``rigid``."""
+    def align(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,10 +13,6 @@ from cflow_ad.data.layouts.reading import Layout, Listing, left_out, read_sample
 _LABEL, _ENDING = "Label", "_label"
 
 
-def _fits(root: Path) -> bool:
-    return any((root / part / _LABEL).is_dir() for part in ("Train", "Test"))
-
-
 def _read(root: Path) -> Listing:
     train, notes = left_out(_read_part(root / "Train"))
     return Listing(train, _read_part(root / "Test"), notes)
@@ -35,7 +31,7 @@ def _read_part(folder: Path) -> list[Sample]:
 
 DAGM = Layout(
     "dagm",
-    _fits,
+    lambda root: any((root / part / _LABEL).is_dir() for part in ("Train", "Test")),
     _read,
     "put them in Train",
     "put them in Test, and masks of the defective ones in Test/Label",

@@ -23,10 +23,6 @@ from cflow_ad.data.masks import MaskFiles
 _ABOVE = 127
 
 
-def _fits(root: Path) -> bool:
-    return (root / "MT_Free" / "Imgs").is_dir()
-
-
 def _read(root: Path) -> Listing:
     good, _ = _images_and_masks(root / "MT_Free" / "Imgs")  # its masks are all black
     train, held_out = split(good, lambda image: image.name)
@@ -51,4 +47,4 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     return [path for path in there if path.suffix.lower() != ".png"], masks
 
 
-MAGNETIC_TILE = Layout("magnetic-tile", _fits, _read)
+MAGNETIC_TILE = Layout("magnetic-tile", lambda root: (root / "MT_Free" / "Imgs").is_dir(), _read)

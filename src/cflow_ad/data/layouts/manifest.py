@@ -14,10 +14,6 @@ COLUMNS = ("path", "label", "mask", "split", "roi")
 """The columns that a manifest may have; the first two are required."""
 
 
-def _fits(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".csv"
-
-
 def _read(file: Path) -> Listing:
     splits: dict[str, list[Sample]] = {"train": [], "test": []}
     lines: dict[Path, int] = {}
@@ -68,7 +64,7 @@ def _joined(text: str, root: Path) -> Path:
 
 MANIFEST = Layout(
     "manifest",
-    _fits,
+    lambda path: path.is_file() and path.suffix.lower() == ".csv",
     _read,
     "list good images whose split is train or empty",
     "list images whose split is test",

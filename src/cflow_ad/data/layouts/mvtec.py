@@ -66,10 +66,6 @@ def _read_btad(root: Path) -> Listing:
     return Listing(read_samples(root / "train" / "ok"), test)
 
 
-def _fits_ad2(root: Path) -> bool:
-    return (root / "test_public").is_dir()
-
-
 def _read_ad2(root: Path) -> Listing:
     public = root / "test_public"
     folders = [folder for folder in scan(public)[0] if folder.name != "ground_truth"]
@@ -132,7 +128,7 @@ BTAD = Layout(
 )
 MVTEC_AD2 = Layout(
     "mvtec-ad-2",
-    _fits_ad2,
+    lambda root: (root / "test_public").is_dir(),
     _read_ad2,
     test_place="put them in test_public/good and test_public/bad",
 )

@@ -24,10 +24,6 @@ from cflow_ad.errors import DataError
 _ANNOTATION = "image_anno.csv"
 
 
-def _fits(root: Path) -> bool:
-    return (root / _ANNOTATION).is_file()
-
-
 def _read(root: Path) -> Listing:
     # Not Path.resolve: a class may be a link to another disk.
     here = Path(os.path.abspath(root))  # noqa: PTH100
@@ -73,4 +69,4 @@ def _existing(root: Path, text: str, where: str) -> Path:
     return path
 
 
-VISA = Layout("visa", _fits, _read)
+VISA = Layout("visa", lambda root: (root / _ANNOTATION).is_file(), _read)
