@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -258,6 +259,20 @@ def test_the_time_limit_is_kept(images, toy_settings):
     assert time.monotonic() - began < 20
     assert detector.training["ended_by"] == ["time", "time"]
     assert all(steps < 10**6 for steps in detector.training["steps"])
+
+
+def test_threads_of_the_process_keep_their_number_of_cores(images, toy_settings):
+    """Fitting and scoring compute on one core a thread, but leave torch's number elsewhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        detector = fit(images[:5], toy_settings)
+        list(detector.stream(images[:3]))
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as pool:  # a new thread
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 # Which images a model was fitted to

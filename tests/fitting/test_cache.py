@@ -97,9 +97,7 @@ def test_beyond_the_budget_each_image_and_seed_draws_its_own_places(encoder, ima
 
 
 def test_a_budget_of_less_than_a_vector_of_each_image_is_an_error(encoder, images):
-    with pytest.raises(
-        SettingsError, match="feature_budget is 1e-06: it leaves 0 feature"
-    ):
+    with pytest.raises(SettingsError, match="feature_budget is 1e-06: it leaves 0 feature"):
         build(encoder, images, budget=1e-6)
 
 
