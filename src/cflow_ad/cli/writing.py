@@ -67,20 +67,11 @@ class Wanted:
         """Whether the table holds the regions."""
         return self.table is not None and self.table.suffix == ".jsonl"
 
-    @property
-    def folders(self) -> list[Path]:
-        """Those to make."""
-        files = [file for file in (self.table, self.picture) if file is not None]
-        return [file.parent for file in files] + ([] if self.folder is None else [self.folder])
-
 
 class Writer:
     """Writes each prediction at once, so that an interrupted run keeps its results.
 
-    Args:
-        wanted: what to write.
-        paths: of all images; the names of the files depend on them.
-        say: prints a line in a colour.
+    The names of the files depend on the paths of all images.
     """
 
     def __init__(
@@ -95,13 +86,16 @@ class Writer:
 
     def __enter__(self) -> Self:
         # All folders now, so that a wrong path fails before the first image.
-        for folder in self._wanted.folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        if self._wanted.table is not None:
+        wanted = self._wanted
+        files = [file for file in (wanted.table, wanted.picture) if file is not None]
+        for folder in (wanted.folder, *(file.parent for file in files)):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        if wanted.table is not None:
             self._file = self._open.enter_context(
-                self._wanted.table.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+                wanted.table.open("w", encoding="utf-8", errors="surrogateescape", newline="")
             )
-            if self._wanted.table.suffix == ".csv":
+            if wanted.table.suffix == ".csv":
                 csv.writer(self._file).writerow(_COLUMNS)
         return self
 

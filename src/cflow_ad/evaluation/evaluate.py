@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -166,29 +167,24 @@ class _Pixels:
     """One `PixelMetrics` for good images and one for each defect type with masks."""
 
     def __init__(self) -> None:
-        self.of: dict[str, PixelMetrics] = {}
+        self.of: dict[str, PixelMetrics] = defaultdict(PixelMetrics)
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
-        shape = prediction.anomaly_map.shape
+        height, width = prediction.anomaly_map.shape
         if sample.is_good:
-            mask = np.zeros(shape, dtype=np.bool_)
+            mask = np.zeros((height, width), dtype=np.bool_)
         elif sample.mask is not None:
-            mask = read_mask(sample.mask, (shape[0], shape[1]))
+            mask = read_mask(sample.mask, (height, width))
         else:
             return
-        self.of.setdefault(sample.label, PixelMetrics()).update(
-            prediction.anomaly_map, mask, prediction.inside
-        )
+        self.of[sample.label].update(prediction.anomaly_map, mask, prediction.inside)
 
     def result(self, labels: Iterable[str]) -> PixelResult | None:
         """The metrics of these defect types together, against the good images."""
         masked = [label for label in labels if label in self.of]
         if not masked:
             return None
-        total = self.of.get(GOOD, PixelMetrics())
-        for label in masked:
-            total = total + self.of[label]
-        return total.compute()
+        return sum((self.of[label] for label in masked), self.of[GOOD]).compute()
 
 
 def with_regions(
