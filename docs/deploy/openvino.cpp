@@ -71,8 +71,8 @@ int main(int argc, char** argv) try {
         throw std::runtime_error("usage: score MODEL.xml THRESHOLD MAP_THRESHOLD IMAGE.ppm...");
     const double threshold = std::stod(argv[2]), map_threshold = std::stod(argv[3]);
     ov::Core core;
-    // By default OpenVINO computes in bfloat16 where the processor can. For a model exported with
-    // --precision bf16 or int8, give bf16 here.
+    // By default OpenVINO computes in bfloat16 where the processor can, which is too coarse for the
+    // whitening.
     auto model = core.compile_model(argv[1], "CPU",
                                     ov::hint::inference_precision(ov::element::f32),
                                     ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY));

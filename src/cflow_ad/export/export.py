@@ -213,8 +213,6 @@ def _about(
     detector: Detector, format: Format, precision: Precision, canvas: Shape | None
 ) -> dict[str, Any]:
     """Build the file's metadata."""
-    # OpenVINO runs what is not int8 in bfloat16 there, where the processor can.
-    in_bf16 = format == "openvino" and precision in ("bf16", "int8")
     return {
         "schema": SCHEMA,
         **detector.info(),
@@ -224,7 +222,6 @@ def _about(
         "export": {
             "format": format,
             "precision": precision,
-            "computed_in": "bf16" if in_bf16 else "f32",
             "size": "dynamic" if canvas is None else list(canvas),
             "opset": None if format == "torch" else OPSET,
             "torch": torch.__version__,

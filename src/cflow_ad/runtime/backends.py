@@ -161,11 +161,11 @@ class _OpenVino:
                 raise _foreign(path)
             self.metadata: str = model.get_rt_info([KEY]).astype(str)
             self.outputs = {name for value in model.outputs for name in value.names}
-            about = json.loads(self.metadata)
             hints: dict[str, Any] = {
                 "PERFORMANCE_HINT": "LATENCY",
-                # Unset, a processor that can would compute in bfloat16, whatever was exported.
-                "INFERENCE_PRECISION_HINT": about["export"]["computed_in"],
+                # By default processors that can compute in bfloat16, which loses the differences
+                # between whitened vectors and their means.
+                "INFERENCE_PRECISION_HINT": "f32",
             }
             if threads is not None:
                 hints["INFERENCE_NUM_THREADS"] = threads
