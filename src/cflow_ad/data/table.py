@@ -13,12 +13,10 @@ from cflow_ad.errors import DataError
 def read_table(
     file: Path, required: Sequence[str], optional: Sequence[str] | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read a CSV file whose first line names the columns, separated by commas or semicolons.
+    """Read a CSV file in UTF-8 whose first line names the columns, by commas or semicolons.
 
-    Args:
-        file: UTF-8 text.
-        required: The columns that it must have, in lower case.
-        optional: The only other columns that it may have; unset, any.
+    It must have the columns `required`, in lower case, and may have no others than `optional`, or,
+    where that is unset, any.
 
     Yields:
         The number of a line that is not empty, and its cells by column: stripped, and empty where

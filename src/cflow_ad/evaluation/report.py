@@ -180,15 +180,10 @@ def _groups(
     longest = _LONGEST if n_shown <= _MANY else _LONGEST_OF_MANY
 
     def draw(records: Sequence[ImageRecord]) -> list[Example]:
+        names = [_relative(record.sample.path, evaluation.dataset.root) for record in records]
         return [
-            draw_example(
-                record,
-                predict,
-                name=_relative(record.sample.path, evaluation.dataset.root),
-                scale=scale,
-                longest=longest,
-            )
-            for record in records
+            draw_example(record, predict, name=name, scale=scale, longest=longest)
+            for name, record in zip(names, records, strict=True)
         ]
 
     def first(shown: Sequence[ImageRecord], of: int) -> str:
