@@ -92,8 +92,8 @@ def test_a_score_is_the_images_own_where_rounding_is_magnified_most(images):
     """Few vectors at the deepest level: its whitening stretches the last bits a thousandfold."""
     settings = Settings(size="128x128", steps=2, method=Method(blocks=2))
     detector = fit(images[:5], settings)
-    alone = [detector.predict(image) for image in images[3:9]]
-    assert largest_difference(alone, detector.stream(images[3:9], batch_size=4)) < 1e-5
+    alone = [detector.predict(image) for image in images[4:8]]
+    assert largest_difference(alone, detector.stream(images[4:8], batch_size=4)) < 1e-5
 
 
 @pytest.mark.parametrize("bundle", [False, True])
@@ -255,24 +255,28 @@ def test_progress_runs_through_the_stages_to_their_ends(images, toy_settings):
 def test_the_time_limit_is_kept(images, toy_settings):
     settings = dataclasses.replace(toy_settings, steps=10**6)
     began = time.monotonic()
-    detector = fit(images[:5], settings, max_seconds=0.5)
+    detector = fit(images[:5], settings, max_seconds=0.4)
     assert time.monotonic() - began < 20
     assert detector.training["ended_by"] == ["time", "time"]
     assert all(steps < 10**6 for steps in detector.training["steps"])
 
 
-def test_threads_of_the_process_keep_their_number_of_cores(images, toy_settings):
+def test_new_threads_keep_their_number_of_cores(images, toy_settings):
     """Fitting and scoring compute on one core a thread, but leave torch's number elsewhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
+
+    def in_new_thread(work, *arguments):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(work, *arguments).result()
+
+    before = in_new_thread(torch.get_num_threads)
+    in_new_thread(torch.set_num_threads, 2)  # of later threads; this one's stays as it is
     try:
-        detector = fit(images[:5], toy_settings)
-        list(detector.stream(images[:3]))
-        assert torch.get_num_threads() == 2
-        with ThreadPoolExecutor(1) as pool:  # a new thread
-            assert pool.submit(torch.get_num_threads).result() == 2
+        detector = fit(images[:4], toy_settings)
+        assert in_new_thread(torch.get_num_threads) == 2
+        detector.predict(images[0])
+        assert in_new_thread(torch.get_num_threads) == 2
     finally:
-        torch.set_num_threads(before)
+        in_new_thread(torch.set_num_threads, before)
 
 
 # Which images a model was fitted to
@@ -406,7 +410,7 @@ def test_native_images_are_scored_at_their_own_size(images, toy_settings, tmp_pa
     detector.save(tmp_path / "native.safetensors")
     again = Detector.load(tmp_path / "native.safetensors", device="cpu")
     assert again.settings == native
-    for shape in ((1, 1), (500, 250), (64, 1500), (3, 700)):
+    for shape in ((1, 1), (250, 130), (3, 700)):
         image = np.resize(images[0], (*shape, 3))
         prediction = again.predict(image)
         assert prediction.anomaly_map.shape == shape
@@ -415,13 +419,13 @@ def test_native_images_are_scored_at_their_own_size(images, toy_settings, tmp_pa
 
 
 def test_relative_and_absolute_positions_are_equal_in_images_of_256_pixels(images, toy_settings):
-    square = [np.tile(image, (3, 3, 1))[:256, :256] for image in images[:4]]
+    square = [np.tile(image, (3, 3, 1))[:256, :256] for image in images[:2]]
     detectors = []
     for positions in ("absolute", "relative"):
         method = dataclasses.replace(
             toy_settings.method, positions=positions, place_scales=0.0, place_means=False
         )
-        settings = dataclasses.replace(toy_settings, size="native", steps=2, method=method)
+        settings = dataclasses.replace(toy_settings, size="native", steps=1, method=method)
         detectors.append(fit(square, settings))
     maps = [detector.predict(square[0]).anomaly_map for detector in detectors]
     np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-4)

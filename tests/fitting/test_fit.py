@@ -164,7 +164,7 @@ def test_a_work_folder_changes_nothing(encoder, images, toy_settings, levels, tm
     assert_equal(again, levels)
 
 
-@pytest.mark.parametrize(("stage", "budget"), [("encode", 1e-4), ("train", 1e-4), ("train", 2.0)])
+@pytest.mark.parametrize(("stage", "budget"), [("encode", 1e-4), ("train", 2.0)])
 def test_a_run_stopped_anywhere_continues_to_the_same_levels(
     encoder, images, toy_settings, tmp_path, stage, budget
 ):

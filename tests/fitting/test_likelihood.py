@@ -63,6 +63,12 @@ def fit(features, settings=SETTINGS, **changes):
     return train(features, settings, **changes)[0]
 
 
+@pytest.fixture(scope="module")
+def level(features):
+    """Fitted with `SETTINGS`, without an interruption."""
+    return fit(features)
+
+
 def assert_equal(ours, theirs):
     theirs = theirs.state_dict()
     for name, value in ours.state_dict().items():
@@ -71,20 +77,19 @@ def assert_equal(ours, theirs):
 
 def test_the_likelihood_of_good_vectors_rises(features):
     settings = dataclasses.replace(
-        SETTINGS, steps=150, learning_rate=1e-2, method=Method(blocks=2, permutation="soft")
+        SETTINGS, steps=100, learning_rate=1e-2, method=Method(blocks=2, permutation="soft")
     )
     z, rows, columns = features.take(np.arange(2000))
     before = fit(features, dataclasses.replace(settings, steps=0))(z, rows, columns).mean()
     after = fit(features, settings)(z, rows, columns).mean()
-    assert after > before + 0.015
+    assert after > before + 0.01
 
 
-def test_the_same_seed_gives_the_same_flow_and_another_another(features):
-    first, again = fit(features), fit(features)
-    assert_equal(first, again)
-    other = fit(features, dataclasses.replace(SETTINGS, seed=1))
+def test_the_same_seed_gives_the_same_flow_and_another_another(features, level):
+    assert_equal(fit(features), level)
+    other = fit(features, dataclasses.replace(SETTINGS, seed=1, steps=1))
     for name in ("first.weight", "permutation"):
-        ours, theirs = (level.flow.blocks[0].state_dict()[name] for level in (first, other))
+        ours, theirs = (of.flow.blocks[0].state_dict()[name] for of in (level, other))
         assert not torch.equal(ours, theirs), name
 
 
@@ -96,8 +101,10 @@ def test_training_leaves_the_global_generator_alone(features):
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("stop_at", [1, 17, 30])
-def test_a_run_that_was_killed_continues_to_the_same_flow(features, tmp_path, monkeypatch, stop_at):
+@pytest.mark.parametrize("stop_at", [17, 30])
+def test_a_run_that_was_killed_continues_to_the_same_flow(
+    features, level, tmp_path, monkeypatch, stop_at
+):
     monkeypatch.setattr(checkpoint_module, "_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint_module, "_SHARE", 1e9)
 
@@ -111,7 +118,7 @@ def test_a_run_that_was_killed_continues_to_the_same_flow(features, tmp_path, mo
     steps = []
     resumed = fit(features, **kept, progress=lambda step, loss: steps.append(step))
     assert steps[0] == stop_at
-    assert_equal(resumed, fit(features))
+    assert_equal(resumed, level)
 
 
 @pytest.mark.parametrize("whiten", [True, False])
@@ -160,7 +167,7 @@ def test_training_ends_where_the_validation_set_becomes_no_more_likely(few):
     _, ended = train(few, LONG, progress=lambda step, loss: seen.append(step))
     assert ended.why == "early stopping"
     assert ended.steps == seen[-1] < 300
-    assert train(few, dataclasses.replace(LONG, least_gain=0.0, steps=80))[1] == (80, "steps")
+    assert train(few, dataclasses.replace(LONG, least_gain=0.0, steps=60))[1] == (60, "steps")
 
 
 def test_training_continues_while_it_becomes_more_likely(validated):

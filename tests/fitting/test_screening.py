@@ -12,6 +12,7 @@ from cflow_ad import DataError, Detector, open_dataset
 from cflow_ad.data.images import image_shape
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.screening import FEWEST, Encoded, limit_of, screen
+from cflow_ad.scoring.threshold import split_good
 from cflow_ad.scoring.view import View
 from tests.fitting.vectors import cache_of, random_maps
 
@@ -125,14 +126,17 @@ def test_images_that_are_all_the_same_have_no_outliers():
 
 
 def test_training_and_calibration_images_are_both_screened(with_outlier, toy_settings):
-    trained_on = set()
-    for seed in (0, 1, 2, 3, 4, 5):
+    def is_held_out(seed):
+        return 11 in split_good(12, toy_settings.calibration_fraction, seed)[1]
+
+    for held_out in (True, False):
+        seed = next(seed for seed in range(100) if is_held_out(seed) == held_out)
         settings = dataclasses.replace(toy_settings, seed=seed, steps=0)
         screened = Detector.fit(with_outlier, settings, device="cpu").screening
         assert len(screened.names) == 12
         assert next(iter(screened.flagged)) == "image 12"
-        trained_on.add(screened.flagged_held_out == 0)
-    assert trained_on == {True, False}
+        assert screened.flagged_held_out == held_out
+        assert ("calibration set" in screened.note) == held_out
 
 
 # Leaving images out

@@ -18,14 +18,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
 @pytest.fixture(scope="module")
 def settings(toy_settings):
     """A fixed number of steps, fewer than early stopping needs; with everything that is fitted."""
-    return dataclasses.replace(toy_settings, steps=3, align="shift", augment_copies=1)
+    return dataclasses.replace(toy_settings, size="32x32", steps=2, align="shift", augment_copies=1)
 
 
 @pytest.fixture(scope="module")
 def good(images):
     """30 images: 22 that are trained on, 2 for validation, 6 for calibration."""
-    flipped = [image[::-1] for image in images]
-    return [*images, *flipped, *(image[:, ::-1] for image in images[:6])]
+    small = [image[:48, :48] for image in images]
+    flipped = [image[::-1] for image in small]
+    return [*small, *flipped, *(image[:, ::-1] for image in small[:6])]
 
 
 @pytest.fixture(scope="module")
