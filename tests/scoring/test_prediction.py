@@ -225,3 +225,10 @@ def test_a_map_is_0_outside_the_region_of_interest(energies):
         assert not prediction.mask[~inside].any()
         assert prediction.mask.any()
     assert build_prediction(energies, canvas_of(), smoothing=0.0, image_score="peak").inside is None
+
+
+def test_the_mask_lies_in_the_region_of_interest_also_where_the_map_is_zero():
+    inside = np.zeros((4, 5), np.bool_)
+    inside[2, 3] = True
+    prediction = Prediction(1.0, 0.5, 0.5, lambda: MapInFrame(np.zeros((4, 5), np.float32), inside))
+    assert np.array_equal(prediction.mask, inside)

@@ -91,7 +91,7 @@ class Prediction:
             return np.zeros(values.shape, np.bool_)
         # In double precision, as the score is compared, so that the two can never disagree.
         above: NDArray[np.bool_] = values > np.float64(self.map_threshold)
-        return above if above.any() else _around_maximum(values)
+        return above if above.any() else _around_maximum(values, self.inside)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -166,9 +166,12 @@ def build_prediction(
     return Prediction(score, threshold, map_threshold, get_map, source)
 
 
-def _around_maximum(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _around_maximum(
+    values: NDArray[np.float32], inside: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
     """The connected region around the maximum where values lie above half of it."""
-    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    within = values if inside is None else np.where(inside, values, np.float32(-1))
+    row, column = np.unravel_index(int(within.argmax()), values.shape)
     near = values > values[row, column] / 2
     near[row, column] = True  # also where the map is 0
     runs = label_runs(near)
