@@ -177,8 +177,7 @@ def test_augmented_copies_are_not_counted_as_images(images, toy_settings, n):
     assert len(detector.screening.names) == n
 
 
-def test_augmented_copies_change_the_model_and_are_drawn_by_the_seed(images, toy_settings):
-    settings = dataclasses.replace(toy_settings, augment_copies=2)
-    one, same = (Detector.fit(images[:4], settings, device="cpu") for _ in range(2))
-    plain = Detector.fit(images[:4], toy_settings, device="cpu")
-    assert one.threshold == same.threshold != plain.threshold
+def test_augmented_copies_change_the_model(images, toy_settings):
+    settings = dataclasses.replace(toy_settings, augment_copies=1)
+    varied, plain = (Detector.fit(images[:4], of, device="cpu") for of in (settings, toy_settings))
+    assert varied.threshold != plain.threshold
