@@ -33,7 +33,7 @@ FEWEST = 8
 
 _FOLDS = 5
 _FEWEST_TO_SCORE = 3  # an image's fold, one to fit the whitening to, and one to fit the scale to
-_SAMPLE = 2**18  # vectors of a level that locations and scales are fitted to
+_SAMPLE = 2**16  # vectors of a level that locations and scales are fitted to
 _DEVIATIONS = 3.5  # of the logarithms of the scores, above which an image is an outlier
 _NOTHING = 0.1  # added to a score first: below it scores differ, but images do not
 _LEAST_DEVIATION = 0.05  # 5 % of a score: among images that hardly differ none is an outlier
