@@ -26,7 +26,7 @@ from cflow_ad.data.images import ImageSource, PathLike, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationError, DataError, SettingsError
 from cflow_ad.fitting.calibration import fit_scales, set_thresholds
-from cflow_ad.fitting.fit import fit_levels, validation_set
+from cflow_ad.fitting.fit import fit_levels
 from cflow_ad.fitting.good_images import GoodData, GoodImages, good_images
 from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import ScreenedImages
@@ -300,13 +300,12 @@ class Detector:
         good = good_images(data, exclude)
         sources = good.sources
         training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
-        validation = validation_set(len(training), settings)
-        fitted_to = [sources[i] for n, i in enumerate(training) if n not in validation]
+        fitted_to = [sources[i] for i in training]
         view = View.of(settings, fitted_to, roi=roi, own=good.regions)
         encoder = build_encoder(settings).to(pick_device(device))
         fitted = fit_levels(
             encoder,
-            [sources[i] for i in training],
+            fitted_to,
             settings,
             fingerprint=good.fingerprint + view.fingerprint(),
             view=view,

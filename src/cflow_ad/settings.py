@@ -73,12 +73,7 @@ class Settings(Checked):
     # Training
 
     steps: Annotated[int, Range(0)] = 600
-    """Optimiser steps of each level, at most; 0 leaves each flow at its initial state."""
-
-    least_gain: Annotated[float, Range(0)] = 0.003
-    """Early stopping: a level's training ends where 50 steps add less than this to the
-    log-likelihood per dimension, in nats, of the validation set, a tenth of the training images.
-    0 turns it off and trains on all; so do fewer than 20 images."""
+    """Optimiser steps of each level; 0 leaves each flow at its initial state."""
 
     batch_size: Annotated[int, Range(1)] = 1024
     """Feature vectors in a step; coarser levels take fewer, as they have fewer positions."""
@@ -106,12 +101,11 @@ class Settings(Checked):
     share."""
 
     paper: PaperSchedule | None = None
-    """The paper's training schedule, in place of `steps` and `least_gain`; set by the preset
-    `paper`."""
+    """The paper's training schedule, in place of `steps`; set by the preset `paper`."""
 
     # Score and calibration
 
-    smoothing: Annotated[float, Range(0, 1000)] = 4.0
+    smoothing: Annotated[float, Range(0, 1000)] = 2.0
     """Standard deviation of the Gaussian that smooths the anomaly map, in pixels of the network's
     input."""
 
@@ -227,7 +221,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {
         "size": "192x192",
         "steps": 200,
-        "least_gain": 0.01,
         "method": {"blocks": 2, "average": (16, 32)},
     },
     "default": {},

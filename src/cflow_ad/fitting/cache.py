@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ class LevelFeatures:
     """The cached vectors of one level.
 
     Args:
-        vectors: shape `(M, C)`, float32; those of the validation set come last.
+        vectors: shape `(M, C)`, float32.
         positions: shape `(M, 2)`, row and column of each vector on its image's grid, as
             `position.axis_places` numbers them.
     """
@@ -48,8 +48,6 @@ class LevelFeatures:
     def __init__(self, vectors: NDArray[np.float32], positions: NDArray[np.int16]) -> None:
         self.vectors = vectors
         self.positions = positions
-        self.n_training = len(vectors)
-        """How many of the first vectors are trained on; the others are the validation set's."""
         self.bounds: NDArray[np.int64] = np.empty((0, 2), np.int64)
         """Where the vectors of each image begin and end, by its number among the sources."""
         self.grids: list[Shape] = []
@@ -82,10 +80,10 @@ class LevelFeatures:
             z *= self._factors[image, None]
         return z, rows, columns
 
-    def training_chunks(self, size: int = 65536) -> Iterator[Tensor]:
-        """Read all vectors that are trained on, in order, a block at a time."""
-        for start in range(0, self.n_training, size):
-            yield self.take(np.arange(start, min(self.n_training, start + size)))[0]
+    def chunks(self, size: int = 65536) -> Iterator[Tensor]:
+        """Read all vectors, in order, a block at a time."""
+        for start in range(0, len(self), size):
+            yield self.take(np.arange(start, min(len(self), start + size)))[0]
 
     def images_of(self, index: NDArray[np.int64]) -> Tensor:
         """Find which image each of these vectors is of."""
@@ -120,7 +118,6 @@ def build_cache(
     seed: int,
     frame: Frame = "absolute",
     precision: Precision = "fp32",
-    validation: Collection[int] = (),
     batch_size: int = 8,
     folder: Path | None = None,
     key: str = "",
@@ -136,7 +133,6 @@ def build_cache(
         seed: of the choice of vectors beyond the budget.
         frame: how positions are counted.
         precision: that the encoder computes in; the vectors are kept in single precision.
-        validation: numbers of the images in the validation set; their vectors come last.
         batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and continues where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
@@ -153,9 +149,7 @@ def build_cache(
     """
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
-    order = sorted(
-        range(len(sources)), key=lambda i: (i in validation, view.sizing.canvas_shape(shapes[i]))
-    )
+    order = sorted(range(len(sources)), key=lambda i: view.sizing.canvas_shape(shapes[i]))
 
     def cells(canvas: Shape) -> list[Cell]:
         return [cell_of(canvas, grid) for grid in encoder.spec.grids(canvas)]
@@ -204,10 +198,8 @@ def build_cache(
             progress(done, len(order))
     finally:
         store.note(done, now=True)
-    trained_on = len(sources) - len(validation)
     of_all = zip(*(encoder.spec.grids(view.sizing.canvas_shape(s)) for s in shapes), strict=True)
     for of_level, begins, of_images in zip(store.levels, starts, of_all, strict=True):
-        of_level.n_training = int(begins[trained_on])
         of_level.bounds = np.empty((len(sources), 2), np.int64)
         of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
         of_level.grids = list(of_images)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors
@@ -28,12 +28,6 @@ class State:
 
     loss: float = math.nan
     """A moving average."""
-
-    validated: list[float] = field(default_factory=list)
-    """Mean log-likelihoods of the validation set, one for each time it was computed."""
-
-    until: int | None = None
-    """Where training ends early, once that is decided."""
 
     def smooth(self, loss: float) -> None:
         """Update the moving average of the loss."""

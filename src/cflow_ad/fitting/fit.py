@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from cflow_ad.cflow.encoder import Encoder
@@ -31,7 +30,6 @@ from cflow_ad.fitting.screening import Encoded, Screening, screen
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
-_FEWEST_TO_VALIDATE = 20
 _BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
 """Settings that change nothing in the features or the flows."""
 
@@ -60,9 +58,6 @@ def fit_levels(
 ) -> Fitted:
     """Fit the levels to good images.
 
-    Some of the images are the validation set, see `validation_set`. They only decide when training
-    stops: no statistic is fitted to them.
-
     Args:
         encoder: frozen.
         sources: the images, at least one.
@@ -85,7 +80,6 @@ def fit_levels(
     key = _key(encoder, settings, fingerprint)
     if work is not None:
         _make_folder(work)
-    validation = validation_set(len(sources), settings)
     n, copies = len(sources), settings.augment_copies
     features = build_cache(
         encoder,
@@ -95,8 +89,6 @@ def fit_levels(
         seed=settings.seed,
         frame=settings.method.positions,
         precision=settings.precision,
-        # The copies of an image stay in its set.
-        validation={n * copy + number for copy in range(copies + 1) for number in validation},
         folder=work,
         key=key,
         progress=lambda done, total: progress(Progress("encode", done, total)),
@@ -224,14 +216,6 @@ def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Varian
         brightness=settings.augment_brightness,
         seed=settings.seed,
     )
-
-
-def validation_set(images: int, settings: Settings) -> set[int]:
-    """Draw the validation set, a tenth of the training images; empty without early stopping."""
-    if images < _FEWEST_TO_VALIDATE or not settings.least_gain or settings.paper is not None:
-        return set()
-    rng = np.random.default_rng([settings.seed, images, 3])
-    return set(rng.permutation(images)[: images // 10].tolist())
 
 
 def work_folder(model: Path) -> Path:

@@ -18,26 +18,22 @@ from cflow_ad.cflow.level import Level, build_flow
 from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.cache import LevelFeatures
-from cflow_ad.fitting.checkpoint import Checkpoint, State
+from cflow_ad.fitting.checkpoint import Checkpoint
 from cflow_ad.settings import Settings
-
-_EVERY = 25  # steps between two validations
-_RAMP = 25  # steps over which the learning rate falls to 0 once training has converged
-_VALIDATED = 4096  # vectors of the validation set in a validation
 
 
 def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
     """Build a level before training: the input layer fitted, the flow in its initial state.
 
     Args:
-        features: of the level; the validation set has no part in the input layer.
+        features: of the level.
         settings: of the model.
         number: of the level.
     """
     channels = features.vectors.shape[1]
     layer = raw_layer(channels)
     if settings.method.whiten:
-        layer = fit_whitening(features.training_chunks(), channels)
+        layer = fit_whitening(features.chunks(), channels)
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
     return Level(layer, build_flow(channels, settings, number, seeded=True), means=means)
@@ -70,7 +66,7 @@ class Ended(NamedTuple):
     """How the training of a level ended."""
 
     steps: int
-    why: Literal["steps", "early stopping", "time"]
+    why: Literal["steps", "time"]
 
 
 def train_level(
@@ -106,24 +102,21 @@ def train_level(
     parameters = dict(level.flow.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate, fused=True)
     kept = Checkpoint(checkpoint, key, parameters, optimiser)
-    validation = _Validation(features, settings, number)
     batch_size = level_batch_size(settings, number)
     device = level.location.device
     state = kept.restore()
     if checkpoint is not None:
         progress(state.done, state.loss)
-    while state.done < (settings.steps if state.until is None else state.until):
+    while state.done < settings.steps:
         left = seconds - (time.monotonic() - began)
         if left <= 0:
             return Ended(state.done, "time")
         step = state.done
         # A generator for each step, so that a resumed run draws what the first would have drawn.
         rng = np.random.default_rng([settings.seed, number, 0, step])
-        index = np.sort(rng.integers(features.n_training, size=batch_size))
+        index = np.sort(rng.integers(len(features), size=batch_size))
         z, rows, columns = (value.to(device) for value in features.take(index))
         rate = learning_rate_at(step, settings.steps, settings.learning_rate)
-        if state.until is not None:
-            rate *= (state.until - step) / _RAMP
         for group in optimiser.param_groups:
             group["lr"] = rate * (min(1.0, 10 * left / seconds) if seconds < math.inf else 1.0)
         loss = compute_loss(level(z, rows, columns))
@@ -134,14 +127,12 @@ def train_level(
         value = loss.item()
         check_finite(value, f"step {state.done} of level {number + 1}")
         state.smooth(value)
-        if state.until is None and validation.has_converged(level, state):
-            state.until = min(settings.steps, state.done + _RAMP)
         stopped = is_stopped()
-        kept.save(state, now=stopped or state.done in (settings.steps, state.until))
+        kept.save(state, now=stopped or state.done == settings.steps)
         progress(state.done, state.loss)
         if stopped:
             break
-    return Ended(state.done, "steps" if state.done >= settings.steps else "early stopping")
+    return Ended(state.done, "steps")
 
 
 def level_batch_size(settings: Settings, number: int) -> int:
@@ -149,26 +140,3 @@ def level_batch_size(settings: Settings, number: int) -> int:
     level sees the same number of images' worth.
     """
     return max(1, settings.batch_size * settings.strides[0] ** 2 // settings.strides[number] ** 2)
-
-
-class _Validation:
-    """Early stopping by the log-likelihood of the validation set."""
-
-    def __init__(self, features: LevelFeatures, settings: Settings, number: int) -> None:
-        available = len(features) - features.n_training
-        rng = np.random.default_rng([settings.seed, number, 2])
-        count = min(_VALIDATED, available)
-        index = features.n_training + np.sort(rng.choice(available, count, replace=False))
-        self._vectors = features.take(index) if count else None
-        self._least_gain = settings.least_gain
-        self._warm_up = settings.steps // 10
-
-    def has_converged(self, level: Level, state: State) -> bool:
-        """Whether the last `2 * _EVERY` steps have gained too little."""
-        if self._vectors is None or state.done % _EVERY or state.done <= self._warm_up:
-            return False
-        with torch.inference_mode():
-            z, rows, columns = (value.to(level.location.device) for value in self._vectors)
-            state.validated.append(float(level(z, rows, columns).mean()))
-        earlier = state.validated[:-2]
-        return bool(earlier) and state.validated[-1] < max(earlier) + self._least_gain

@@ -22,8 +22,7 @@ def subtract_place_means(features: LevelFeatures, parts: int, n_originals: int) 
     A new image has no part in the means that are subtracted from it; an image trained on does. Its
     vectors are set as far off as they are from the means of the others, which is in closed form:
     the residual, divided by 1 less the image's own share (the leave-one-out residuals of linear
-    regression). The validation set has no part in the means, and neither have augmented copies,
-    which have the share of the image that they are of.
+    regression). Augmented copies have no part in the means, and take the factor of their image.
 
     Args:
         features: of a level.
@@ -49,9 +48,9 @@ def subtract_known_means(means: PlaceMeans, features: LevelFeatures) -> LevelFea
 
 
 def _fitted_on(features: LevelFeatures, n_originals: int) -> Tensor:
-    """Which images the means are fitted to: those that have vectors in training, not copies."""
+    """Which images the means are fitted to: those that have vectors and are not copies."""
     begin, end = torch.from_numpy(features.bounds).unbind(1)
-    fitted = (end > begin) & (begin < features.n_training)
+    fitted = end > begin
     fitted[n_originals:] = False
     return fitted
 

@@ -34,8 +34,7 @@ _LEAST = 1e-3  # images without any variation leave no scale
 def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number: int) -> None:
     """Set the level's location and scale, by quantiles of good log-likelihoods.
 
-    The median has energy 0. The scale is that of the unlikely side alone, where defects are. The
-    validation set has no part in it.
+    The median has energy 0. The scale is that of the unlikely side alone, where defects are.
 
     Args:
         level: its flow trained.
@@ -48,8 +47,7 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     """
     level.eval().requires_grad_(False)
     rng = np.random.default_rng([settings.seed, number, 1])
-    count = min(_SAMPLE, features.n_training)
-    index = np.sort(rng.choice(features.n_training, count, replace=False))
+    index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
     parts = []
     for part in np.array_split(index, max(1, len(index) // 4096)):
         z, rows, columns = (value.to(level.location.device) for value in features.take(part))
