@@ -37,13 +37,12 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "no whitening": {"method": {"whiten": False}},
     "no means of places": {"method": {"place_means": False}},
     "one scale for all places": {"method": {"place_scales": 0.0}},
-    "half of each place's scale": {"method": {"place_scales": 0.5}},
     "stride 4 not joined": {"method": {"join_finer": False}},
     "no averaging": {"method": {"average": ()}},
     "no smoothing": {"smoothing": 0.0},
     "score: the map's peak": {"method": {"image_score": "peak"}},
     "size 256x256": {"size": "256x256"},
-    "all steps": {"least_gain": 0.0},
+    "300 steps": {"steps": 300},
 }
 """Changes of the default; a row that changes nothing is left out."""
 
