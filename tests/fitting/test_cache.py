@@ -73,20 +73,6 @@ def test_beyond_the_budget_every_image_keeps_the_same_share(encoder, images, sha
     assert same(kept, build(encoder, images, budget=share * size / 2**30))
 
 
-def test_the_validation_set_comes_last_and_keeps_its_own_vectors(encoder, mixed):
-    """Whatever the shapes of its images; those before are the training images' alone."""
-    plain = build(encoder, mixed)
-    split = build(encoder, mixed, validation={0, 5})
-    for level, expected in zip(split, plain, strict=True):
-        begins = [level.of_image(number).start for number in range(len(mixed))]
-        assert level.n_training == min(begins[0], begins[5])
-        assert all(begins[n] < level.n_training for n in range(len(mixed)) if n not in (0, 5))
-        assert expected.n_training == len(expected)
-        for number in range(len(mixed)):
-            ours, theirs = (of.vectors[of.of_image(number)] for of in (level, expected))
-            assert np.array_equal(ours, theirs)
-
-
 def test_beyond_the_budget_each_image_and_seed_draws_its_own_places(encoder, images):
     (first, _), (other, _) = (build(encoder, images, budget=2e-5, seed=seed) for seed in (0, 1))
     assert len(first) == len(other)

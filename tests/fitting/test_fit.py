@@ -11,7 +11,7 @@ import torch
 
 from cflow_ad import Detector, DivergenceError, TrainingError
 from cflow_ad.cflow.encoder import build_encoder
-from cflow_ad.fitting.fit import discard, fit_levels, validation_set, work_folder
+from cflow_ad.fitting.fit import discard, fit_levels, work_folder
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
@@ -70,7 +70,6 @@ def test_a_finished_run_is_used_again_whatever_is_set_after_training(
         {"seed": 1},
         {"calibration_fraction": 0.5},
         {"steps": 6},
-        {"least_gain": 0.0},
         {"learning_rate": 1e-4},
         {"feature_budget": 1e-4},
         {"augment_copies": 1},
@@ -101,17 +100,6 @@ def test_a_work_folder_lies_beside_its_model_and_is_removed_with_its_content(tmp
     discard(work)
     assert not work.exists()
     discard(work)  # a missing folder is no error
-
-
-def test_a_tenth_of_20_images_or_more_is_the_validation_set():
-    settings = Settings()
-    assert validation_set(19, settings) == set()
-    assert len(validation_set(20, settings)) == 2
-    assert validation_set(300, settings) < set(range(300))
-    assert len(validation_set(300, settings)) == 30
-    assert validation_set(300, settings) != validation_set(300, Settings(seed=1))
-    assert validation_set(300, Settings(least_gain=0.0)) == set()
-    assert validation_set(300, Settings.preset("paper")) == set()
 
 
 # The levels

@@ -22,7 +22,6 @@ from cflow_ad.fitting.likelihood import (
 from cflow_ad.fitting.scale import fit_scale
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
-from tests.fitting.vectors import with_validation
 
 SETTINGS = Settings(steps=30, batch_size=128, learning_rate=3e-3, method=Method(blocks=2))
 RAW = Method(blocks=2, whiten=False)
@@ -37,18 +36,6 @@ def features():
     vectors[:, 4] *= 30
     positions = rng.integers(0, 8, size=(3000, 2)).astype(np.int16)
     return LevelFeatures(vectors, positions)
-
-
-@pytest.fixture(scope="module")
-def validated(features):
-    """The same vectors, the last thousand of them the validation set."""
-    return with_validation(features, 1000)
-
-
-@pytest.fixture(scope="module")
-def few(features):
-    """Forty vectors to train on, which are soon overfitted, and the validation set."""
-    return with_validation(LevelFeatures(features.vectors[1960:], features.positions[1960:]), 1000)
 
 
 def train(features, settings=SETTINGS, **changes):
@@ -157,53 +144,30 @@ def test_the_loss_is_the_log_sigmoid():
     assert compute_loss(log_likelihood).item() == pytest.approx(expected)
 
 
-# The end
-
-LONG = dataclasses.replace(SETTINGS, steps=600, learning_rate=1e-2)
-
-
-def test_training_ends_where_the_validation_set_becomes_no_more_likely(few):
-    seen = []
-    _, ended = train(few, LONG, progress=lambda step, loss: seen.append(step))
-    assert ended.why == "early stopping"
-    assert ended.steps == seen[-1] < 300
-    assert train(few, dataclasses.replace(LONG, least_gain=0.0, steps=60))[1] == (60, "steps")
-
-
-def test_training_continues_while_it_becomes_more_likely(validated):
-    settings = dataclasses.replace(LONG, steps=100, learning_rate=3e-3, least_gain=1e-6)
-    assert train(validated, settings)[1] == (100, "steps")
-
-
-def test_the_validation_set_decides_only_when_training_ends(validated):
-    """As noise it leaves whitening, flow, location and scale bit for bit as they were."""
-    spoilt = validated.vectors.copy()
-    spoilt[2000:] = np.random.default_rng(1).normal(size=(1000, 7))
-    theirs = with_validation(LevelFeatures(spoilt, validated.positions), 1000)
-    assert_equal(fit(validated), fit(theirs))
-
-
 def test_the_time_limit_is_kept(features):
     began = time.monotonic()
-    _, ended = train(features, dataclasses.replace(LONG, steps=10**6), seconds=0.3)
+    _, ended = train(features, dataclasses.replace(SETTINGS, steps=10**6), seconds=0.3)
     assert ended.why == "time"
     assert 0 < ended.steps < 10**5
     assert time.monotonic() - began < 5
-    assert train(features, LONG, seconds=0.0)[1] == (0, "time")
+    assert train(features, seconds=0.0)[1] == (0, "time")
 
 
-def test_a_run_stopped_while_the_rate_falls_ends_where_it_would_have(few, tmp_path):
-    whole, ended = train(few, LONG)
+def test_all_steps_are_taken_without_a_limit(features):
+    assert train(features)[1] == (30, "steps")
+
+
+def test_a_run_that_is_stopped_is_saved(features, level, tmp_path):
+    """Training ends after the step, and the same call continues from there."""
     kept = {"checkpoint": tmp_path / "level.safetensors", "key": "k"}
     steps = []
-    train(
-        few,
-        LONG,
-        **kept,
-        progress=lambda step, loss: steps.append(step),
-        is_stopped=lambda: bool(steps) and len(steps) == ended.steps - 10,
-    )
-    resumed, again = train(few, LONG, **kept)
-    assert steps[-1] < ended.steps
-    assert again == ended
-    assert_equal(resumed, whole)
+
+    def report(step, loss):
+        steps.append(step)
+
+    fit(features, **kept, progress=report, is_stopped=lambda: steps[-1:] == [11])
+    assert steps[-1] == 12
+    steps.clear()
+    resumed = fit(features, **kept, progress=report)
+    assert steps[0] == 12
+    assert_equal(resumed, level)

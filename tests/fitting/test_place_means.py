@@ -10,9 +10,9 @@ from cflow_ad.fitting.place_means import fit_means, own_shares, subtract_place_m
 from tests.fitting.vectors import cache_of, random_maps, take_all
 
 
-def subtracted(maps, parts=8, originals=None, **changes):
+def subtracted(maps, parts=8, originals=None):
     """The vectors of all images, less their means."""
-    return take_all(subtract_place_means(cache_of(maps, **changes), parts, originals or len(maps)))
+    return take_all(subtract_place_means(cache_of(maps), parts, originals or len(maps)))
 
 
 def fitted_means(maps, parts=8):
@@ -65,17 +65,6 @@ def test_a_copy_takes_its_images_factor():
     torch.testing.assert_close(second, images, rtol=0, atol=0)
 
 
-def test_the_validation_set_has_no_part_in_the_means_and_is_treated_as_new():
-    maps = random_maps(8, pattern=5.0)
-    noise = [100 * one for one in random_maps(2, seed=1)]
-    whole = cache_of([*maps[:6], *noise], validation=2)
-    found = subtract_place_means(whole, 8, 8)
-    alone = subtract_place_means(cache_of(maps[:6]), 8, 6)
-    torch.testing.assert_close(found.means.tables, alone.means.tables, rtol=0, atol=0)
-    expected = torch.from_numpy(noise[0]).float() - alone.means(8, 8)
-    torch.testing.assert_close(take_all(found)[6 * 64 : 7 * 64].view(8, 8, 3), expected)
-
-
 def test_own_shares_are_of_fitted_images_alone_and_fall_with_their_number():
     features = cache_of(random_maps(40))
     largest = [
@@ -118,8 +107,7 @@ def test_images_without_vectors_change_nothing():
     torch.testing.assert_close(found, expected)
 
 
-def test_chunks_are_the_training_vectors_as_they_are_read():
-    features = subtract_place_means(cache_of(random_maps(4), validation=1), 4, 4)
-    chunks = torch.cat(list(features.training_chunks(50)))
-    torch.testing.assert_close(chunks, take_all(features)[: 3 * 64])
+def test_chunks_are_the_vectors_as_they_are_read():
+    features = subtract_place_means(cache_of(random_maps(3)), 4, 3)
+    torch.testing.assert_close(torch.cat(list(features.chunks(50))), take_all(features))
     assert not np.shares_memory(take_all(features).numpy(), features.vectors)

@@ -15,7 +15,6 @@ from cflow_ad.fitting.likelihood import build_level
 from cflow_ad.fitting.scale import TAIL, TAIL_ENERGY, fit_scale
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
-from tests.fitting.vectors import with_validation
 
 SETTINGS = Settings(strides=(128,), method=Method(blocks=2, position_channels=0))  # 2 x 2 parts
 LEFT, RIGHT = FRAME // 4, 3 * FRAME // 4
@@ -53,15 +52,6 @@ def test_the_median_has_energy_0_and_the_tail_its_energy():
     likelihoods = level(z, rows, columns).double().quantile(marks).float()
     energies = level.energy(likelihoods, rows[:1], columns[:1])
     torch.testing.assert_close(energies, torch.tensor([0.0, TAIL_ENERGY]), atol=1e-4, rtol=1e-4)
-
-
-def test_the_validation_set_has_no_part_in_it():
-    features = halves()
-    spoilt = LevelFeatures(features.vectors.copy(), features.positions)
-    spoilt.vectors[3000:] = 50
-    ours, theirs = (fit(with_validation(of, 1000)).state_dict() for of in (features, spoilt))
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
 
 
 def test_a_part_where_good_images_vary_raises_fewer_alarms_by_its_own_scale():

@@ -15,13 +15,8 @@ def random_maps(count, shape=(8, 8), seed=0, pattern=0.0):
     return [own + rng.normal(size=(*shape, 3)) for _ in range(count)]
 
 
-def cache_of(maps, *, validation=0):
-    """The cache of images whose feature maps are these, shape `(h, w, C)` each.
-
-    Args:
-        maps: of the images.
-        validation: how many images at the end are the validation set.
-    """
+def cache_of(maps):
+    """The cache of images whose feature maps are these, shape `(h, w, C)` each."""
     vectors, positions, ends = [], [], [0]
     for one in maps:
         rows, columns = (axis_places(side, "relative").numpy() for side in one.shape[:2])
@@ -34,14 +29,6 @@ def cache_of(maps, *, validation=0):
     )
     made.bounds = np.stack([ends[:-1], ends[1:]], axis=1)
     made.grids = [one.shape[:2] for one in maps]
-    made.n_training = ends[len(maps) - validation]
-    return made
-
-
-def with_validation(features, count):
-    """The same vectors, the last `count` of them the validation set's."""
-    made = LevelFeatures(features.vectors, features.positions)
-    made.n_training = len(features) - count
     return made
 
 
