@@ -65,14 +65,15 @@ def fit_levels(
         fingerprint: of the images, and of the regions of interest.
         view: of the model.
         seconds: time limit. The images are encoded in any case.
-        held_out: the calibration set, which is only screened. The caller will score it in what is
-            left of the seconds, or the training images where it is empty.
+        held_out: the calibration set, which is only screened here. Time is left for the caller to
+            score it, or the training images where it is empty.
         work: a folder for checkpoints; a run with the same settings and images continues from
             them. Unset, everything stays in memory.
         progress: called as the work advances.
 
     Raises:
         ImageError: an image cannot be used.
+        SettingsError: `feature_budget` is too small.
         DivergenceError: the likelihood became NaN or infinite.
         TrainingError: the work folder cannot be used.
     """
