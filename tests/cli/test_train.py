@@ -280,8 +280,8 @@ def test_images_that_stand_out_are_named_shown_and_left_out(contaminated, tmp_pa
     model, page = tmp_path / "m.safetensors", tmp_path / "new" / "suspects.html"
     result = run("train", contaminated, "-o", model, *TINY, "--report", page)
     assert result.exit_code == 0
-    assert " of the 11 good images stands out" in result.stdout
-    assert "the most bad, <b>.png (" in result.stdout
+    assert " of the 11 good images is an outlier" in result.stdout
+    assert "the highest: bad, <b>.png (" in result.stdout
     assert f"--exclude {page.with_suffix('.csv')}" in result.stdout
     text = page.read_text(encoding="utf-8")
     assert "bad, &lt;b&gt;.png" in text
@@ -303,7 +303,7 @@ def test_too_few_images_to_stand_out_are_said_so(carpet, tmp_path):
     page = tmp_path / "p.html"
     names = [f"--exclude={n:03d}.png" for n in range(3, 10)]
     result = run("train", carpet, "-o", tmp_path / "m.safetensors", *TINY, "--report", page, *names)
-    assert "3 good images are too few to say whether one of them stands out" in result.stdout
+    assert "3 good images are too few to find outliers among; 8 are needed" in result.stdout
     assert page.exists()
     assert page.with_suffix(".csv").read_text() == "path,score\n"
 
