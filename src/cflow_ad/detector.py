@@ -485,13 +485,4 @@ class Detector:
         stored = restore(Path(path), weights=weights, device=device)
         if precision is not None:
             dataclasses.replace(stored.settings, precision=precision)  # checks it
-        return cls(
-            stored.model,
-            settings=stored.settings,
-            calibration=stored.calibration,
-            training=stored.training,
-            view=stored.view,
-            name=str(path),
-            bundled=stored.bundled,
-            precision=precision,
-        )
+        return cls(**stored._asdict(), name=str(path), precision=precision)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cflow_ad.errors import SettingsError
-from cflow_ad.validation import Checked, Multiple, Range, require
+from cflow_ad.validation import Checked, Range
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,10 @@ class Method(Checked):
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
-        require("position_channels", self.position_channels, Multiple(4))
+        if self.position_channels % 4:
+            raise SettingsError(
+                f"position_channels is {self.position_channels}: it must be a multiple of 4"
+            )
         if self.positions == "absolute" and (self.place_means or self.place_scales):
             raise SettingsError(
                 "method.positions is 'absolute': place_means must be false and place_scales 0"

@@ -123,10 +123,8 @@ class Settings(Checked):
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
-        rising = (
-            list(self.strides) == sorted(set(self.strides)) and min(self.strides, default=0) > 0
-        )
-        if not (self.strides and rising):
+        rising = list(self.strides) == sorted(set(self.strides))
+        if not rising or min(self.strides, default=0) <= 0:
             raise SettingsError(
                 f"strides is {self.strides!r}: it must be one or more strides in rising order, "
                 "such as (8, 16, 32)"

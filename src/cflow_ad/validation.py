@@ -29,24 +29,8 @@ class Range:
         if self.open:
             upper = f" and less than {self.high:g}" if math.isfinite(self.high) else ""
             return f"greater than {self.low:g}{upper}"
-        return (
-            f"{self.low:g} to {self.high:.10g}"
-            if math.isfinite(self.high)
-            else (f"at least {self.low:g}")
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Multiple:
-    """Numbers that a base divides."""
-
-    base: int
-
-    def __contains__(self, value: int) -> bool:
-        return value % self.base == 0
-
-    def __str__(self) -> str:
-        return f"a multiple of {self.base}"
+        bounded = math.isfinite(self.high)
+        return f"{self.low:g} to {self.high:.10g}" if bounded else f"at least {self.low:g}"
 
 
 class Checked:
@@ -65,22 +49,16 @@ def field_types(owner: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(owner, include_extras=True)
 
 
-def require(name: str, value: Any, allowed: Range | Multiple) -> None:
-    """Raise `SettingsError` where a value is not allowed; the message names the field."""
-    if value not in allowed:
-        raise SettingsError(f"{name} is {value!r}: it must be {allowed}")
-
-
 def _check(name: str, value: Any, hint: Any) -> None:
-    """Check a value against its field's annotation."""
-    bounds: tuple[Any, ...] = ()
+    """Check a value against its field's annotation; the message names the field."""
+    bounds: list[Range] = []
     if typing.get_origin(hint) is Annotated:
-        hint, *rest = typing.get_args(hint)
-        bounds = tuple(rest)
+        hint, *bounds = typing.get_args(hint)
     if not _is_of(value, hint):
         raise SettingsError(f"{name} is {value!r}: it must be {describe_type(hint)}")
     for allowed in bounds:
-        require(name, value, allowed)
+        if value not in allowed:
+            raise SettingsError(f"{name} is {value!r}: it must be {allowed}")
 
 
 def _is_of(value: Any, hint: Any) -> bool:

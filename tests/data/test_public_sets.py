@@ -273,7 +273,7 @@ def test_elpv_of_one_type(tmp_path):
     assert (data.layout, data.name, data.root) == ("elpv", "elpv-mono", root)
     assert (len(data.train), len(data.test)) == (8, 4)
     assert data.defects == ("defect 1/3", "defect 2/3")
-    assert not data.has_masks
+    assert not any(sample.mask for sample in data.test)
     assert open_dataset(root / "poly").defects == ("defect certain",)
     refused(root, "does not name one type", "FOLDER/mono or FOLDER/poly")
     (root / "labels.csv").write_text("images/cell0001.png 0.0\n")

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from cflow_ad.scoring.foreground import find_foreground
 from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
 from cflow_ad.scoring.region import Mask, Region, RegionSource
 
+if TYPE_CHECKING:
+    from cflow_ad.settings import Settings
+
 
 class MapInFrame(NamedTuple):
     """A map in the frame of the original image, and where it is valid."""
@@ -33,19 +36,6 @@ class MapInFrame(NamedTuple):
 
     inside: Mask | None
     """Shape `(H, W)`; None for the whole image."""
-
-
-class ViewSettings(Protocol):
-    """What a view needs of a model's `Settings`."""
-
-    @property
-    def sizing(self) -> Sizing: ...
-
-    @property
-    def foreground(self) -> str: ...
-
-    @property
-    def align(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +63,7 @@ class View:
     @classmethod
     def of(
         cls,
-        settings: ViewSettings,
+        settings: Settings,
         sources: Sequence[ImageSource],
         *,
         roi: RegionSource | None = None,
@@ -220,7 +210,7 @@ class View:
 
     @classmethod
     def restore(
-        cls, settings: ViewSettings, metadata: Mapping[str, Any], pictures: Mapping[str, bytes]
+        cls, settings: Settings, metadata: Mapping[str, Any], pictures: Mapping[str, bytes]
     ) -> View:
         """Build the view of a model that is loaded, from what `metadata` and `pictures` returned.
 
@@ -228,10 +218,11 @@ class View:
             KeyError: An entry or a picture is missing.
             ValueError: A picture is damaged.
         """
-        regions, turns = metadata["regions"], settings.align == "rigid"
+        regions = metadata["regions"]
         region = reference = None
         try:
             if settings.align != "none":
+                turns = settings.align == "rigid"
                 reference = Reference.from_png(pictures["reference"], turns=turns)
             if regions in ("one", "both"):
                 region = Region.from_png(pictures["region"])

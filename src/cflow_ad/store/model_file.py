@@ -24,7 +24,6 @@ from cflow_ad.files import replacing
 from cflow_ad.store.schema import SCHEMA, check_schema
 
 _KEY = "cflow_ad"
-_PICTURE = "picture."  # before the names of tensors that hold the bytes of a PNG
 
 
 def provenance() -> dict[str, str]:
@@ -72,44 +71,23 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         raise ModelFileError(f"{path}: the model cannot be written there ({error})") from error
 
 
-def with_pictures(
-    tensors: Mapping[str, Tensor], pictures: Mapping[str, bytes]
-) -> dict[str, Tensor]:
-    """Put PNG files, by name, among a model's tensors, as their bytes."""
-    return dict(tensors) | {
-        _PICTURE + name: torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        for name, data in pictures.items()
-    }
-
-
-def take_pictures(tensors: dict[str, Tensor]) -> dict[str, bytes]:
-    """Take them out again."""
-    names = [name for name in tensors if name.startswith(_PICTURE)]
-    return {name.removeprefix(_PICTURE): tensors.pop(name).numpy().tobytes() for name in names}
-
-
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read what a model file says of itself, without its tensors.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or of another version.
     """
-    return _read(path, with_tensors=False)[0]
+    return read_model(path, with_tensors=False)[0]
 
 
-def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a model file.
-
-    Returns:
-        Metadata and tensors, as given to `write_model`.
+def read_model(
+    path: Path, *, with_tensors: bool = True
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a model file: metadata and tensors, as given to `write_model`.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or of another version.
     """
-    return _read(path, with_tensors=True)
-
-
-def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if path.is_dir():
         raise ModelFileError(f"{path}: this is a folder; name a model file (.safetensors)")
     if not path.exists():

@@ -16,11 +16,13 @@ from cflow_ad.errors import ModelFileError
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
-from cflow_ad.store.model_file import read_model, take_pictures, with_pictures, write_model
+from cflow_ad.store.model_file import read_model, write_model
+
+_PICTURE = "picture."  # before the names of tensors that hold the bytes of a PNG
 
 
 class Stored(NamedTuple):
-    """The parts of a detector."""
+    """The parts of a detector, as it takes them."""
 
     model: CflowModel
     settings: Settings
@@ -41,10 +43,11 @@ def store(
     Raises:
         ModelFileError: the file cannot be written.
     """
-    tensors = model.state_dict()
-    if not bundle:
-        tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")}
-    tensors = with_pictures(tensors, view.pictures())
+    tensors = {
+        k: v for k, v in model.state_dict().items() if bundle or not k.startswith("encoder.")
+    }
+    for name, data in view.pictures().items():
+        tensors[_PICTURE + name] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     write_model(path, tensors, {**about, "bundled": bundle})
 
 
@@ -61,25 +64,21 @@ def restore(path: Path, *, weights: str | None, device: str | torch.device | Non
         WeightsError: the backbone's weights are not on this machine, or are not those of training.
     """
     metadata, tensors = read_model(path)
-    pictures = take_pictures(tensors)
+    names = [name for name in tensors if name.startswith(_PICTURE)]
+    pictures = {n.removeprefix(_PICTURE): tensors.pop(n).numpy().tobytes() for n in names}
     try:
         settings = Settings.from_dict(metadata["settings"])
         view = View.restore(settings, metadata["view"], pictures)
-        of_file = metadata["calibration"]
-        calibration = None if of_file is None else Calibration.from_dict(of_file)
+        found = metadata["calibration"]
+        calibration = None if found is None else Calibration.from_dict(found)
         spec = EncoderSpec.from_dict(metadata["encoder"])
         training, bundled = dict(metadata["training"]), bool(metadata["bundled"])
-        encoder = (
-            empty_encoder(spec)
-            if bundled
-            else rebuild_encoder(
-                spec, weights=weights or settings.weights, seed=settings.seed, model=path
-            )
-        )
-        levels = [
-            empty_level(level.channels, settings, number)
-            for number, level in enumerate(spec.levels)
-        ]
+        if bundled:
+            encoder = empty_encoder(spec)
+        else:
+            weights, seed = weights or settings.weights, settings.seed
+            encoder = rebuild_encoder(spec, weights=weights, seed=seed, model=path)
+        levels = [empty_level(c, settings, number) for number, c in enumerate(spec.channels)]
         model = CflowModel(encoder, levels)
         missing, foreign = model.load_state_dict(tensors, strict=False, assign=True)
         if foreign or (bundled and missing) or any(not k.startswith("encoder.") for k in missing):
@@ -89,5 +88,4 @@ def restore(path: Path, *, weights: str | None, device: str | torch.device | Non
             f"{path}: damaged: what it holds does not fit together ({error}); "
             "copy it again from where it was made"
         ) from error
-    model = model.to(pick_device(device))
-    return Stored(model, settings, calibration, training, view, bundled)
+    return Stored(model.to(pick_device(device)), settings, calibration, training, view, bundled)

@@ -73,11 +73,6 @@ class Dataset:
         """The names of the defects in `test`, sorted."""
         return tuple(sorted({s.label for s in self.test if not s.is_good}))
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether at least one image of `test` has a mask."""
-        return any(sample.mask for sample in self.test)
-
     def require_train(self) -> tuple[Sample, ...]:
         """Return `train`; raises a DataError if it is empty."""
         if not self.train:
