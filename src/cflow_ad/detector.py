@@ -22,16 +22,17 @@ from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
-from cflow_ad.data.images import ImageSource, PathLike, source_name
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import CalibrationError, DataError, SettingsError
+from cflow_ad.errors import DataError, SettingsError
 from cflow_ad.fitting.calibration import fit_scales, set_thresholds
 from cflow_ad.fitting.fit import fit_levels
 from cflow_ad.fitting.good_images import GoodData, GoodImages, good_images
 from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import ScreenedImages
+from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
-from cflow_ad.scoring.prediction import Prediction, build_prediction
+from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.region import RegionSource
 from cflow_ad.scoring.threshold import Calibration, split_good
 from cflow_ad.scoring.view import View
@@ -50,7 +51,7 @@ class GoodSplit(NamedTuple):
     """Numbers of the others."""
 
 
-class Detector:
+class Detector(BaseDetector):
     """A model of good images, with its threshold.
 
     Made by `fit` or `load`.
@@ -79,15 +80,12 @@ class Detector:
         bundled: bool = False,
         precision: Precision | None = None,
     ) -> None:
+        super().__init__(settings, calibration, view, name)
         self.model = model.eval()
-        self.settings = settings
-        self.view = view or View(sizing=settings.sizing)
         self.training = dict(training)
         self.screening: ScreenedImages | None = None
         """Out-of-fold scores of the good images of `fit`; not stored, except for the names of
         outliers, in `training`."""
-        self._calibration = calibration
-        self._name = name
         self._bundled = bundled
         self._precision = precision or settings.precision
 
@@ -96,82 +94,15 @@ class Detector:
         return Scorer(self.model, precision=self._precision)
 
     @property
-    def is_calibrated(self) -> bool:
-        """Whether it has scales and thresholds, without which it predicts nothing."""
-        return self._calibration is not None
-
-    @property
-    def calibration(self) -> Calibration:
-        """The thresholds and what they promise.
-
-        Raises:
-            CalibrationError: the model is not calibrated yet.
-        """
-        if self._calibration is None:
-            raise CalibrationError(
-                f"{self._name}: not calibrated yet; run `cflow-ad calibrate MODEL GOOD` with a "
-                "folder of good images"
-            )
-        return self._calibration
-
-    @property
-    def threshold(self) -> float:
-        """An image is anomalous where its score lies above this."""
-        return self.calibration.threshold
-
-    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
 
-    def predict(self, source: ImageSource) -> Prediction:
-        """Score one image.
-
-        Args:
-            source: a path, a Pillow image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, uint8,
-                uint16, or float in 0..255.
-
-        Raises:
-            CalibrationError: the model is not calibrated yet.
-            ImageError: the image cannot be used.
-        """
-        return next(self.stream([source]))
-
-    def stream(
-        self,
-        sources: Iterable[ImageSource],
-        *,
-        maps: bool = True,
-        batch_size: int = 8,
-        on_error: OnError | None = None,
+    def _stream(
+        self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
     ) -> Iterator[Prediction]:
-        """Score many images, decoding ahead; the results come in the images' order.
-
-        Args:
-            sources: as for `predict`.
-            maps: compute anomaly maps of the images' size ahead as well; else a result computes its
-                map, mask and regions when they are first used. Scores do not need them.
-            batch_size: the most images encoded at once on a GPU. On a CPU each core takes one at a
-                time; see `running.run_over`.
-            on_error: called with an image that cannot be used, which is then left out; unset, the
-                error is raised.
-
-        Raises:
-            CalibrationError: the model is not calibrated yet.
-            ImageError: an image cannot be used and `on_error` is unset.
-        """
-        calibration = self.calibration  # raises before the first image is decoded
-
         def finish(canvas: Canvas, energies: list[Tensor]) -> Prediction:
-            return build_prediction(
-                [grid.numpy() for grid in energies],
-                canvas,
-                smoothing=self.settings.smoothing,
-                image_score=self.settings.method.image_score,
-                threshold=calibration.threshold,
-                map_threshold=calibration.map_threshold,
-                with_map=maps,
-            )
+            return self._build(canvas, [grid.numpy() for grid in energies], maps)
 
         found = run_over(
             self._scorer,
@@ -186,23 +117,6 @@ class Detector:
             dataclasses.replace(prediction, source=source_name(source))
             for source, prediction in found
         )
-
-    def look_in(self, folder: PathLike) -> Detector:
-        """Give each image that is scored from now on its own region of interest.
-
-        Args:
-            folder: with a mask for each image, named after it (see `RegionFiles`); or a manifest
-                with the column `roi`.
-
-        Returns:
-            This detector.
-
-        Raises:
-            DataError: the manifest cannot be read, or has no regions.
-            SettingsError: there is no such folder.
-        """
-        self.view = self.view.with_masks(folder)
-        return self
 
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
         """Compute the flows' log-likelihoods of one image.

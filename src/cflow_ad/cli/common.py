@@ -19,10 +19,9 @@ from cflow_ad.settings import Settings
 if TYPE_CHECKING:
     import rich.progress
 
-    from cflow_ad import runtime
     from cflow_ad.data.layouts import Dataset
-    from cflow_ad.detector import Detector
     from cflow_ad.fitting.progress import Progress
+    from cflow_ad.scoring.base import BaseDetector
 
 FAILED = 2
 """Exit status of an error, and of a wrong command line."""
@@ -133,7 +132,7 @@ def print_notes(dataset: Dataset) -> None:
 
 def open_model(
     path: Path, *, weights: str | None, device: str | None, precision: str | None, roi: str | None
-) -> Detector | runtime.Detector:
+) -> BaseDetector:
     """Load the detector of a model file of any format."""
     from cflow_ad.runtime.opening import open_detector
 

@@ -32,11 +32,11 @@ from cflow_ad.evaluation.metrics import (
     image_metrics,
 )
 from cflow_ad.evaluation.reference import ReferenceResult, compute_reference, require_whole
+from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.image_regions import regions_of
 from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
-    from cflow_ad import runtime
     from cflow_ad.detector import Detector
 
 
@@ -187,9 +187,7 @@ class _Pixels:
         return sum((self.of[label] for label in masked), self.of[GOOD]).compute()
 
 
-def with_regions(
-    detector: Detector | runtime.Detector, dataset: Dataset
-) -> Detector | runtime.Detector:
+def with_regions(detector: BaseDetector, dataset: Dataset) -> BaseDetector:
     """A detector with the regions of interest that a data set gives its images, if any.
 
     Raises:
@@ -204,7 +202,7 @@ def with_regions(
 
 
 def evaluate(
-    detector: Detector | runtime.Detector,
+    detector: BaseDetector,
     dataset: Dataset,
     *,
     batch_size: int = 8,

@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cflow_ad.data.images import read_image
 from cflow_ad.data.layouts import GOOD, Dataset
@@ -17,10 +16,7 @@ from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, with_regions
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
-
-if TYPE_CHECKING:
-    from cflow_ad import runtime
-    from cflow_ad.detector import Detector
+from cflow_ad.scoring.base import BaseDetector
 
 _MOST_PANELS = 8
 
@@ -43,7 +39,7 @@ def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = (
 
 def write_results(
     evaluation: Evaluation,
-    detector: Detector | runtime.Detector,
+    detector: BaseDetector,
     folder: Path,
     *,
     picture: Sequence[Path] = (),

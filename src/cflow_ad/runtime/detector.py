@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from cflow_ad._version import __version__
-from cflow_ad.data.images import ImageSource, PathLike, source_name
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
 from cflow_ad.runtime.backends import Backend, energy_names, open_backend
+from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.loading import Batch, load_batches
-from cflow_ad.scoring.prediction import Prediction, build_prediction
+from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
@@ -28,7 +29,7 @@ PICTURES = "pictures"
 """The metadata's key of the view's pictures: by name, PNG files in base 64."""
 
 
-class Detector:
+class Detector(BaseDetector):
     """An exported model, made by `load`; several threads may use it at once.
 
     Args:
@@ -48,54 +49,16 @@ class Detector:
         about: dict[str, Any],
         view: View | None = None,
     ) -> None:
+        super().__init__(settings, calibration, view, "the exported model")
         self.backend = backend
-        self.settings = settings
-        self.view = view or View(sizing=settings.sizing)
-        self.calibration = calibration
         self._about = about
         size = about["export"]["size"]
         self._size: Shape | None = None if size == "dynamic" else (int(size[0]), int(size[1]))
         self._outputs = energy_names(len(settings.strides))
 
-    @property
-    def threshold(self) -> float:
-        """An image is anomalous where its score lies above this."""
-        return self.calibration.threshold
-
-    def predict(self, source: ImageSource) -> Prediction:
-        """Score one image.
-
-        Args:
-            source: a path, a Pillow image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, uint8,
-                uint16, or float32 in 0..255.
-
-        Raises:
-            ImageError: the image cannot be used, or does not fit the size that was exported.
-        """
-        return next(self.stream([source]))
-
-    def stream(
-        self,
-        sources: Iterable[ImageSource],
-        *,
-        maps: bool = True,
-        batch_size: int = 8,
-        on_error: OnError | None = None,
+    def _stream(
+        self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
     ) -> Iterator[Prediction]:
-        """Score many images, decoding ahead; the results come in the images' order.
-
-        Args:
-            sources: as for `predict`.
-            maps: compute the anomaly maps now; else a result computes its map, mask and regions
-                when they are first used. Scores do not need them.
-            batch_size: the most images in one run of the graph on a GPU. On a CPU it is one, which
-                is as fast, and makes a score bit for bit that of the image alone.
-            on_error: called with an image that cannot be used, which is then left out; unset, the
-                error is raised.
-
-        Raises:
-            ImageError: an image cannot be used and `on_error` is unset.
-        """
         if self.backend.on_cpu:
             batch_size = min(batch_size, 1)
         batches = load_batches(sources, self.view, batch_size=batch_size, on_error=on_error)
@@ -109,16 +72,6 @@ class Detector:
                     on_error(source, error)
             else:
                 yield from self._predictions(batch, maps)
-
-    def look_in(self, folder: PathLike) -> Detector:
-        """Give the images to come a region of interest each; see `cflow_ad.Detector.look_in`.
-
-        Raises:
-            DataError: a manifest cannot be read, or has no regions.
-            SettingsError: there is no such folder.
-        """
-        self.view = self.view.with_masks(folder)
-        return self
 
     def info(self) -> dict[str, Any]:
         """Return the file's metadata, without pictures, as plain values."""
@@ -197,16 +150,8 @@ class Detector:
     def _predictions(self, batch: Batch, maps: bool) -> Iterator[Prediction]:
         levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
         for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-            yield build_prediction(
-                [level[number] for level in levels],
-                canvas,
-                smoothing=self.settings.smoothing,
-                image_score=self.settings.method.image_score,
-                threshold=self.calibration.threshold,
-                map_threshold=self.calibration.map_threshold,
-                source=source_name(source),
-                with_map=maps,
-            )
+            energies = [level[number] for level in levels]
+            yield self._build(canvas, energies, maps, source_name(source))
 
 
 def parse_metadata(text: str, name: str) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cflow_ad.errors import SettingsError
 from cflow_ad.runtime.backends import SUFFIXES, read_text
 from cflow_ad.runtime.detector import PICTURES, Detector, parse_metadata
-
-if TYPE_CHECKING:
-    from cflow_ad import detector
+from cflow_ad.scoring.base import BaseDetector
 
 
 def is_exported(path: Path) -> bool:
@@ -24,7 +22,7 @@ def open_detector(
     weights: str | None = None,
     device: str | None = None,
     precision: str | None = None,
-) -> Detector | detector.Detector:
+) -> BaseDetector:
     """Load a model file of any format.
 
     Args:

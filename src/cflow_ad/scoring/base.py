@@ -1,0 +1,143 @@
+"""What the detectors of a trained and of an exported model have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from cflow_ad.data.images import ImageSource, PathLike
+from cflow_ad.data.parallel import OnError
+from cflow_ad.errors import CalibrationError
+from cflow_ad.scoring.anomaly_map import Floats
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.prediction import Prediction, build_prediction
+from cflow_ad.scoring.threshold import Calibration
+from cflow_ad.scoring.view import View
+
+if TYPE_CHECKING:
+    from cflow_ad.settings import Settings
+
+
+class BaseDetector(ABC):
+    """A model with thresholds, which scores images.
+
+    Args:
+        settings: of the model.
+        calibration: the thresholds and what they promise; None for an imported model, which
+            predicts nothing until it is calibrated.
+        view: the region of interest and the reference image; unset, all of each image.
+        name: of the model in an error.
+    """
+
+    def __init__(
+        self, settings: Settings, calibration: Calibration | None, view: View | None, name: str
+    ) -> None:
+        self.settings = settings
+        self.view = view or View(sizing=settings.sizing)
+        self._calibration = calibration
+        self._name = name
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it has scales and thresholds, without which it predicts nothing."""
+        return self._calibration is not None
+
+    @property
+    def calibration(self) -> Calibration:
+        """The thresholds and what they promise.
+
+        Raises:
+            CalibrationError: the model is not calibrated yet.
+        """
+        if self._calibration is None:
+            raise CalibrationError(
+                f"{self._name}: not calibrated yet; run `cflow-ad calibrate MODEL GOOD` with a "
+                "folder of good images"
+            )
+        return self._calibration
+
+    @property
+    def threshold(self) -> float:
+        """An image is anomalous where its score lies above this."""
+        return self.calibration.threshold
+
+    def predict(self, source: ImageSource) -> Prediction:
+        """Score one image.
+
+        Args:
+            source: a path, a Pillow image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, uint8,
+                uint16, or float in 0..255.
+
+        Raises:
+            CalibrationError: the model is not calibrated yet.
+            ImageError: the image cannot be used, or does not fit the size that was exported.
+        """
+        return next(self.stream([source]))
+
+    def stream(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        maps: bool = True,
+        batch_size: int = 8,
+        on_error: OnError | None = None,
+    ) -> Iterator[Prediction]:
+        """Score many images, decoding ahead; the results come in the images' order.
+
+        Args:
+            sources: as for `predict`.
+            maps: compute anomaly maps of the images' size ahead as well; else a result computes its
+                map, mask and regions when they are first used. Scores do not need them.
+            batch_size: the most images in one run of the network on a GPU. On a CPU it is one,
+                which is as fast, and makes a score bit for bit that of the image alone; a trained
+                model has one image on each core, see `running.run_over`.
+            on_error: called with an image that cannot be used, which is then left out; unset, the
+                error is raised.
+
+        Raises:
+            CalibrationError: the model is not calibrated yet.
+            ImageError: an image cannot be used and `on_error` is unset.
+        """
+        _ = self.calibration  # raises before the first image is decoded
+        return self._stream(sources, maps, batch_size, on_error)
+
+    def look_in(self, folder: PathLike) -> Self:
+        """Give each image that is scored from now on its own region of interest.
+
+        Args:
+            folder: with a mask for each image, named after it (see `RegionFiles`); or a manifest
+                with the column `roi`.
+
+        Returns:
+            This detector.
+
+        Raises:
+            DataError: the manifest cannot be read, or has no regions.
+            SettingsError: there is no such folder.
+        """
+        self.view = self.view.with_masks(folder)
+        return self
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """Return the model's metadata, as plain values."""
+
+    @abstractmethod
+    def _stream(
+        self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
+    ) -> Iterator[Prediction]: ...
+
+    def _build(
+        self, canvas: Canvas, energies: Sequence[Floats], maps: bool, source: str = ""
+    ) -> Prediction:
+        return build_prediction(
+            energies,
+            canvas,
+            smoothing=self.settings.smoothing,
+            image_score=self.settings.method.image_score,
+            threshold=self.calibration.threshold,
+            map_threshold=self.calibration.map_threshold,
+            source=source,
+            with_map=maps,
+        )
