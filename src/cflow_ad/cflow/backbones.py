@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import timm
 
 from cflow_ad.cflow.weights import PACKAGED, TORCHVISION, find_downloaded
 
 
-@dataclass(frozen=True)
-class BackboneStatus:
+class BackboneStatus(NamedTuple):
     """One backbone, and where its weights would come from."""
 
     name: str

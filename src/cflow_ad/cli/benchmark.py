@@ -22,11 +22,7 @@ from cflow_ad.settings import Settings
 SOME_FAILED = 3
 
 app = typer.Typer(no_args_is_help=True, help="Measure on public data sets.")
-
-
-@app.callback()
-def _benchmark() -> None:
-    pass
+app.callback()(lambda: None)  # else the only command would have no name
 
 
 @app.command()

@@ -20,6 +20,8 @@ sample = typer.Typer(no_args_is_help=True, help="Generate a data set.")
 download = typer.Typer(no_args_is_help=True, help="Download a data set from its publisher.")
 app.add_typer(sample, name="sample")
 app.add_typer(download, name="download")
+for group in (sample, download):
+    group.callback()(lambda: None)  # else their only commands would have no names
 
 HAS_ERRORS = 1
 """Exit status of a check that found errors."""
@@ -78,16 +80,6 @@ def export(
             )
         for path in written:
             typer.echo(path)
-
-
-@sample.callback()
-def _sample() -> None:
-    pass
-
-
-@download.callback()
-def _download() -> None:
-    pass
 
 
 @sample.command()

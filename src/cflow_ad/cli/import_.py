@@ -76,9 +76,7 @@ def authors(
     """Import a checkpoint of the code of CFLOW-AD's authors."""
     with plain_errors():
         from cflow_ad.importers.authors import import_authors
-        from cflow_ad.store.model_file import check_writable
 
-        check_writable(output)
         detector = import_authors(
             checkpoint,
             backbone=backbone,
@@ -111,9 +109,7 @@ def anomalib(
     """Import a checkpoint of anomalib's Cflow."""
     with plain_errors():
         from cflow_ad.importers.anomalib import import_anomalib
-        from cflow_ad.store.model_file import check_writable
 
-        check_writable(output)
         detector = import_anomalib(checkpoint, backbone=backbone, size=size, device=device)
         _finish(detector, output, good, false_alarm_rate, smoothing, bundle)
 
@@ -126,6 +122,9 @@ def _finish(
     smoothing: float | None,
     bundle: bool,
 ) -> None:
+    from cflow_ad.store.model_file import check_writable
+
+    check_writable(output)
     if good is None and not (false_alarm_rate is None and smoothing is None):
         raise SettingsError("--false-alarm-rate and --smoothing need --good, a folder of images")
     if good is not None:

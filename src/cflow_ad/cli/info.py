@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,27 +21,22 @@ def info(
     with plain_errors():
         from cflow_ad.cli import tables
 
+        values: Any
         if what == "backbones":
             from cflow_ad.cflow.backbones import list_backbones
 
-            backbones = list_backbones()
-            if as_json:
-                typer.echo(json.dumps([vars(item) for item in backbones], indent=2))
-            else:
-                tables.print_backbones(backbones)
+            values = [item._asdict() for item in list_backbones()]
         elif what == "settings":
             from cflow_ad.cli.settings_help import describe_settings
 
-            described = describe_settings()
-            if as_json:
-                typer.echo(json.dumps([item._asdict() for item in described], indent=2))
-            else:
-                tables.print_settings(described)
+            values = [item._asdict() for item in describe_settings()]
         else:
             from cflow_ad.runtime.opening import describe
 
-            metadata = describe(Path(what))
-            if as_json:
-                typer.echo(json.dumps(metadata, indent=2))
-            else:
-                tables.print_model(metadata)
+            values = describe(Path(what))
+        if as_json:
+            typer.echo(json.dumps(values, indent=2))
+        elif isinstance(values, list):
+            tables.print_list(values)
+        else:
+            tables.print_model(values)

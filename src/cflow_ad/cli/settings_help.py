@@ -27,10 +27,8 @@ class SettingDescription(NamedTuple):
 @functools.cache
 def describe_settings() -> tuple[SettingDescription, ...]:
     """Describe every setting that `--set` takes, those of the paper's schedule last."""
-    own = _describe(Settings, "")
-    return tuple(setting for setting in own if setting.name not in ("method", "paper")) + tuple(
-        _describe(PaperSchedule, "paper.")
-    )
+    own = [each for each in _describe(Settings, "") if each.name not in ("method", "paper")]
+    return (*own, *_describe(PaperSchedule, "paper."))
 
 
 def setting_option(name: str) -> Any:

@@ -14,8 +14,6 @@ from rich.table import Table
 from cflow_ad.evaluation._wording import count, metric, percent, plain, sections
 
 if TYPE_CHECKING:
-    from cflow_ad.cflow.backbones import BackboneStatus
-    from cflow_ad.cli.settings_help import SettingDescription
     from cflow_ad.data.check import Check
     from cflow_ad.evaluation.evaluate import Evaluation
     from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
@@ -24,11 +22,8 @@ if TYPE_CHECKING:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the metrics by defect type and of all, then the threshold and its false alarms."""
     columns = ["Image\nAUROC", "AP", "F1", "Pixel\nAUROC", "AP", "F1", "AUPRO"]
-    confusion, reference, alarms = (
-        evaluation.confusion,
-        evaluation.reference,
-        evaluation.false_alarms,
-    )
+    confusion, reference = evaluation.confusion, evaluation.reference
+    alarms = evaluation.false_alarms
     rows = []
     for name, result in evaluation.per_defect.items():
         found = f"{result.recall * result.n_images:.0f}"
@@ -60,31 +55,19 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
     """Print a table of numbers; the first column is text."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for number, name in enumerate(header):
-        table.add_column(
-            name,
-            justify="right" if number else "left",
-            no_wrap=bool(number),
-            overflow="ellipsis" if number else "fold",
-        )
+    table.add_column(header[0], overflow="fold")
+    for name in header[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     _console().print(table)
 
 
-def print_backbones(backbones: Sequence[BackboneStatus]) -> None:
-    """Print which backbones are usable on this machine."""
-    table = Table("Backbone", "Usable", "Weights")
-    for item in backbones:
-        table.add_row(item.name, plain(item.is_usable), item.source)
-    _console().print(table)
-
-
-def print_settings(settings: Sequence[SettingDescription]) -> None:
-    """Print every setting with its default and meaning."""
-    table = Table("Setting", "Default", "Meaning", show_lines=True)
-    for item in settings:
-        table.add_row(item.name, item.default, item.meaning)
+def print_list(items: Sequence[Mapping[str, Any]]) -> None:
+    """Print items of one kind, with a column for each of their fields."""
+    table = Table(*(name.replace("_", " ").capitalize() for name in items[0]), show_lines=True)
+    for item in items:
+        table.add_row(*map(plain, item.values()))
     _console().print(table)
 
 
@@ -124,8 +107,7 @@ def print_check(check: Check) -> None:
     for split, counts in check.counts.items():
         of_split = ", ".join(f"{n} {label}" for label, n in counts.items())
         typer.echo(f"  {split:<6} {of_split or 'nothing'}")
-    defective = sum(not sample.is_good for sample in dataset.test)
-    if defective:
+    if defective := sum(not sample.is_good for sample in dataset.test):
         typer.echo(f"  masks  {check.masks} of {defective} defective images have one")
     if check.regions:
         images = len(dataset.train) + len(dataset.test)
@@ -135,10 +117,8 @@ def print_check(check: Check) -> None:
     typer.echo(f"  modes  {modes or 'none'}")
     for note in dataset.notes:
         typer.echo(f"  note   {note}")
-    for findings, name, colour in (
-        (check.errors, "error", "red"),
-        (check.warnings, "warning", "yellow"),
-    ):
+    kinds = ((check.errors, "error", "red"), (check.warnings, "warning", "yellow"))
+    for findings, name, colour in kinds:
         for kind in dict.fromkeys(finding.kind for finding in findings):
             of_kind = [finding for finding in findings if finding.kind == kind]
             for finding in of_kind[:_MOST_FINDINGS]:

@@ -122,8 +122,8 @@ class Writer:
             self._drawn.append(prediction)
 
     def _write_row(self, file: IO[str], prediction: Prediction) -> None:
-        values: dict[str, Any] = {name: getattr(prediction, name) for name in _COLUMNS[1:]}
-        values = {"path": prediction.source, **values}
+        values: dict[str, Any] = {"path": prediction.source}
+        values |= {name: getattr(prediction, name) for name in _COLUMNS[1:]}
         if self._wanted.has_regions:
             values["regions"] = [region.to_dict() for region in prediction.regions]
             file.write(json.dumps(values) + "\n")
@@ -157,9 +157,8 @@ class Writer:
             # No font has the bytes that a file name may hold.
             title = Path(prediction.source).name.encode(errors="backslashreplace").decode()
             panels.append(Panel(prediction, read_image(prediction.source), title))
-        map_threshold = self._drawn[0].map_threshold
-        scale = map_scale(map_threshold)
-        draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
+        at = self._drawn[0].map_threshold
+        draw_panels(panels, map_threshold=at, scale=map_scale(at), path=path)
 
 
 def _output_names(paths: Sequence[Path]) -> dict[str, str]:

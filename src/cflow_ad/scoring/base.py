@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 
 
 class BaseDetector(ABC):
-    """A model with thresholds, which scores images.
-
-    Args:
-        settings: of the model.
-        calibration: the thresholds and what they promise; None for an imported model, which
-            predicts nothing until it is calibrated.
-        view: the region of interest and the reference image; unset, all of each image.
-        name: of the model in an error.
-    """
+    """A model with thresholds, which scores images."""
 
     def __init__(
         self, settings: Settings, calibration: Calibration | None, view: View | None, name: str
