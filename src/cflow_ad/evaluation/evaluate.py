@@ -34,7 +34,6 @@ from cflow_ad.evaluation.metrics import (
 from cflow_ad.evaluation.reference import ReferenceResult, compute_reference, require_whole
 from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.image_regions import regions_of
-from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
     from cflow_ad.detector import Detector
@@ -144,13 +143,8 @@ class Evaluation:
             },
             "per_defect": {name: _plain(result) for name, result in self.per_defect.items()},
             "images": [
-                {
-                    "path": str(record.sample.path),
-                    "label": record.sample.label,
-                    "score": record.score,
-                    "is_anomalous": record.is_anomalous,
-                    "n_regions": record.n_regions,
-                }
+                {"path": str(record.sample.path), "label": record.sample.label}
+                | {name: getattr(record, name) for name in ("score", "is_anomalous", "n_regions")}
                 for record in self.images
             ],
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
@@ -161,30 +155,6 @@ class Evaluation:
     def to_json(self) -> str:
         """Convert to indented JSON; see `to_dict`."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-
-
-class _Pixels:
-    """One `PixelMetrics` for good images and one for each defect type with masks."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, PixelMetrics] = defaultdict(PixelMetrics)
-
-    def add(self, sample: Sample, prediction: Prediction) -> None:
-        height, width = prediction.anomaly_map.shape
-        if sample.is_good:
-            mask = np.zeros((height, width), dtype=np.bool_)
-        elif sample.mask is not None:
-            mask = read_mask(sample.mask, (height, width))
-        else:
-            return
-        self.of[sample.label].update(prediction.anomaly_map, mask, prediction.inside)
-
-    def result(self, labels: Iterable[str]) -> PixelResult | None:
-        """The metrics of these defect types together, against the good images."""
-        masked = [label for label in labels if label in self.of]
-        if not masked:
-            return None
-        return sum((self.of[label] for label in masked), self.of[GOOD]).compute()
 
 
 def with_regions(detector: BaseDetector, dataset: Dataset) -> BaseDetector:
@@ -208,7 +178,7 @@ def evaluate(
     batch_size: int = 8,
     skip_unreadable: bool = False,
     reference: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score all test images of a data set and compute the metrics.
 
@@ -236,16 +206,15 @@ def evaluate(
     samples = {str(sample.path): sample for sample in dataset.require_test()}
     check_masks(samples.values())
     total = len(samples) * (2 if reference else 1)
-    report = progress or (lambda done, total: None)
     skipped: list[tuple[str, str]] = []
 
     def skip(source: ImageSource, error: ImageError) -> None:
         skipped.append((str(source), str(error)))
-        report(len(records) + len(skipped), total)
+        progress(len(records) + len(skipped), total)
 
     began = time.perf_counter()
     records: list[ImageRecord] = []
-    pixels = _Pixels()
+    pixels: dict[str, PixelMetrics] = defaultdict(PixelMetrics)  # by label, where there are masks
     predictions = detector.stream(
         [sample.path for sample in samples.values()],
         batch_size=batch_size,
@@ -256,8 +225,11 @@ def evaluate(
         records.append(
             ImageRecord(sample, prediction.score, prediction.is_anomalous, len(prediction.regions))
         )
-        pixels.add(sample, prediction)
-        report(len(records) + len(skipped), total)
+        if sample.is_good or sample.mask is not None:
+            shape = prediction.anomaly_map.shape
+            mask = read_mask(sample.mask, shape) if sample.mask else np.zeros(shape, np.bool_)
+            pixels[sample.label].update(prediction.anomaly_map, mask, prediction.inside)
+        progress(len(records) + len(skipped), total)
     if not records:
         raise DataError(f"{dataset.root}: none of the {len(samples)} test images could be read")
     by_reference = None
@@ -265,8 +237,13 @@ def evaluate(
         by_reference = compute_reference(
             cast("Detector", detector),
             [record.sample for record in records],
-            progress=lambda done: report(len(samples) + done, total),
+            progress=lambda done: progress(len(samples) + done, total),
         )
+
+    def against_good(labels: Iterable[str]) -> PixelResult | None:
+        masked = [pixels[label] for label in labels if label in pixels]
+        return sum(masked, pixels[GOOD]).compute() if masked else None
+
     good = [record for record in records if record.sample.is_good]
     calibration = detector.calibration
     per_defect = {}
@@ -275,7 +252,7 @@ def evaluate(
         per_defect[defect] = DefectResult(
             n_images=len(some),
             image=_image_metrics(good + some),
-            pixel=pixels.result([defect]),
+            pixel=against_good([defect]),
             recall=sum(record.is_anomalous for record in some) / len(some),
         )
     n_alarms = sum(record.is_false_alarm for record in good)
@@ -284,7 +261,7 @@ def evaluate(
         threshold=calibration.threshold,
         map_threshold=calibration.map_threshold,
         image=_image_metrics(records),
-        pixel=pixels.result(per_defect),
+        pixel=against_good(per_defect),
         per_defect=per_defect,
         confusion=Confusion.count(
             [record.is_anomalous for record in records],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +23,9 @@ NOTHING = Curve(np.empty(0), np.empty(0))
 
 @dataclass(frozen=True)
 class ScoreMetrics:
-    """How well image scores separate defective images from good ones."""
+    """How well scores separate defective items from good ones: images, or pixels."""
 
-    auroc: float  #: chance that a defective image scores above a good one, in [0, 1]
+    auroc: float  #: chance that a defective item scores above a good one, in [0, 1]
     average_precision: float  #: mean precision over recall, in [0, 1]
     best_f1: float  #: F1 of the threshold that has the best, in (0, 1]
     best_f1_threshold: float  #: the threshold that has it
@@ -33,27 +34,21 @@ class ScoreMetrics:
 
 
 @dataclass(frozen=True)
-class PixelResult:
+class PixelResult(ScoreMetrics):
     """How well anomaly maps separate defective pixels from good ones.
 
     AUPRO is the area under the per-region overlap curve up to a false positive rate, divided by
     that rate: the mean share found of a defect, where every connected region has the same weight.
     Bergmann et al., "Uninformed Students: Student-Teacher Anomaly Detection with Discriminative
     Latent Embeddings" (CVPR 2020), and, as computed here, "The MVTec Anomaly Detection Dataset"
-    (IJCV 2021).
+    (IJCV 2021). Curves are thinned for drawing.
     """
 
-    auroc: float  #: chance that a defective pixel scores above a good one, in [0, 1]
-    average_precision: float  #: mean precision over recall, in [0, 1]
-    best_f1: float  #: F1 of the threshold that has the best, in (0, 1]
-    best_f1_threshold: float  #: the threshold that has it
     aupro: float  #: area under the per-region overlap curve, in [0, 1]
     n_pixels: int  #: pixels in all
     n_defect_pixels: int  #: defective pixels
     n_regions: int  #: connected defective regions
-    roc: Curve  #: false positive rate (x), true positive rate (y), thinned for drawing
-    precision_recall: Curve  #: recall (x), precision (y), thinned for drawing
-    pro: Curve  #: false positive rate (x), up to the limit, per-region overlap (y), thinned
+    pro: Curve  #: false positive rate (x), up to the limit, per-region overlap (y)
 
 
 def image_metrics(scores: ArrayLike, is_defect: ArrayLike) -> ScoreMetrics:
@@ -75,21 +70,10 @@ def image_metrics(scores: ArrayLike, is_defect: ArrayLike) -> ScoreMetrics:
         raise ValueError(f"scores {score.shape} and is_defect {defect.shape} must both be (n,)")
     if not np.isfinite(score).all():
         raise ValueError("image scores hold NaN or infinity")
-    if defect.all() or not defect.any():
-        return ScoreMetrics(math.nan, math.nan, math.nan, math.nan, NOTHING, NOTHING)
-
     levels, level = np.unique(-score.astype(np.float64), return_inverse=True)
     defects = np.bincount(level[defect], minlength=levels.size)
     goods = np.bincount(level) - defects
-    f1, threshold = _best_f1(goods, defects, lowest=-levels, highest=-levels)
-    return ScoreMetrics(
-        auroc=curves.auroc(goods, defects),
-        average_precision=curves.average_precision(goods, defects),
-        best_f1=f1,
-        best_f1_threshold=threshold,
-        roc=curves.roc_curve(goods, defects),
-        precision_recall=curves.precision_recall_curve(goods, defects),
-    )
+    return _score_metrics(goods, defects, lowest=-levels, highest=-levels)
 
 
 class PixelMetrics:
@@ -161,29 +145,22 @@ class PixelMetrics:
         if not 0 < fpr_limit <= 1:
             raise ValueError(f"fpr_limit must be in (0, 1], not {fpr_limit}")
         bins = self._histogram.bins()
+        found = _score_metrics(bins.good, bins.defect, bins.lowest, bins.highest)
         n_good, n_defect = int(bins.good.sum()), int(bins.defect.sum())
+        pro, aupro = NOTHING, math.nan
         if n_good and n_defect:
-            roc = curves.roc_curve(bins.good, bins.defect)
-            precision_recall = curves.precision_recall_curve(bins.good, bins.defect)
             pro = curves.pro_curve(bins.good, bins.overlap).up_to(fpr_limit)
-            auroc = curves.auroc(bins.good, bins.defect)
             aupro = min(pro.area / fpr_limit, 1.0)
-            average_precision = curves.average_precision(bins.good, bins.defect)
-            f1, threshold = _best_f1(bins.good, bins.defect, bins.lowest, bins.highest)
-        else:
-            roc = precision_recall = pro = NOTHING
-            auroc = aupro = average_precision = f1 = threshold = math.nan
+        common: dict[str, Any] = {
+            name: value.thinned() if isinstance(value, Curve) else value
+            for name, value in vars(found).items()
+        }
         return PixelResult(
-            auroc=auroc,
-            average_precision=average_precision,
-            best_f1=f1,
-            best_f1_threshold=threshold,
+            **common,
             aupro=aupro,
             n_pixels=n_good + n_defect,
             n_defect_pixels=n_defect,
             n_regions=self._n_regions,
-            roc=roc.thinned(),
-            precision_recall=precision_recall.thinned(),
             pro=pro.thinned(),
         )
 
@@ -266,13 +243,22 @@ def binomial_interval(successes: int, trials: int, confidence: float = 0.95) -> 
     return low, high
 
 
-def _best_f1(
+def _score_metrics(
     good: Counts, defect: Counts, lowest: NDArray[np.floating], highest: NDArray[np.floating]
-) -> tuple[float, float]:
-    """The best F1 and its threshold, from counts (n,) and the range of scores (n,) of each."""
+) -> ScoreMetrics:
+    """The metrics of counts (n,), each of items in a range of scores (n,), the highest first."""
+    if not (good.any() and defect.any()):
+        return ScoreMetrics(math.nan, math.nan, math.nan, math.nan, NOTHING, NOTHING)
     f1, last = curves.best_f1(good, defect)
     unflagged = float(highest[last + 1]) if last + 1 < good.size else None
-    return f1, curves.threshold_between(unflagged, float(lowest[last]))
+    return ScoreMetrics(
+        auroc=curves.auroc(good, defect),
+        average_precision=curves.average_precision(good, defect),
+        best_f1=f1,
+        best_f1_threshold=curves.threshold_between(unflagged, float(lowest[last])),
+        roc=curves.roc_curve(good, defect),
+        precision_recall=curves.precision_recall_curve(good, defect),
+    )
 
 
 def _region_shares(mask: NDArray[np.bool_]) -> tuple[Floats, int]:

@@ -59,10 +59,9 @@ def compute_reference(
         likelihoods.append(detector.log_likelihoods(sample.path))
         progress(done)
     originals = [image_shape(sample.path) for sample in samples]
-    shapes = [sizing.valid_shape(original) for original in originals]
     scores = []
     pixels, has_mask = PixelMetrics(), False
-    maps = reference_maps(likelihoods, shapes)
+    maps = reference_maps(likelihoods, [sizing.valid_shape(original) for original in originals])
     for sample, original, anomaly_map in zip(samples, originals, maps, strict=True):
         scores.append(float(anomaly_map.max()))
         if sample.is_good:

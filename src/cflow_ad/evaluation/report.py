@@ -16,7 +16,7 @@ from cflow_ad.evaluation import _wording as wording
 from cflow_ad.evaluation._charts import curve_chart, score_chart
 from cflow_ad.evaluation._examples import Example, choose_examples, draw_example
 from cflow_ad.evaluation._pages import Picture, render
-from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
+from cflow_ad.evaluation.metrics import ScoreMetrics
 from cflow_ad.evaluation.overlay import jet_table, map_scale
 from cflow_ad.files import replacing
 from cflow_ad.scoring.prediction import Prediction
@@ -63,9 +63,8 @@ def _content(
     evaluation: Evaluation, predict: Callable[[Path], Prediction], examples: int
 ) -> dict[str, Any]:
     """The values of the template."""
-    dataset, confusion = evaluation.dataset, evaluation.confusion
+    dataset, reference = evaluation.dataset, evaluation.reference
     scale = map_scale(evaluation.map_threshold)
-    reference = evaluation.reference
     metrics = [_row("Images", evaluation.image), _row("Pixels", evaluation.pixel)]
     if reference is not None:
         metrics.append(_row("Images, reference", reference.image))
@@ -81,7 +80,7 @@ def _content(
         "has_reference": reference is not None,
         "threshold": wording.number(evaluation.threshold),
         "map_threshold": wording.number(evaluation.map_threshold),
-        "confusion": confusion,
+        "confusion": evaluation.confusion,
         "defects": _defects(evaluation),
         "histogram": _histogram(evaluation),
         "curves": _curves(evaluation),
@@ -116,7 +115,7 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return [(name, text, of) for name, text, of, value in tiles if math.isfinite(value)]
 
 
-def _row(name: str, result: ScoreMetrics | PixelResult | None) -> tuple[str, list[str]]:
+def _row(name: str, result: ScoreMetrics | None) -> tuple[str, list[str]]:
     """One row of the table of metrics, in the order of its columns."""
     names = ("auroc", "average_precision", "best_f1")
     cells = [wording.metric(getattr(result, each, None)) for each in names]
