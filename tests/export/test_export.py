@@ -72,12 +72,7 @@ def test_the_graphs_results_are_the_detectors_whatever_the_settings(images, toy_
         pixels = [image[: shape[0], : shape[1]] for image in images[:3]]
         batch = torch.from_numpy(np.stack(pixels)).float()
         for canvas in (None, shape):
-            graph = ExportGraph(
-                detector.model,
-                smoothing=settings.smoothing,
-                image_score=settings.method.image_score,
-                canvas=canvas,
-            )
+            graph = ExportGraph(detector.model, settings, canvas)
             with torch.inference_mode():
                 maps, scores, *_ = graph(batch)
             for image, found, score in zip(pixels, maps, scores, strict=True):

@@ -31,14 +31,8 @@ def golden_detector() -> Detector:
 def program(canvas: tuple[int, int] | None) -> Any:
     """Its graph as a `torch.export` program; not to be changed."""
     detector = golden_detector()
-    settings = detector.settings
-    graph = ExportGraph(
-        detector.model,
-        smoothing=settings.smoothing,
-        image_score=settings.method.image_score,
-        canvas=canvas,
-    )
-    return trace(graph, canvas, settings.sizing.multiple)
+    graph = ExportGraph(detector.model, detector.settings, canvas)
+    return trace(graph, canvas, detector.settings.sizing.multiple)
 
 
 @functools.cache

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cflow_ad.data.carpet import photograph, weave
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
-from cflow_ad.evaluation.evaluate import Evaluation, evaluate
+from cflow_ad.evaluation.evaluate import evaluate
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.scoring.loading import load_batches
-from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.threshold import Calibration, calibrate_thresholds, split_good
 from cflow_ad.scoring.view import View
 
@@ -53,11 +50,6 @@ class Material:
     """Good images for the thresholds, which neither the model nor the ranges were fitted to."""
     labelled: Dataset | None = None
     """With test images of which some are defective."""
-
-    def range_canvases(self) -> Iterator[NDArray[np.float32]]:
-        """Prepare the images of `ranges` one at a time, shape `(1, H, W, 3)`."""
-        for batch in load_batches(self.ranges, self.view, batch_size=1):
-            yield batch.pixels.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +156,18 @@ def compare(
     pairs = zip(detector.stream(material.compared), exported.stream(material.compared), strict=True)
     largest, flipped, of_scores = 0.0, 0, []
     for ours, theirs in pairs:
-        of_score, of_map = _difference(ours, theirs)
-        of_scores.append(of_score)
-        largest = max(largest, of_score, of_map)
+        unit = max(1.0, ours.score)
+        of_scores.append(abs(ours.score - theirs.score) / unit)
+        of_map = float(np.abs(ours.anomaly_map - theirs.anomaly_map).max()) / unit
+        largest = max(largest, of_scores[-1], of_map)
         flipped += ours.is_anomalous != theirs.is_anomalous
         report(len(of_scores), len(material.compared))
     auroc: list[tuple[str, float, float]] = []
     if with_auroc and material.labelled is not None:
-        before = evaluate(detector, material.labelled)
-        after = evaluate(exported, material.labelled)
-        auroc = _aurocs(before, after)
+        before, after = (evaluate(model, material.labelled) for model in (detector, exported))
+        auroc = [("image", before.image.auroc, after.image.auroc)]
+        if before.pixel is not None and after.pixel is not None:
+            auroc.append(("pixel", before.pixel.auroc, after.pixel.auroc))
     return Change(
         n_images=len(of_scores),
         generated=generated,
@@ -182,19 +176,6 @@ def compare(
         flipped=flipped,
         auroc=tuple(auroc),
     )
-
-
-def _difference(ours: Prediction, theirs: Prediction) -> tuple[float, float]:
-    unit = max(1.0, ours.score)
-    of_map = float(np.abs(ours.anomaly_map - theirs.anomaly_map).max())
-    return abs(ours.score - theirs.score) / unit, of_map / unit
-
-
-def _aurocs(before: Evaluation, after: Evaluation) -> list[tuple[str, float, float]]:
-    found = [("image", before.image.auroc, after.image.auroc)]
-    if before.pixel is not None and after.pixel is not None:
-        found.append(("pixel", before.pixel.auroc, after.pixel.auroc))
-    return found
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

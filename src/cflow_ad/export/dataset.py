@@ -84,8 +84,8 @@ def column_runs(mask: NDArray[np.bool_]) -> list[int]:
 
 def _samples(dataset: Dataset, progress: Progress) -> Iterator[tuple[int, str, Sample]]:
     """Yield each sample with its number, from 0, and its split; report each when it is done."""
-    samples = [("train", sample) for sample in dataset.train]
-    samples += [("test", sample) for sample in dataset.test]
+    parts = (("train", dataset.train), ("test", dataset.test))
+    samples = [(split, sample) for split, part in parts for sample in part]
     for number, (split, sample) in enumerate(samples):
         yield number, split, sample
         progress(number + 1, len(samples))

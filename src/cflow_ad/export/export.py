@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from cflow_ad._version import __version__
@@ -23,6 +24,7 @@ from cflow_ad.export.program import OPSET, to_onnx, trace
 from cflow_ad.runtime.detector import PICTURES
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.scoring.canvas import Shape, Sizing
+from cflow_ad.scoring.loading import load_batches
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
 from cflow_ad.store.model_file import check_writable
@@ -33,6 +35,13 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 BOUNDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15, "int8": 0.3}
 """How far scores may change, relative to a score of at least 1: at fp32 the largest change of any
 score or pixel, at the others the mean change of the scores of good images."""
+
+_LIBRARIES: dict[Format, list[str]] = {
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    "openvino": ["onnx", "onnxscript", "openvino"],
+    "torch": [],
+}
+"""The optional libraries that write and run a file."""
 
 AUROC_BOUND = 0.003
 """How far image and pixel AUROC may fall where defects are labelled."""
@@ -100,21 +109,28 @@ def export_model(
     material = gather(detector, data, canvas, needs_ranges=precision == "int8")
     ours = _on_cpu(detector, material.view)
     about = _about(detector, format, precision, canvas)
-    with tempfile.TemporaryDirectory(dir=_folder(path), prefix=f".{path.name}.") as folder:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
+
+        def write() -> RuntimeDetector:
+            write_file(model, new, about, format=format, precision=precision)
+            exported = RuntimeDetector.load(new)
+            exported.view = ours.view
+            return exported
+
         model = _translate(ours, canvas, is_onnx=format != "torch")
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
 
-            model = quantise(model, format, material.range_canvases())
-        write_file(model, new, about, format=format, precision=precision)
-        calibration = ours.calibration
-        exported = _runtime(new, ours.view)
+            batches = load_batches(material.ranges, material.view, batch_size=1)
+            images = [batch.pixels.astype(np.float32, copy=False) for batch in batches]
+            model = quantise(model, format, images)
+        calibration, exported = ours.calibration, write()
         if precision != "fp32" and material.unseen:
             calibration = recalibrate(exported, material, ours, progress)
             about["calibration"] = calibration.to_dict()
-            write_file(model, new, about, format=format, precision=precision)
-            exported = _runtime(new, ours.view)
+            exported = write()
         change = compare(
             ours,
             exported,
@@ -139,21 +155,12 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
     if precision == "int8" and data is None:
         raise SettingsError("int8 is calibrated on good images: give some with --data FOLDER")
     check_writable(path)
+    quantiser = ["nncf"] if format == "openvino" and precision == "int8" else []
     try:  # before the work
-        for library in _needed(format, precision):
+        for library in [*_LIBRARIES[format], *quantiser]:
             importlib.import_module(library)
     except ModuleNotFoundError as error:
         raise missing_library(error) or error from error
-
-
-def _needed(format: Format, precision: Precision) -> tuple[str, ...]:
-    """Name the optional libraries that write and run a file."""
-    if format == "torch":
-        return ()
-    if format == "onnx":
-        return ("onnx", "onnxscript", "onnxruntime")
-    quantiser = ("nncf",) if precision == "int8" else ()
-    return ("onnx", "onnxscript", "openvino", *quantiser)
 
 
 def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
@@ -178,11 +185,8 @@ def _canvas(size: str | None, sizing: Sizing) -> Shape | None:
 
 def _on_cpu(detector: Detector, view: View) -> Detector:
     """Copy a detector to the CPU, where it is traced and compared."""
-    model = detector.model
-    if detector.device.type != "cpu":
-        model = copy.deepcopy(model).cpu()
     return Detector(
-        model,
+        detector.model if detector.device.type == "cpu" else copy.deepcopy(detector.model).cpu(),
         settings=detector.settings,
         calibration=detector.calibration,
         training=detector.training,
@@ -193,20 +197,9 @@ def _on_cpu(detector: Detector, view: View) -> Detector:
 def _translate(detector: Detector, canvas: Shape | None, *, is_onnx: bool) -> Any:
     """Turn the model into a `torch.export` program, or that into an ONNX model."""
     settings = detector.settings
-    graph = ExportGraph(
-        detector.model,
-        smoothing=settings.smoothing,
-        image_score=settings.method.image_score,
-        canvas=canvas,
-    )
+    graph = ExportGraph(detector.model, settings, canvas)
     program = trace(graph, canvas, settings.sizing.multiple)
     return to_onnx(program, settings.strides) if is_onnx else program
-
-
-def _runtime(path: Path, view: View) -> RuntimeDetector:
-    exported = RuntimeDetector.load(path)
-    exported.view = view
-    return exported
 
 
 def _about(
@@ -256,11 +249,6 @@ def _check_change(change: Change, precision: Precision, *, force: bool) -> None:
             f"the {precision} graph does not give the model's results: {'; '.join(problems)}; "
             + way_out
         )
-
-
-def _folder(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent
 
 
 def _move(new: Path, path: Path) -> int:

@@ -52,7 +52,11 @@ def write_file(
             warnings.simplefilter("ignore")  # of tensors that share memory
             torch.export.save(model, path, extra_files={f"{KEY}.json": text})
     elif format == "openvino":
-        _write_openvino(model, path, text, halve=precision in ("fp16", "bf16"))
+        import openvino
+
+        graph = model if isinstance(model, openvino.Model) else read_openvino(model)
+        graph.set_rt_info(text, [KEY])
+        openvino.save_model(graph, path, compress_to_fp16=precision in ("fp16", "bf16"))
     else:
         _write_onnx(model, path, text, precision)
 
@@ -62,14 +66,6 @@ def read_openvino(model: Any) -> Any:
     import openvino
 
     return openvino.Core().read_model(io.BytesIO(model.SerializeToString()))
-
-
-def _write_openvino(model: Any, path: Path, text: str, *, halve: bool) -> None:
-    import openvino
-
-    graph = model if isinstance(model, openvino.Model) else read_openvino(model)
-    graph.set_rt_info(text, [KEY])
-    openvino.save_model(graph, path, compress_to_fp16=halve)
 
 
 def _write_onnx(model: Any, path: Path, text: str, precision: str) -> None:

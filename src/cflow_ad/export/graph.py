@@ -18,6 +18,7 @@ from cflow_ad.cflow.model import CflowModel
 from cflow_ad.scoring.anomaly_map import LEAST, gaussian_weights
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.score import HIGHEST, LEAST_TERM
+from cflow_ad.settings import Settings
 
 
 class ExportGraph(nn.Module):
@@ -25,32 +26,24 @@ class ExportGraph(nn.Module):
 
     Args:
         model: fitted, on the CPU.
-        smoothing: standard deviation of the Gaussian over the map, in pixels of the canvas.
-        image_score: `levels` or `peak`, see `scoring.prediction.build_prediction`.
+        settings: of the model.
         canvas: height and width of the only canvas, multiples of the largest stride; unset, the
             canvas may have any such size.
     """
 
-    def __init__(
-        self,
-        model: CflowModel,
-        *,
-        smoothing: float,
-        image_score: str,
-        canvas: Shape | None = None,
-    ) -> None:
+    def __init__(self, model: CflowModel, settings: Settings, canvas: Shape | None = None) -> None:
         super().__init__()
         self.folded = FoldedModel(model)
-        self.by_peak = image_score == "peak"
+        self.by_peak = settings.method.image_score == "peak"
         grids: Sequence[Shape | None] = [None] * len(self.folded.levels)
         if canvas is not None:
             grids = model.encoder.spec.grids(canvas)
         self.levels = nn.ModuleList(
             _AtGrid(level, grid) for level, grid in zip(self.folded, grids, strict=True)
         )
-        self.map = AnomalyMap(smoothing)
+        self.map = AnomalyMap(settings.smoothing)
         # Of the joined map at the positions of the finest level, in its own positions.
-        self.joined = AnomalyMap(smoothing / model.encoder.spec.levels[0].stride)
+        self.joined = AnomalyMap(settings.smoothing / model.encoder.spec.levels[0].stride)
         self.requires_grad_(False)
         self.eval()
 

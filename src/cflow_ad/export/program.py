@@ -39,9 +39,8 @@ def trace(graph: ExportGraph, size: Shape | None, unit: int) -> Any:
         ExportError: torch cannot trace the backbone.
     """
     dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    shape = size or _EXAMPLE
+    shape = size or (unit * _EXAMPLE[0], unit * _EXAMPLE[1])
     if size is None:
-        shape = (unit * _EXAMPLE[0], unit * _EXAMPLE[1])
         most = MAX_NATIVE // unit
         for axis, name in enumerate(("height", "width"), start=1):
             dims[axis] = unit * torch.export.Dim(f"{name}_units", min=1, max=most)

@@ -14,7 +14,7 @@ import contextlib
 import io
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +29,19 @@ from cflow_ad.runtime.backends import INPUT
 if TYPE_CHECKING:
     import onnx
 
-Canvases = Iterable[NDArray[np.float32]]
+Canvases = Sequence[NDArray[np.float32]]
 
 _SUBNET = re.compile(r"(^|\.)levels\.\d+\.(level\.)?blocks\.\d+\.(first|second)$")
 """Names of the weights of the couplings' subnets."""
 
 
-def quantise(model: onnx.ModelProto, format: Format, canvases: Canvases) -> Any:
+def quantise(model: onnx.ModelProto, format: Format, images: Canvases) -> Any:
     """Quantise a graph.
 
     Args:
         model: the graph in fp32.
         format: `onnx`, by onnxruntime, or `openvino`, by NNCF.
-        canvases: of good images, each `(1, H, W, 3)`, from which ranges are taken.
+        images: canvases of good images, each `(1, H, W, 3)`, from which ranges are taken.
 
     Returns:
         An ONNX model, or an `openvino.Model`.
@@ -52,17 +52,16 @@ def quantise(model: onnx.ModelProto, format: Format, canvases: Canvases) -> Any:
     by_library = _by_nncf if format == "openvino" else _by_onnxruntime
     try:
         with quiet(None, "nncf"), contextlib.redirect_stderr(io.StringIO()):
-            return by_library(model, canvases)
+            return by_library(model, images)
     except ModuleNotFoundError:
         raise
     except Exception as error:
         raise ExportError(f"the graph cannot be quantised ({first_line(error)})") from error
 
 
-def _by_nncf(model: Any, canvases: Canvases) -> Any:
+def _by_nncf(model: Any, images: Canvases) -> Any:
     import nncf
 
-    images = list(canvases)
     # OpenVINO runs depthwise convolutions in floating point whatever they hold.
     chosen = _quantised(model) - _depthwise(model)
     graph = read_openvino(_correct_biases(model, chosen, images, steps=63.5))
@@ -80,19 +79,13 @@ def _by_nncf(model: Any, canvases: Canvases) -> Any:
     )
 
 
-def _by_onnxruntime(model: Any, canvases: Canvases) -> Any:
+def _by_onnxruntime(model: Any, images: Canvases) -> Any:
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization as ort
 
-    images = list(canvases)
     chosen = _quantised(model)
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._left = iter(images)
 
@@ -104,23 +97,21 @@ def _by_onnxruntime(model: Any, canvases: Canvases) -> Any:
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         corrected = _correct_biases(model, chosen, images, steps=64)
         onnx.save(onnx.shape_inference.infer_shapes(corrected), before)
-        quantize_static(
+        ort.quantize_static(
             before,
             after,
             Reader(),
-            quant_format=QuantFormat.QDQ,
+            quant_format=ort.QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=ort.QuantType.QUInt8,
+            weight_type=ort.QuantType.QInt8,
             reduce_range=True,
             nodes_to_quantize=sorted(chosen),
         )
         return onnx.load(after)
 
 
-def _correct_biases(
-    model: Any, chosen: set[str], images: Sequence[NDArray[np.float32]], *, steps: float
-) -> Any:
+def _correct_biases(model: Any, chosen: set[str], images: Canvases, *, steps: float) -> Any:
     """Take from each convolution's bias what rounding its weights will add on average.
 
     Args:
@@ -154,9 +145,7 @@ def _correct_biases(
     return corrected
 
 
-def _mean_inputs(
-    model: Any, nodes: Sequence[Any], images: Sequence[NDArray[np.float32]]
-) -> list[NDArray[np.float32]]:
+def _mean_inputs(model: Any, nodes: Sequence[Any], images: Canvases) -> list[NDArray[np.float32]]:
     """Compute the mean of each channel of each convolution's input, over all images."""
     import onnx
     import onnxruntime
