@@ -8,8 +8,10 @@ import torch
 
 from cflow_ad.errors import SettingsError
 from cflow_ad.fitting.cache import build_cache
+from cflow_ad.method import Method
 from cflow_ad.scoring.canvas import Sizing
 from cflow_ad.scoring.view import View
+from cflow_ad.settings import Settings
 
 SIZING = Sizing(64, 64)
 
@@ -21,8 +23,12 @@ def mixed(images):
 
 
 def build(encoder, sources, **changes):
-    arguments = {"budget": 1.0, "seed": 0, "batch_size": 2} | changes
-    return build_cache(encoder, sources, View(sizing=SIZING), **arguments)
+    settings = Settings(
+        seed=changes.pop("seed", 0),
+        method=Method(positions="absolute", place_means=False, place_scales=0.0),
+    )
+    arguments = {"budget": 1.0, "batch_size": 2} | changes
+    return build_cache(encoder, sources, View(sizing=SIZING), settings, **arguments)
 
 
 def same(ours, theirs):
@@ -93,9 +99,9 @@ def test_a_stopped_run_continues_to_the_same_features(encoder, mixed, tmp_path, 
 
     stopped_at = []
 
-    def stop(done, total):
-        if done >= 4:
-            stopped_at.append(done)
+    def stop(progress):
+        if progress.done >= 4:
+            stopped_at.append(progress.done)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -107,7 +113,7 @@ def test_a_stopped_run_continues_to_the_same_features(encoder, mixed, tmp_path, 
         budget=budget,
         folder=tmp_path,
         key="k",
-        progress=lambda done, total: started.append(done),
+        progress=lambda progress: started.append(progress.done),
     )
     assert started[0] == stopped_at[0] < len(mixed)
     assert same(whole, resumed)
@@ -120,7 +126,7 @@ def test_files_overwritten_by_another_run_are_ignored(encoder, images, tmp_path)
     build(encoder, images[:3], folder=tmp_path, key="one")
     before = {path.name for path in tmp_path.iterdir()}
 
-    def kill(done, total):
+    def kill(progress):
         left.update(path.name for path in tmp_path.iterdir())
         raise KeyboardInterrupt  # before the first image, and so before anything is recorded
 
@@ -140,7 +146,7 @@ def test_files_with_another_key_are_ignored(encoder, images, tmp_path):
         images[3:6],
         folder=tmp_path,
         key="two",
-        progress=lambda done, total: started.append(done),
+        progress=lambda progress: started.append(progress.done),
     )
     assert started[0] == 0
     assert same(other, build(encoder, images[3:6]))

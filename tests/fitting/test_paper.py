@@ -50,7 +50,7 @@ def encoder():
 
 
 def start(encoder, images, settings):
-    features = build_cache(encoder, images, View(sizing=settings.sizing), budget=2.0, seed=0)
+    features = build_cache(encoder, images, View(sizing=settings.sizing), settings)
     return [build_level(of_level, settings, number) for number, of_level in enumerate(features)]
 
 

@@ -28,14 +28,7 @@ def with_outlier(images):
 
 
 def encoded(encoder, images, settings, budget=1.0):
-    features = build_cache(
-        encoder,
-        images,
-        View(sizing=settings.sizing),
-        budget=budget,
-        seed=0,
-        frame=settings.method.positions,
-    )
+    features = build_cache(encoder, images, View(sizing=settings.sizing), settings, budget=budget)
     return Encoded(features, [image_shape(image) for image in images])
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.encoder import Encoder, EncoderSpec
 from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
 from cflow_ad.cflow.place_means import PlaceMeans, aspect_of
 from cflow_ad.cflow.position import Frame, axis_places
@@ -27,9 +27,10 @@ from cflow_ad.cflow.running import run_over
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import SettingsError
+from cflow_ad.fitting.progress import Progress, ProgressCallback, Stage, silent
 from cflow_ad.scoring.canvas import Cell, Shape, cell_of
 from cflow_ad.scoring.view import View
-from cflow_ad.settings import Precision
+from cflow_ad.settings import Settings
 
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two records of how far the files are filled
@@ -98,12 +99,7 @@ class LevelFeatures:
         return order, self.bounds[order, 0]
 
     def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
-        """Share the vectors, less the means of their places.
-
-        Args:
-            means: to subtract from them.
-            factors: of each image, what the rest is multiplied by.
-        """
+        """Share the vectors, less the means of their places, the rest times a factor per image."""
         others = copy.copy(self)
         others.means, others._factors = means, factors
         return others
@@ -113,15 +109,14 @@ def build_cache(
     encoder: Encoder,
     sources: Sequence[ImageSource],
     view: View,
+    settings: Settings,
     *,
-    budget: float,
-    seed: int,
-    frame: Frame = "absolute",
-    precision: Precision = "fp32",
+    budget: float | None = None,
     batch_size: int = 8,
     folder: Path | None = None,
     key: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    stage: Stage = "encode",
+    progress: ProgressCallback = silent,
 ) -> list[LevelFeatures]:
     """Encode images and keep their vectors.
 
@@ -129,15 +124,14 @@ def build_cache(
         encoder: frozen.
         sources: the images.
         view: how they come into the network.
-        budget: GiB of vectors to keep at the most.
-        seed: of the choice of vectors beyond the budget.
-        frame: how positions are counted.
-        precision: that the encoder computes in; the vectors are kept in single precision.
+        settings: of the model. Whatever the precision, vectors are kept in single precision.
+        budget: GiB of vectors to keep at the most; unset, that of the settings.
         batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and continues where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
         key: identifies everything that the vectors depend on.
-        progress: called with the number of images done and the number in all.
+        stage: in the reports of progress.
+        progress: called as the work advances, with numbers of images.
 
     Returns:
         For each level, its vectors. Those of the part of a canvas beyond its image are left out,
@@ -147,6 +141,7 @@ def build_cache(
         ImageError: an image cannot be used.
         SettingsError: the budget is too small.
     """
+    budget = settings.feature_budget if budget is None else budget
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
     order = sorted(range(len(sources)), key=lambda i: view.sizing.canvas_shape(shapes[i]))
@@ -157,25 +152,19 @@ def build_cache(
     grids = _grids(view, [sources[i] for i in order], cells)
     share = _share(grids, encoder.spec.channels, budget)
     counts = [_kept(of_level, share) for of_level in grids]
-    fewest = min(int(of_level.sum()) for of_level in counts)
-    if share < 1 and fewest < min(len(sources), _FEWEST):
+    totals = [int(of_level.sum()) for of_level in counts]
+    if share < 1 and min(totals) < min(len(sources), _FEWEST):
         raise SettingsError(
-            f"feature_budget is {budget:.2g}: it leaves {fewest} feature vectors of a level for "
-            f"{len(sources)} images; give more"
+            f"feature_budget is {budget:.2g}: it leaves {min(totals)} feature vectors of a level "
+            f"for {len(sources)} images; give more"
         )
-    store = _Store(
-        [level.stride for level in encoder.spec.levels],
-        [int(of_level.sum()) for of_level in counts],
-        encoder.spec.channels,
-        folder,
-        f"{key} {share!r} {len(sources)}",
-    )
+    store = _Store(encoder.spec, totals, folder, f"{key} {share!r} {len(sources)}")
     starts = [np.concatenate([[0], np.cumsum(of_level)]) for of_level in counts]
 
     done = store.done
-    progress(done, len(order))
+    progress(Progress(stage, done, len(order)))
     encoded = run_over(
-        FoldedEncoder(encoder, dtype_of(precision)),
+        FoldedEncoder(encoder, dtype_of(settings.precision)),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
         view,
@@ -185,17 +174,17 @@ def build_cache(
     try:
         for number, (_, pyramid) in enumerate(encoded, start=done):
             for level, features in enumerate(pyramid):
-                rng = np.random.default_rng([seed, order[number], level])
+                rng = np.random.default_rng([settings.seed, order[number], level])
                 where = _choose(grids[level][number], counts[level][number], rng)
                 begin, end = starts[level][number : number + 2]
                 vectors = features[:, where[:, 0], where[:, 1]].T.float().numpy()
                 store.levels[level].vectors[begin:end] = vectors
                 store.levels[level].positions[begin:end] = _places(
-                    where, (features.shape[1], features.shape[2]), frame
+                    where, (features.shape[1], features.shape[2]), settings.method.positions
                 )
             done = number + 1
             store.note(done)
-            progress(done, len(order))
+            progress(Progress(stage, done, len(order)))
     finally:
         store.note(done, now=True)
     of_all = zip(*(encoder.spec.grids(view.sizing.canvas_shape(s)) for s in shapes), strict=True)
@@ -210,18 +199,14 @@ class _Store:
     """Arrays in memory, or in files beside a record of how far they are filled."""
 
     def __init__(
-        self,
-        strides: Sequence[int],
-        counts: Sequence[int],
-        channels: Sequence[int],
-        folder: Path | None,
-        key: str,
+        self, spec: EncoderSpec, counts: Sequence[int], folder: Path | None, key: str
     ) -> None:
         self._folder = folder
         self._key = key
         self._noted = time.monotonic()
         shapes = [
-            (stride, (n, c), (n, 2)) for stride, n, c in zip(strides, counts, channels, strict=True)
+            (level.stride, (n, level.channels), (n, 2))
+            for level, n in zip(spec.levels, counts, strict=True)
         ]
         self.done = self._read_done()
         if self.done:

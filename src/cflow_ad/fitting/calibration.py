@@ -90,16 +90,7 @@ def fit_scales(
         DivergenceError: a likelihood is NaN or infinite.
         ImageError: an image cannot be used.
     """
-    features = build_cache(
-        model.encoder,
-        sources,
-        view,
-        budget=settings.feature_budget,
-        seed=settings.seed,
-        frame=settings.method.positions,
-        precision=settings.precision,
-        progress=lambda done, total: progress(Progress("encode", done, total)),
-    )
+    features = build_cache(model.encoder, sources, view, settings, progress=progress)
     levels = []
     for number, (old, of_level) in enumerate(zip(model, features, strict=True)):
         if old.means is not None:

@@ -17,7 +17,7 @@ import torch
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.level import Level, count_parts
 from cflow_ad.cflow.threads import one_core_pool
-from cflow_ad.data.augmentation import Variant, variants
+from cflow_ad.data.augmentation import variants
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.errors import TrainingError
 from cflow_ad.fitting.cache import LevelFeatures, build_cache
@@ -80,21 +80,31 @@ def fit_levels(
     began = time.monotonic()
     key = _key(encoder, settings, fingerprint)
     if work is not None:
-        _make_folder(work)
-    n, copies = len(sources), settings.augment_copies
-    features = build_cache(
-        encoder,
-        [*sources, *_variants(sources, settings)],
-        view,
-        budget=settings.feature_budget,
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"the work folder cannot be made ({error.strerror})"
+            raise TrainingError(f"{work}: {why}") from error
+    n = len(sources)
+    copies = variants(
+        sources,
+        settings.augment_copies,
+        rotation=settings.augment_rotation,
+        shift=settings.augment_shift,
+        brightness=settings.augment_brightness,
         seed=settings.seed,
-        frame=settings.method.positions,
-        precision=settings.precision,
-        folder=work,
-        key=key,
-        progress=lambda done, total: progress(Progress("encode", done, total)),
     )
-    screening = _screen(encoder, sources, features, held_out, view, settings, progress)
+    features = build_cache(
+        encoder, [*sources, *copies], view, settings, folder=work, key=key, progress=progress
+    )
+    parts = [Encoded(features, [image_shape(source) for source in sources])]
+    if held_out:
+        budget = settings.feature_budget * len(held_out) / n
+        others = build_cache(
+            encoder, held_out, view, settings, budget=budget, stage="screen", progress=progress
+        )
+        parts.append(Encoded(others, [image_shape(source) for source in held_out]))
+    screening = screen(parts, settings)
     if settings.method.place_means:
         features = [
             subtract_place_means(of_level, count_parts(stride), n)
@@ -108,7 +118,7 @@ def fit_levels(
     # Scoring an image takes less than twice as long as encoding it.
     spent = time.monotonic() - began
     to_score = len(held_out) or n
-    encoded = n * (1 + copies) + len(held_out)
+    encoded = n + len(copies) + len(held_out)
     left = seconds - spent * (1 + 2 * to_score / encoded)
     if settings.paper is not None:
         by_passes = train_by_passes(
@@ -128,31 +138,6 @@ def fit_levels(
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)
     return Fitted(levels, ended, screening)
-
-
-def _screen(
-    encoder: Encoder,
-    sources: Sequence[ImageSource],
-    features: Sequence[LevelFeatures],
-    held_out: Sequence[ImageSource],
-    view: View,
-    settings: Settings,
-    progress: ProgressCallback,
-) -> Screening:
-    parts = [Encoded(features, [image_shape(source) for source in sources])]
-    if held_out:
-        others = build_cache(
-            encoder,
-            held_out,
-            view,
-            budget=settings.feature_budget * len(held_out) / len(sources),
-            seed=settings.seed,
-            frame=settings.method.positions,
-            precision=settings.precision,
-            progress=lambda done, total: progress(Progress("screen", done, total)),
-        )
-        parts.append(Encoded(others, [image_shape(source) for source in held_out]))
-    return screen(parts, settings)
 
 
 def _train_levels(
@@ -208,17 +193,6 @@ def _train_levels(
             raise
 
 
-def _variants(sources: Sequence[ImageSource], settings: Settings) -> list[Variant]:
-    return variants(
-        sources,
-        settings.augment_copies,
-        rotation=settings.augment_rotation,
-        shift=settings.augment_shift,
-        brightness=settings.augment_brightness,
-        seed=settings.seed,
-    )
-
-
 def work_folder(model: Path) -> Path:
     """Return the folder of checkpoints that the command line uses in training `model`."""
     return model.with_name(model.name + ".work")
@@ -233,10 +207,3 @@ def _key(encoder: Encoder, settings: Settings, fingerprint: str) -> str:
     relevant = {k: v for k, v in settings.to_dict().items() if k not in _BEYOND_TRAINING}
     text = json.dumps([relevant, encoder.spec.sha256, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _make_folder(work: Path) -> None:
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{work}: the work folder cannot be made ({error.strerror})") from error
