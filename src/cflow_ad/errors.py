@@ -74,32 +74,24 @@ class DependencyError(CflowError):
 
 
 _EXTRAS = {
-    "torch": "train",
-    "torchvision": "train",
-    "timm": "train",
-    "safetensors": "train",
-    "scipy": "train",
-    "matplotlib": "train",
-    "jinja2": "train",
-    "onnxruntime": "runtime",
-    "openvino": "openvino",
-    "onnx": "export",
-    "onnxscript": "export",
-    "nncf": "export",
-    "elpv_dataset": "elpv",
+    "train": ("torch", "torchvision", "timm", "safetensors", "scipy", "matplotlib", "jinja2"),
+    "runtime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "export": ("onnx", "onnxscript", "nncf"),
+    "elpv": ("elpv_dataset",),
 }
-"""The extra of this package that installs a library."""
+"""The libraries that each extra of this package installs."""
 
 
 def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
     """Return the error for an optional library that is not installed; None for any other module."""
     library = (error.name or "").split(".")[0]
-    extra = _EXTRAS.get(library)
-    if extra is None:
-        return None
-    return DependencyError(
-        f"this needs {library}, which is not installed: pip install 'cflow-ad[{extra}]'"
-    )
+    for extra, libraries in _EXTRAS.items():
+        if library in libraries:
+            return DependencyError(
+                f"this needs {library}, which is not installed: pip install 'cflow-ad[{extra}]'"
+            )
+    return None
 
 
 def first_line(error: Exception) -> str:

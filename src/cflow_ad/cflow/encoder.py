@@ -58,10 +58,8 @@ class EncoderSpec:
     """How the convolutions continue their input beyond its border."""
 
     def grids(self, canvas: Shape) -> list[Shape]:
-        """Compute the height and width of every level, in positions.
-
-        Args:
-            canvas: height and width of the network's input, multiples of the largest stride.
+        """Compute the height and width of every level, in positions, from those of the network's
+        input, multiples of the largest stride.
         """
         return [(canvas[0] // level.stride, canvas[1] // level.stride) for level in self.levels]
 
@@ -180,13 +178,12 @@ def build_encoder(settings: Settings) -> Encoder:
     pyramid = build_pyramid(
         settings.backbone, settings.strides, padding=method.padding, finer=method.join_finer
     )
-    weights, source, scaled = _find_weights(
-        pyramid, settings.backbone, settings.weights, settings.seed
-    )
+    backbone, seed = settings.backbone, settings.seed
+    weights, source, scaled = _find_weights(pyramid, backbone, settings.weights, seed)
     return fill_encoder(
         scaled,
         weights,
-        backbone=settings.backbone,
+        backbone=backbone,
         levels=_level_specs(pyramid, settings),
         source=source,
         padding=method.padding,
@@ -199,14 +196,8 @@ def _level_specs(pyramid: Pyramid, settings: Settings) -> tuple[LevelSpec, ...]:
         own = pyramid.strides.index(stride)
         is_joined = stride == settings.strides[0] and own == 1
         maps = (0, 1) if is_joined else (own,)
-        specs.append(
-            LevelSpec(
-                stride,
-                sum(pyramid.channels[number] for number in maps),
-                maps,
-                averaged=stride in settings.method.average,
-            )
-        )
+        channels = sum(pyramid.channels[number] for number in maps)
+        specs.append(LevelSpec(stride, channels, maps, stride in settings.method.average))
     return tuple(specs)
 
 

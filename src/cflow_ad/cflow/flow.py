@@ -69,26 +69,11 @@ class CouplingBlock(nn.Module):
         self.offset = nn.Parameter(torch.zeros(channels))
         self.register_buffer("permutation", permutation)
 
-    def condition_term(self, condition: Tensor) -> Tensor:
-        """The condition's share of the subnet's first layer, bias included.
-
-        Args:
-            condition: `c`, shape `(..., P)`.
-
-        Returns:
-            Shape `(..., hidden)`.
-        """
-        return F.linear(condition, self.first.weight[:, self.n1 :], self.first.bias)
-
     def position_term(self, column_code: Tensor, row_code: Tensor) -> tuple[Tensor, Tensor]:
-        """The same share, as one table of the columns and one of the rows, to be added.
+        """The condition's share of the subnet's first layer, bias included, as one table of the
+        columns and one of the rows, to be added.
 
-        Args:
-            column_code: encoding of the columns, shape `(W, P / 2)`.
-            row_code: encoding of the rows, shape `(H, P / 2)`.
-
-        Returns:
-            Shapes `(W, hidden)` and `(H, hidden)`.
+        Encodings `(W, P / 2)` and `(H, P / 2)` give tables `(W, hidden)` and `(H, hidden)`.
         """
         of_column, of_row = self.first.weight[:, self.n1 :].chunk(2, dim=1)
         return F.linear(column_code, of_column), F.linear(row_code, of_row, self.first.bias)
@@ -98,7 +83,8 @@ class CouplingBlock(nn.Module):
 
         Args:
             x: shape `(..., C)`.
-            condition_term: see `condition_term`; shape `(..., hidden)`, or one that broadcasts.
+            condition_term: the condition's share of the subnet's first layer, bias included, see
+                `position_term`; shape `(..., hidden)`, or one that broadcasts.
 
         Returns:
             `y`, shape `(..., C)`, and the log-determinant, shape `(...)`.
@@ -115,15 +101,7 @@ class CouplingBlock(nn.Module):
         return y, log_scale.sum(-1) + g.log().sum()
 
     def inverse(self, y: Tensor, condition_term: Tensor) -> Tensor:
-        """Undo `forward`.
-
-        Args:
-            y: shape `(..., C)`.
-            condition_term: as given to `forward`.
-
-        Returns:
-            `x`, shape `(..., C)`.
-        """
+        """Undo `forward`: from `y` and the same condition to `x`, both of shape `(..., C)`."""
         if self.permutation.is_floating_point():
             coupled = F.linear(y, self.permutation.T)
         else:
@@ -204,15 +182,8 @@ class ConditionalFlow(nn.Module):
         return x, log_det
 
     def inverse(self, u: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Map normal variables back to feature vectors; with random `u`, a sample of good ones.
-
-        Args:
-            u: shape `(..., C)`.
-            rows: as for `forward`.
-            columns: as for `forward`.
-
-        Returns:
-            `x`, shape `(..., C)`.
+        """Map normal variables back to feature vectors, both of shape `(..., C)`, at positions as
+        for `forward`; with random `u`, a sample of good ones.
         """
         terms = self._terms(rows, columns)
         for block, term in zip(self._couplings[::-1], terms[::-1], strict=True):
@@ -220,15 +191,8 @@ class ConditionalFlow(nn.Module):
         return u
 
     def log_prob(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Exact log-likelihood of vectors at their positions, in nats.
-
-        Args:
-            x: shape `(..., C)`.
-            rows: as for `forward`.
-            columns: as for `forward`.
-
-        Returns:
-            `log p(x | c)`, shape `(...)`.
+        """Exact log-likelihood `log p(x | c)` of vectors at their positions, in nats, of shape
+        `(...)`; arguments as for `forward`.
         """
         u, log_det = self.forward(x, rows, columns)
         return standard_normal_log_prob(u) + log_det

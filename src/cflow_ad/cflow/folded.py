@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.cflow.flow import ConditionalFlow, CouplingBlock
+from cflow_ad.cflow.flow import CouplingBlock
 from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
@@ -115,14 +115,8 @@ class FoldedBlock(nn.Module):
         self.after = scale, offset
 
     def term(self, row_code: Tensor, column_code: Tensor) -> Tensor:
-        """Compute the position's share of the hidden layer.
-
-        Args:
-            row_code: encoding of the rows, shape `(h, P / 2)`.
-            column_code: encoding of the columns, shape `(w, P / 2)`.
-
-        Returns:
-            Shape `(hidden, h, w)`.
+        """Compute the position's share of the hidden layer, shape `(hidden, h, w)`, from the
+        encodings of the rows, `(h, P / 2)`, and of the columns, `(w, P / 2)`.
         """
         of_column, of_row = self.of_position.chunk(2, dim=1)
         rows, columns = of_row @ row_code.T, of_column @ column_code.T
@@ -173,10 +167,6 @@ class FoldedLevel(nn.Module):
         self.register_buffer("whitening", None if matrix is None else _kernel(matrix))
         self.register_buffer("location", level.location.clone())
         self.register_buffer("scale", level.scale.clone())
-        self._fold(flow, dtype)
-        self.requires_grad_(False)
-
-    def _fold(self, flow: ConditionalFlow, dtype: torch.dtype) -> None:
         couplings = [cast(CouplingBlock, block) for block in flow.blocks]
         scale, offset = torch.ones_like(self.mean), torch.zeros_like(self.mean)
         blocks = []
@@ -190,14 +180,11 @@ class FoldedLevel(nn.Module):
         self.register_buffer("last_offset", offset[:, None, None].clone())
         log_det = sum(float(block.global_scale().detach().log().sum()) for block in couplings)
         self.constant = log_det - 0.5 * self.channels * math.log(2 * math.pi)
+        self.requires_grad_(False)
 
     def tables(self, height: int, width: int, rows: slice = _ALL) -> Tables:
-        """Compute what depends on the position alone.
-
-        Args:
-            height: of the level's map, in positions.
-            width: of the level's map.
-            rows: of the map, wanted.
+        """Compute what depends on the position alone, for these rows of a map of `height x width`
+        positions.
         """
         row_places, column_places = (axis_places(side, self.frame) for side in (height, width))
         row_places = row_places[rows]
@@ -217,14 +204,8 @@ class FoldedLevel(nn.Module):
         )
 
     def log_likelihood(self, features: Tensor, tables: Tables) -> Tensor:
-        """Compute the log-likelihood per dimension at every position.
-
-        Args:
-            features: shape `(B, C, h, w)`.
-            tables: of these positions.
-
-        Returns:
-            Shape `(B, h, w)`, as `Level.forward`.
+        """Compute the log-likelihood per dimension at every position, as `Level.forward`: features
+        `(B, C, h, w)`, with the tables of their positions, to `(B, h, w)`.
         """
         y = features.float().contiguous()
         if self.whitening is not None:
@@ -332,16 +313,15 @@ class Scorer:
             if tables is None:
                 level = cast(FoldedLevel, self.folded.levels[number])
                 tables = self._tables[number, grid] = level.tables(*grid)
-                while len(self._tables) > 1 and sum(map(_bytes, self._tables.values())) > _KEPT:
+                while len(self._tables) > 1 and self._bytes() > _KEPT:
                     self._tables.popitem(last=False)
             return tables
+
+    def _bytes(self) -> int:
+        return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)
 
 
 def _kernel(matrix: Tensor) -> Tensor:
     """Turn a matrix into a 1x1 convolution's weight, in memory of its own."""
     weight = matrix.detach().clone(memory_format=torch.contiguous_format)
     return weight[:, :, None, None]
-
-
-def _bytes(tables: Tables) -> int:
-    return sum(tensor.nbytes for tensor in tables.tensors)

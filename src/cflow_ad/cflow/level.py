@@ -75,15 +75,8 @@ class Level(nn.Module):
         return self.flow.log_prob(self.input_layer(z), rows, columns) + log_det
 
     def energy(self, log_likelihood: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Compute how many scales a log-likelihood lies below the location, at least 0.
-
-        Args:
-            log_likelihood: `l`, any shape.
-            rows: as for `forward`.
-            columns: as for `forward`.
-
-        Returns:
-            `max(0, (location - l) / scale)`, the same shape.
+        """Compute how many scales a log-likelihood `l` lies below the location, at least 0:
+        `max(0, (location - l) / scale)`, of the shape of `l`; positions as for `forward`.
         """
         location, scale = (at_places(of, rows, columns) for of in (self.location, self.scale))
         return ((location - log_likelihood) / scale).clamp(min=0)

@@ -42,51 +42,25 @@ class PlaceMeans(nn.Module):
         self.register_buffer("aspects", aspects)
 
     def forward(self, height: int, width: int, rows: slice = _WHOLE) -> Tensor:
-        """Interpolate the means at every position of a map, or of some of its rows.
-
-        Args:
-            height: of the map, in positions.
-            width: of the map.
-            rows: wanted.
-
-        Returns:
-            Shape `(h, w, C)`.
+        """Interpolate the means at every position of a map of `height x width` positions, or of
+        some of its rows, shape `(h, w, C)`.
         """
         places = [axis_places(side, "relative").to(self.tables.device) for side in (height, width)]
         # Counted by tensors, since sides may be unknown until an exported graph runs.
         tall, wide = (torch.ones_like(of, dtype=torch.float32).sum() for of in places)
-        aspect = STEPS * (tall / wide).log2()
-        return self.at_crossings(aspect, places[0][rows], places[1])
-
-    def at_crossings(self, aspect: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Of the places where rows and columns of one image cross.
-
-        Args:
-            aspect: of the image, a scalar.
-            rows: relative places, integers, shape `(h,)`.
-            columns: likewise, `(w,)`.
-
-        Returns:
-            Shape `(h, w, C)`.
-        """
         n = self.tables.shape[1]
-        share = shares(aspect, self.aspects)
+        share = shares(STEPS * (tall / wide).log2(), self.aspects)
         mixed = torch.tensordot(share.to(self.tables), self.tables, dims=1)
-        first, second, nearness = _between(rows, n)
+        first, second, nearness = _between(places[0][rows], n)
         along = torch.lerp(mixed[first], mixed[second], nearness[:, None, None])
-        first, second, nearness = _between(columns, n)
+        first, second, nearness = _between(places[1], n)
         return torch.lerp(along[:, first], along[:, second], nearness[:, None])
 
     def of_vectors(self, aspects: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Of vectors from anywhere.
+        """Interpolate the means of vectors from anywhere, shape `(m, C)`.
 
-        Args:
-            aspects: of the images that they are of, shape `(m,)`.
-            rows: relative places, integers, shape `(m,)`.
-            columns: likewise.
-
-        Returns:
-            Shape `(m, C)`.
+        Of each vector are given its image's aspect ratio, and row and column as relative places,
+        integers, all of shape `(m,)`.
         """
         n = self.tables.shape[1]
         which, near = nearest(aspects, self.aspects)

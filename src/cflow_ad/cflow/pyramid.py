@@ -168,13 +168,8 @@ def _timm_pyramid(backbone: str, strides: Sequence[int], finer: bool) -> Pyramid
     _truncate(network)
     config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
     channels = cast(Any, network.feature_info).channels()
-    return Pyramid(
-        network,
-        tuple(tapped),
-        tuple(channels),
-        tuple(config["mean"]),
-        tuple(config["std"]),
-    )
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Pyramid(network, tuple(tapped), tuple(channels), mean, std)
 
 
 def _strides_to_tap(
@@ -212,13 +207,7 @@ def _reflect(network: nn.Module, backbone: str) -> None:
 
 
 def random_weights(backbone: str, strides: Sequence[int], seed: int) -> dict[str, Tensor]:
-    """A backbone's weights as drawn before any training.
-
-    Args:
-        backbone: as for `build_pyramid`.
-        strides: as for `build_pyramid`.
-        seed: of the draw.
-    """
+    """A backbone's weights as drawn before any training; arguments as for `build_pyramid`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state: dict[str, Tensor] = build_pyramid(backbone, strides).network.state_dict()

@@ -53,7 +53,14 @@ def run_over(
         ImageError: an image cannot be used and `on_error` is unset.
     """
     if device.type != "cpu":
-        yield from _in_batches(network, finish, sources, view, device, batch_size, on_error)
+        for batch in load_batches(sources, view, batch_size=batch_size, on_error=on_error):
+            pixels = torch.from_numpy(batch.pixels)
+            with torch.no_grad():
+                if device.type == "cuda":
+                    pixels = pixels.pin_memory()
+                levels = [level.cpu() for level in network(pixels.to(device, non_blocking=True))]
+            for number, each in enumerate(zip(batch.sources, batch.canvases, strict=True)):
+                yield each[0], finish(each[1], [level[number] for level in levels])
         return
 
     def compute(canvas: Canvas) -> Result:
@@ -63,9 +70,8 @@ def run_over(
 
     def work(source: ImageSource) -> tuple[Canvas | None, Result | None]:
         canvas = view.prepare(source)
-        if canvas.shape[0] * canvas.shape[1] > LARGE:
-            return canvas, None
-        return None, compute(canvas)
+        is_large = canvas.shape[0] * canvas.shape[1] > LARGE
+        return (canvas, None) if is_large else (None, compute(canvas))
 
     workers = torch.get_num_threads()
     if isinstance(sources, Sized):
@@ -84,22 +90,3 @@ def run_over(
             del large
             give_memory_back()
         yield source, cast(Result, result)
-
-
-def _in_batches(
-    network: Callable[[Tensor], list[Tensor]],
-    finish: Callable[[Canvas, list[Tensor]], Result],
-    sources: Iterable[ImageSource],
-    view: View,
-    device: torch.device,
-    batch_size: int,
-    on_error: OnError | None,
-) -> Iterator[tuple[ImageSource, Result]]:
-    for batch in load_batches(sources, view, batch_size=batch_size, on_error=on_error):
-        pixels = torch.from_numpy(batch.pixels)
-        with torch.no_grad():
-            if device.type == "cuda":
-                pixels = pixels.pin_memory()
-            levels = [level.cpu() for level in network(pixels.to(device, non_blocking=True))]
-        for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-            yield source, finish(canvas, [level[number] for level in levels])

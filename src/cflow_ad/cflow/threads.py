@@ -20,9 +20,6 @@ def one_core_pool(workers: int) -> ThreadPoolExecutor:
     `torch.set_num_threads` sets the number for the calling thread, and for every thread that
     computes for the first time later. So all threads are started here, and the number for later
     ones is then put back.
-
-    Args:
-        workers: threads.
     """
     started = threading.Barrier(workers)
 

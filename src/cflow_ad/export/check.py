@@ -127,13 +127,8 @@ def gather(
 def recalibrate(
     exported: RuntimeDetector, material: Material, detector: Detector, report: Report
 ) -> Calibration:
-    """Set the thresholds to the exported model's own scores, for the rate that training asked for.
-
-    Args:
-        exported: with a graph below single precision.
-        material: with unseen images.
-        detector: as trained.
-        report: called with the number of images done and of all.
+    """Set the thresholds to the scores that a model exported below single precision gives unseen
+    images, for the rate that training asked for.
     """
     scores, peaks = [], []
     for prediction in exported.stream(material.unseen):

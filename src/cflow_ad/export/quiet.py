@@ -11,10 +11,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*loggers: str | None) -> Iterator[None]:
-    """Keep progress, warnings and logging below errors off the screen.
-
-    Args:
-        loggers: by name; None is the root.
+    """Keep progress, warnings and logging below errors of the named loggers, of which None is the
+    root, off the screen.
     """
     found = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in found]

@@ -59,12 +59,7 @@ class Checkpoint:
         self._due = time.monotonic() + _SECONDS
 
     def save(self, state: State, *, now: bool = False) -> None:
-        """Write the state, if the last time is long enough ago.
-
-        Args:
-            state: how far training has come.
-            now: write it in any case.
-        """
+        """Write the state, if the last time is long enough ago, or in any case if `now`."""
         if self._path is None or not (now or time.monotonic() >= self._due):
             return
         began = time.monotonic()

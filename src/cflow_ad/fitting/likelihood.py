@@ -23,13 +23,7 @@ from cflow_ad.settings import Settings
 
 
 def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
-    """Build a level before training: the input layer fitted, the flow in its initial state.
-
-    Args:
-        features: of the level.
-        settings: of the model.
-        number: of the level.
-    """
+    """Build a level before training: the input layer fitted, the flow in its initial state."""
     channels = features.vectors.shape[1]
     layer = raw_layer(channels)
     if settings.method.whiten:
@@ -51,11 +45,7 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def check_finite(loss: float, where: str) -> None:
-    """Stop a training that has diverged.
-
-    Raises:
-        DivergenceError: the loss is NaN or infinite.
-    """
+    """Raise a DivergenceError if the loss is NaN or infinite."""
     if not math.isfinite(loss):
         raise DivergenceError(
             f"training diverged: the loss is {loss} at {where}; lower learning_rate"

@@ -30,7 +30,9 @@ def subtract_place_means(features: LevelFeatures, parts: int, n_originals: int) 
         n_originals: images that are not copies; the copies of image `i` are the images
             `i + n_originals`, `i + 2 * n_originals` and so on.
     """
-    fitted = _fitted_on(features, n_originals)
+    begin, end = torch.from_numpy(features.bounds).unbind(1)
+    fitted = end > begin  # the means are fitted to images that have vectors and are not copies
+    fitted[n_originals:] = False
     means = fit_means(features, parts, fitted)
     own = own_shares(features, means.aspects, fitted)
     of_original = torch.arange(len(own)) % n_originals
@@ -38,21 +40,8 @@ def subtract_place_means(features: LevelFeatures, parts: int, n_originals: int) 
 
 
 def subtract_known_means(means: PlaceMeans, features: LevelFeatures) -> LevelFeatures:
-    """Subtract means that were fitted to other images.
-
-    Args:
-        means: of a level.
-        features: of that level.
-    """
+    """Subtract from a level's vectors its means that were fitted to other images."""
     return features.less(copy.deepcopy(means).cpu(), torch.ones(len(features.aspects)))
-
-
-def _fitted_on(features: LevelFeatures, n_originals: int) -> Tensor:
-    """Which images the means are fitted to: those that have vectors and are not copies."""
-    begin, end = torch.from_numpy(features.bounds).unbind(1)
-    fitted = end > begin
-    fitted[n_originals:] = False
-    return fitted
 
 
 def own_shares(features: LevelFeatures, aspects: Tensor, fitted: Tensor) -> Tensor:
@@ -73,12 +62,8 @@ def own_shares(features: LevelFeatures, aspects: Tensor, fitted: Tensor) -> Tens
 
 
 def fit_means(features: LevelFeatures, n: int, fitted: Tensor) -> PlaceMeans:
-    """Fit the means.
-
-    Args:
-        features: of a level.
-        n: parts along either side of an image.
-        fitted: which images to fit them to, shape `(images,)`.
+    """Fit the means of a level, for `n` parts along either side of an image, to some of the images:
+    `fitted` says to which, shape `(images,)`.
     """
     index_all = np.concatenate(
         [np.arange(*features.bounds[i]) for i in torch.nonzero(fitted).flatten().tolist()]

@@ -71,15 +71,10 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
 
 
 def _of_parts(likelihoods: Tensor, part: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the weight, the median and the low quantile of each of `n * n` parts.
+    """Compute the weight, the median and the low quantile of each of `n * n` parts, shape `(n, n)`
+    each, from likelihoods and the number of each one's part, both of shape `(m,)`.
 
-    Args:
-        likelihoods: shape `(m,)`.
-        part: of each, from 0 to `n * n - 1`, shape `(m,)`.
-        n: parts along either side.
-
-    Returns:
-        Each of shape `(n, n)`; of a part without vectors, 0 and any numbers.
+    The weight of a part without vectors is 0, and its quantiles are any numbers.
     """
     order = torch.argsort(part, stable=True)
     counts = torch.bincount(part, minlength=n * n)

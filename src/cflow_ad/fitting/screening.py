@@ -162,7 +162,7 @@ def screen(parts: Sequence[Encoded], settings: Settings, *, next_in_line: int = 
     fold = np.empty(n, np.int64)
     fold[rng.permutation(n)] = np.arange(n) % min(n, _FOLDS)
 
-    energies = [_energies(images, fold, level, settings) for level in range(_levels(parts))]
+    energies = [_energies(images, fold, level, settings) for level in range(len(parts[0].features))]
 
     def map_of(number: int) -> NDArray[np.float32]:
         part, index = images[number]
@@ -207,10 +207,6 @@ def limit_of(scores: NDArray[np.float64]) -> float:
     middle = np.median(logs)
     deviation = max(1.4826 * float(np.median(np.abs(logs - middle))), _LEAST_DEVIATION)
     return float(np.exp(middle + _DEVIATIONS * deviation)) - _NOTHING
-
-
-def _levels(parts: Sequence[Encoded]) -> int:
-    return len(parts[0].features)
 
 
 def _energies(

@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -154,10 +155,7 @@ def _read_input(path: Path, content: Mapping[str, object]) -> _Input | None:
             f"{path}: it does not state how its images were prepared (it was trained with a "
             "custom pre-processor, or none); save its state dict alone to use anomalib's defaults"
         )
-    found = _Input()
-    for step in _list_steps(transform):
-        found = _apply(path, found, step)
-    return found
+    return functools.reduce(functools.partial(_apply, path), _list_steps(transform), _Input())
 
 
 def _list_steps(transform: Mapping[str, Any]) -> list[Mapping[str, Any]]:

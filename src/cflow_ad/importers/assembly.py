@@ -62,13 +62,9 @@ def assemble(
         SettingsError: a value is out of its range.
         WeightsError: the weights are not of the backbone.
     """
+    levels = plain_levels(pyramid)
     encoder = fill_encoder(
-        pyramid,
-        weights,
-        backbone=backbone,
-        levels=plain_levels(pyramid),
-        source=source,
-        padding=padding,
+        pyramid, weights, backbone=backbone, levels=levels, source=source, padding=padding
     )
     kinds = {(len(flow.blocks), flow.position_channels, is_soft(flow)) for flow in flows}
     if len(kinds) != 1:
@@ -99,8 +95,8 @@ def assemble(
             f"{path}: its input of {sizing.height}x{sizing.width} pixels is not a multiple of "
             f"{sizing.multiple}, which cflow-ad needs; give such a --size"
         )
-    levels = [Level(raw_layer(flow.channels), flow) for flow in flows]
-    model = CflowModel(encoder, levels).requires_grad_(False).to(pick_device(device))
+    model = CflowModel(encoder, [Level(raw_layer(flow.channels), flow) for flow in flows])
+    model = model.requires_grad_(False).to(pick_device(device))
     return Detector(
         model,
         settings=settings,

@@ -59,7 +59,10 @@ def compute_anomaly_map(
         [_resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
         for axis in (0, 1)
     )
-    halfway = [_apply(bands, grid) for bands, grid in zip(rows, normalities, strict=True)]
+    halfway = [
+        np.concatenate([band.matrix @ grid[band.cells] for band in bands])
+        for bands, grid in zip(rows, normalities, strict=True)
+    ]
     result = np.empty(original, np.float32)
     for bands in zip(*columns, strict=True):
         pixels = bands[0].pixels
@@ -83,11 +86,6 @@ class _Band:
     pixels: slice
     cells: slice
     matrix: Floats
-
-
-def _apply(bands: Sequence[_Band], grid: Floats) -> Floats:
-    """Resample the first axis of a grid."""
-    return np.concatenate([band.matrix @ grid[band.cells] for band in bands])
 
 
 @lru_cache(maxsize=64)

@@ -187,7 +187,8 @@ class Sizing:
         height, width = self.valid_shape(original)
         if self.mode == "pad":
             height, width = self.height, self.width
-        return _round_up(height, self.multiple), _round_up(width, self.multiple)
+        multiple = self.multiple
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
     def prepare(self, image: NDArray[Any]) -> Canvas:
         """Put an image, H x W x 3 from 0 to 255, ``uint8`` or ``float32``, on a canvas of its type.
@@ -236,10 +237,6 @@ def cell_of(canvas: Shape, grid: Shape) -> Cell:
 def _scaled(side: int, numerator: int, denominator: int) -> int:
     """Scale a side by a fraction, in whole numbers, so that all platforms round alike."""
     return max(1, (2 * side * numerator + denominator) // (2 * denominator))
-
-
-def _round_up(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple
 
 
 def _reflect(image: NDArray[Any], shape: Shape) -> NDArray[Any]:
