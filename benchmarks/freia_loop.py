@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.position import encode_positions
+from cflow_ad.cflow.position import encode_axis
 
 FIBRE = 256
 """Vectors in a step."""
@@ -88,7 +88,9 @@ def _build_subnet(inputs: int, outputs: int) -> nn.Module:
 def _flatten(features: Tensor) -> tuple[Tensor, Tensor]:
     """Turn a map `(B, C, h, w)` into vectors `(n, C)` and their conditions `(n, 128)`."""
     batch, channels, height, width = features.shape
-    condition = encode_positions(height, width, 128).repeat(batch, 1, 1, 1)
+    columns, rows = (encode_axis(torch.arange(side), 64) for side in (width, height))
+    columns, rows = columns.expand(height, -1, -1), rows[:, None].expand(-1, width, -1)
+    condition = torch.cat((columns, rows), dim=-1).repeat(batch, 1, 1, 1)
     return features.permute(0, 2, 3, 1).reshape(-1, channels), condition.reshape(-1, 128)
 
 

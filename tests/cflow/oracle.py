@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from cflow_ad.cflow.flow import ConditionalFlow, CouplingBlock
+from cflow_ad.cflow.position import encode_axis
+
+
+def encode_positions(height: int, width: int, channels: int) -> torch.Tensor:
+    """Each position's column code, then its row code: shape `(height, width, channels)`."""
+    columns, rows = (encode_axis(torch.arange(side), channels // 2) for side in (width, height))
+    columns = columns[None, :, :].expand(height, -1, -1)
+    return torch.cat((columns, rows[:, None, :].expand(-1, width, -1)), dim=-1)
 
 
 def encode_position(row: int, column: int, channels: int) -> np.ndarray:

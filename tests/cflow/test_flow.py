@@ -16,9 +16,9 @@ from cflow_ad.cflow.flow import (
     random_rotation,
     standard_normal_log_prob,
 )
-from cflow_ad.cflow.position import encode_axis, encode_positions
+from cflow_ad.cflow.position import encode_axis
 from tests.cflow.freia import freia_of
-from tests.cflow.oracle import rotation_of, run_flow
+from tests.cflow.oracle import encode_positions, rotation_of, run_flow
 
 CHANNELS = [2, 5, 8]
 POSITION_CHANNELS = [0, 128]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cflow_ad.cflow.position import FRAME, axis_places, encode_axis, encode_positions
-from tests.cflow.oracle import encode_position
+from cflow_ad.cflow.position import FRAME, axis_places, encode_axis
+from tests.cflow.oracle import encode_position, encode_positions
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (64, 2)])

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torchvision.transforms import functional as transforms
 
 from cflow_ad.cflow.encoder import build_encoder
-from cflow_ad.cflow.position import encode_positions
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting import checkpoint as checkpoint_module
 from cflow_ad.fitting.cache import build_cache
@@ -29,6 +28,7 @@ from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 from tests.cflow.freia import freia_of
+from tests.cflow.oracle import encode_positions
 
 SETTINGS = Settings.preset(
     "paper",

@@ -1,8 +1,9 @@
 """The condition of the flow: where on the feature map a vector was taken.
 
-The 2-D sinusoidal encoding of CFLOW-AD (Sec. 4.2) is the encoding of the column followed by the
-encoding of the row. A linear layer applied to it is therefore a term of the column plus a term of
-the row, and needs computing only `H + W` times for an `H x W` map, never once per vector.
+The 2-D sinusoidal encoding of CFLOW-AD (Gudovskiy et al., WACV 2022, Sec. 4.2) is the encoding of
+the column followed by the encoding of the row. A linear layer applied to it is therefore a term of
+the column plus a term of the row, and needs computing only `H + W` times for an `H x W` map, never
+once per vector.
 """
 
 from __future__ import annotations
@@ -83,24 +84,3 @@ def encode_axis(places: Tensor, channels: int, *, stride: int | None = None) -> 
         position = position / stride - 0.5
     angle = position[:, None] * frequency
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
-
-
-def encode_positions(height: int, width: int, channels: int) -> Tensor:
-    """Encode every position of a feature map, as the paper writes it.
-
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        channels: width `P` of the encoding, a multiple of 4; the first half encodes the column,
-            the second the row.
-
-    Returns:
-        Shape `(height, width, channels)`, in `[-1, 1]`.
-
-    References:
-        Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.2.
-    """
-    columns, rows = (encode_axis(torch.arange(side), channels // 2) for side in (width, height))
-    columns = columns[None, :, :].expand(height, -1, -1)
-    rows = rows[:, None, :].expand(-1, width, -1)
-    return torch.cat((columns, rows), dim=-1)
