@@ -16,6 +16,7 @@ ORDER = [
     "errors",
     "process",
     "files",
+    "quiet",
     "data",
     "scoring",
     "validation",

@@ -1,4 +1,4 @@
-"""The one noun a user meets: a detector is fitted, saved, loaded, and predicts."""
+"""The detector: fit, predict, calibrate, save and load."""
 
 from __future__ import annotations
 

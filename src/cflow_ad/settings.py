@@ -113,7 +113,7 @@ class Settings(Checked):
     """The false-positive rate that the threshold allows: a share of good images."""
 
     calibration_fraction: Annotated[float, Range(0, 0.999)] = 0.2
-    """Share of the good images held out as the calibration set. With 0, as in the paper, the
+    """Share of the good images that are the calibration set. With 0, as in the paper, the
     threshold is set on training images, which makes it too low."""
 
     # Internal

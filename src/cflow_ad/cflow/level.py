@@ -1,7 +1,7 @@
 """One level of the pyramid: what is subtracted, the whitening, the flow, and the scale of energies.
 
 A level is what gives an energy for every position of its feature map. The map, the score, the model
-file and the exports ask nothing else of it.
+file and the exports need nothing else.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from cflow_ad.scoring.view import View
 Result = TypeVar("Result")
 
 LARGE = 2048 * 2048
-"""An image of more pixels is computed by all cores, and no other beside it."""
+"""An image of more pixels is computed by all cores, alone."""
 
 
 def run_over(

@@ -7,11 +7,9 @@ unplugged. Their tensors have other names than timm's but stand in the same orde
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import pickle
 import socket
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from cflow_ad.errors import WeightsError, first_line
+from cflow_ad.quiet import quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +194,8 @@ def download_weights(backbone: str) -> Mapping[str, Tensor]:
     )
     if not _answers(library):
         raise WeightsError(advice.format("no network to download them"))
-    for name in ("timm", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet("timm", "huggingface_hub"):
             weights: Mapping[str, Tensor] = (
                 timm.create_model(backbone, pretrained=True).state_dict()
                 if library == "timm"

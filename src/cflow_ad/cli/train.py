@@ -172,6 +172,8 @@ def _print_screening(detector: Detector, report: Path | None) -> None:
         write_suspects(screened, report)
         listed = list_beside(report)
         hint = f"; train with --exclude {listed} to exclude those on its list"
-        typer.echo(f"{report}: pictures of them{hint if screened.flagged else ''}")
+        typer.echo(
+            f"{report}: the images with the highest scores{hint if screened.flagged else ''}"
+        )
     elif screened.flagged:
         typer.echo("--report FILE.html shows them; --exclude excludes them.")

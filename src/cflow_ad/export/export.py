@@ -6,6 +6,7 @@ import base64
 import copy
 import importlib
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ import torch
 from cflow_ad._version import __version__
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
-from cflow_ad.errors import ExportError, SettingsError, missing_library
+from cflow_ad.errors import CalibrationWarning, ExportError, SettingsError, missing_library
 from cflow_ad.export.check import Change, Report, compare, gather, recalibrate
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
@@ -131,6 +132,15 @@ def export_model(
             calibration = recalibrate(exported, material, ours, progress)
             about["calibration"] = calibration.to_dict()
             exported = write()
+        if precision != "fp32" and not (material.unseen and calibration.is_as_asked):
+            warnings.warn(
+                calibration.note
+                if material.unseen
+                else "the threshold is that of the trained model; give good images that it was not "
+                "trained on, with --data, to set it again",
+                CalibrationWarning,
+                stacklevel=2,
+            )
         change = compare(
             ours,
             exported,

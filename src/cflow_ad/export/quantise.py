@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.files import Format, read_openvino
-from cflow_ad.export.quiet import quiet
+from cflow_ad.quiet import quiet
 from cflow_ad.runtime.backends import INPUT
 
 if TYPE_CHECKING:

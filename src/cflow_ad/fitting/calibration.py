@@ -40,7 +40,7 @@ def set_thresholds(
         settings: of the model.
         sources: the images, at least one.
         view: of the model.
-        held_out: whether the model was fitted without them.
+        held_out: whether the model was not fitted to them.
         progress: called as the work advances.
 
     Raises:

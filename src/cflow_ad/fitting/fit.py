@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from cflow_ad._version import __version__
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.level import Level, count_parts
 from cflow_ad.cflow.threads import one_core_pool
@@ -205,5 +206,5 @@ def discard(work: Path) -> None:
 
 def _key(encoder: Encoder, settings: Settings, fingerprint: str) -> str:
     relevant = {k: v for k, v in settings.to_dict().items() if k not in _BEYOND_TRAINING}
-    text = json.dumps([relevant, encoder.spec.sha256, fingerprint], sort_keys=True)
+    text = json.dumps([__version__, relevant, encoder.spec.sha256, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

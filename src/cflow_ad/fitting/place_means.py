@@ -19,10 +19,9 @@ _FEW = 4.0
 def subtract_place_means(features: LevelFeatures, parts: int, n_originals: int) -> LevelFeatures:
     """Fit the means, and subtract from each vector what the other images have at its place.
 
-    A new image has no part in the means that are subtracted from it; an image trained on does. Its
-    vectors are set as far off as they are from the means of the others, which is in closed form:
-    the residual, divided by 1 less the image's own share (the leave-one-out residuals of linear
-    regression). Augmented copies have no part in the means, and take the factor of their image.
+    A new image has no part in the means that are subtracted from it. A training image has, so its
+    residuals are too small: they are divided by 1 less the image's own share, which gives about the
+    difference from the means of the other images (leave-one-out residuals of linear regression). Augmented copies have no part in the means, and take the factor of their image.
 
     Args:
         features: of a level.

@@ -78,7 +78,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
     if not path.exists():
         raise ModelFileError(f"{path}: there is no such model file; export one, or check the path")
     if not os.access(path, os.R_OK):
-        raise ModelFileError(f"{path}: no permission to read it; change who may")
+        raise ModelFileError(f"{path}: no permission to read it; change its permissions")
     try:
         backend: Backend = kind(path, device, threads)
     except ModuleNotFoundError as error:

@@ -1,9 +1,9 @@
 """From the levels' energies to one anomaly map, on a scale that belongs to the model.
 
 The energy of a position is how many of its level's scales its log-likelihood lies below the level's
-location, at least 0. Its normality is `exp(-energy)`. The levels' normalities are resampled to the
-image's own size and averaged; the anomaly map is minus the logarithm of that average: 0 where every
-level is as likely as good images typically are, and without an upper end to saturate at.
+location, at least 0. Each level's `exp(-energy)` is resampled to the image's own size and averaged
+over the levels; the anomaly map is minus the logarithm of that average: 0 where every level is as
+likely as good images typically are, at most 69.1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cflow_ad.scoring.canvas import Cell, Shape, cells_inside
 Floats = NDArray[np.float32]
 
 LEAST = np.float32(1e-30)
-"""The least mean normality that is distinguished from 0: near the end of single precision."""
+"""The least mean of `exp(-energy)` that is distinguished from 0; it bounds the map by 69.1."""
 
 _BAND = 1024  # pixels along an axis that are resampled at once
 
@@ -33,7 +33,7 @@ def compute_anomaly_map(
     original: Shape,
     smoothing: float = 0.0,
 ) -> Floats:
-    """Join the levels: minus the logarithm of their mean normality at each pixel of the image.
+    """Join the levels: minus the logarithm of the mean of `exp(-energy)` at each pixel of the image.
 
     Upsampling from a level's grid, cutting off the canvas beyond the image, resizing to the
     image's own size and smoothing are all linear along each axis. Together they are one matrix on
@@ -54,14 +54,14 @@ def compute_anomaly_map(
         >>> compute_anomaly_map([grid], [(2, 2)], valid=(2, 4), original=(1, 4)).tolist()
         [[0.0, 0.2876..., 1.3862..., 69.07...]]
     """
-    normalities = [np.exp(-grid) for grid in energies]
+    weights = [np.exp(-grid) for grid in energies]
     rows, columns = (
         [_resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
         for axis in (0, 1)
     )
     halfway = [
         np.concatenate([band.matrix @ grid[band.cells] for band in bands])
-        for bands, grid in zip(rows, normalities, strict=True)
+        for bands, grid in zip(rows, weights, strict=True)
     ]
     result = np.empty(original, np.float32)
     for bands in zip(*columns, strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.errors import ImageError
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.components import label_runs
@@ -144,6 +145,9 @@ def build_prediction(
         map_threshold: of the map.
         source: the image's path, or empty.
         with_map: compute the map now, in this thread; else when it is first needed.
+
+    Raises:
+        ImageError: the score is NaN.
     """
     cells = [cell_of(canvas.shape, (grid.shape[0], grid.shape[1])) for grid in energies]
     # The pixels are not kept: a result may wait long for its map to be asked for.
@@ -163,6 +167,8 @@ def build_prediction(
         if is_peak
         else compute_image_score(energies, canvas, smoothing=smoothing)
     )
+    if math.isnan(score):
+        raise ImageError("the image: its score is not a number; check the model's weights")
     return Prediction(score, threshold, map_threshold, get_map, source)
 
 

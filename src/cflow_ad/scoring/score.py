@@ -1,9 +1,8 @@
 """The image's score, from the energies of its levels.
 
-A defect may be seen by one level alone. The anomaly map is minus the logarithm of a mean normality,
-at most the logarithm of the number of levels where one level still finds a position normal: its
-maximum would miss such a defect. The image's score therefore asks every level. It is the geometric
-mean, over the levels and the joined map, of the mean of the four highest energies, and has no
+A defect may raise the energy of one level alone. The anomaly map is at most the logarithm of the
+number of levels where one level has energy 0: its maximum would miss such a defect. So the image's
+score uses every level. It is the geometric mean, over the levels and the joined map, of the mean of the four highest energies, and has no
 fitted constant.
 """
 

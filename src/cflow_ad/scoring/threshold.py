@@ -1,9 +1,9 @@
-"""A threshold without defects: split-conformal calibration on held-out good images.
+"""A threshold without defects: split-conformal calibration on a calibration set of good images.
 
-If a new good image is exchangeable with the `n` held-out ones, its score exceeds the `k`-th
+If a new good image is exchangeable with the `n` images of the calibration set, its score exceeds the `k`-th
 smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the distribution of
 scores (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., JASA 2018). The
-threshold is the smallest such score that keeps this below the stated rate.
+threshold is the smallest such score that keeps this at or below the stated rate.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from cflow_ad.errors import CalibrationError
 
 _ROUNDING = 5e-4
 """Relative to a score (at least 1): how far rounding may move it from one machine, number of
@@ -55,7 +57,7 @@ class Calibration:
         if not self.held_out:
             where = "image itself" if self.n_images == 1 else "images themselves"
             return (
-                f"The threshold was set on the training {where}, because none were held out: it "
+                f"The threshold was set on the training {where}, because there is no calibration set: it "
                 "promises no false-alarm rate, and good images may well score above it. `cflow-ad "
                 "calibrate` sets one that does, on other good images."
             )
@@ -105,6 +107,10 @@ def calibrate_thresholds(
         0.0909...
     """
     n = len(scores)
+    if not n or not np.isfinite([*scores, *peaks]).all():
+        raise CalibrationError(
+            "a threshold needs at least one good image, and finite scores; check the model's weights"
+        )
     # The rounding guards against 0.99 * 100 being a hair above 99.
     k = min(n, math.ceil(round((n + 1) * (1 - false_alarm_rate), 9)))
     threshold, map_threshold = (

@@ -93,7 +93,7 @@ def read_model(
     if not path.exists():
         raise ModelFileError(f"{path}: there is no such model file; train one, or check the path")
     if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
-        raise ModelFileError(f"{path}: no permission to read it; change who may")
+        raise ModelFileError(f"{path}: no permission to read it; change its permissions")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
