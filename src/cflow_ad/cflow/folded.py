@@ -154,10 +154,11 @@ class FoldedLevel(nn.Module):
 
     def __init__(self, level: Level, dtype: torch.dtype) -> None:
         super().__init__()
+        level = _contiguous(level)
         flow = level.flow
         self.channels, self.frame, self.stride = flow.channels, flow.frame, flow.stride
         self.axis_channels = flow.position_channels // 2
-        self.means = copy.deepcopy(level.means)
+        self.means = level.means
         mean, matrix = level.input_layer.mean, level.input_layer.matrix
         if matrix is not None:  # of the means of places too: interpolation is linear
             mean = matrix @ mean
@@ -319,6 +320,16 @@ class Scorer:
 
     def _bytes(self) -> int:
         return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)
+
+
+def _contiguous(level: Level) -> Level:
+    """Copy a level into contiguous memory: strides decide how products round, and a model that is
+    loaded scores bit for bit as the one that was saved.
+    """
+    copied = copy.deepcopy(level)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return copied
 
 
 def _kernel(matrix: Tensor) -> Tensor:

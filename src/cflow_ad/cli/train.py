@@ -173,7 +173,8 @@ def _print_screening(detector: Detector, report: Path | None) -> None:
         listed = list_beside(report)
         hint = f"; train with --exclude {listed} to exclude those on its list"
         typer.echo(
-            f"{report}: the images with the highest scores{hint if screened.flagged else ''}"
+        hint = hint if screened.flagged else ""
+        typer.echo(f"{report}: the images with the highest scores{hint}")
         )
     elif screened.flagged:
         typer.echo("--report FILE.html shows them; --exclude excludes them.")

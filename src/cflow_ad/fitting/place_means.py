@@ -21,7 +21,8 @@ def subtract_place_means(features: LevelFeatures, parts: int, n_originals: int) 
 
     A new image has no part in the means that are subtracted from it. A training image has, so its
     residuals are too small: they are divided by 1 less the image's own share, which gives about the
-    difference from the means of the other images (leave-one-out residuals of linear regression). Augmented copies have no part in the means, and take the factor of their image.
+    difference from the means of the other images (leave-one-out residuals of linear regression).
+    Augmented copies have no part in the means, and take the factor of their image.
 
     Args:
         features: of a level.

@@ -33,7 +33,7 @@ def compute_anomaly_map(
     original: Shape,
     smoothing: float = 0.0,
 ) -> Floats:
-    """Join the levels: minus the logarithm of the mean of `exp(-energy)` at each pixel of the image.
+    """Join the levels: minus the logarithm of the mean of `exp(-energy)`, at each pixel.
 
     Upsampling from a level's grid, cutting off the canvas beyond the image, resizing to the
     image's own size and smoothing are all linear along each axis. Together they are one matrix on

@@ -2,8 +2,8 @@
 
 A defect may raise the energy of one level alone. The anomaly map is at most the logarithm of the
 number of levels where one level has energy 0: its maximum would miss such a defect. So the image's
-score uses every level. It is the geometric mean, over the levels and the joined map, of the mean of the four highest energies, and has no
-fitted constant.
+score uses every level. It is the geometric mean, over the levels and the joined map, of the mean of
+the four highest energies, and has no fitted constant.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A threshold without defects: split-conformal calibration on a calibration set of good images.
 
-If a new good image is exchangeable with the `n` images of the calibration set, its score exceeds the `k`-th
-smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the distribution of
+If a new good image is exchangeable with the `n` images of the calibration set, its score exceeds
+the `k`-th smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the distribution of
 scores (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., JASA 2018). The
 threshold is the smallest such score that keeps this at or below the stated rate.
 """
@@ -57,8 +57,8 @@ class Calibration:
         if not self.held_out:
             where = "image itself" if self.n_images == 1 else "images themselves"
             return (
-                f"The threshold was set on the training {where}, because there is no calibration set: it "
-                "promises no false-alarm rate, and good images may well score above it. `cflow-ad "
+                f"The threshold was set on the training {where}, because there is no calibration set: "
+                "it promises no false-alarm rate, and good images may well score above it. `cflow-ad "
                 "calibrate` sets one that does, on other good images."
             )
         if not self.is_as_asked:
@@ -109,7 +109,7 @@ def calibrate_thresholds(
     n = len(scores)
     if not n or not np.isfinite([*scores, *peaks]).all():
         raise CalibrationError(
-            "a threshold needs at least one good image, and finite scores; check the model's weights"
+            "a threshold needs at least one good image, and finite scores; check the weights"
         )
     # The rounding guards against 0.99 * 100 being a hair above 99.
     k = min(n, math.ceil(round((n + 1) * (1 - false_alarm_rate), 9)))
