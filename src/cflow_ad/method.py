@@ -17,7 +17,7 @@ class Method(Checked):
     """
 
     join_finer: bool = True
-    """Join to the vectors of the first level those of half its stride, averaged over 4x4 of them."""
+    """Join to the first level's vectors those of half its stride, averaged over 4x4 positions."""
 
     average: tuple[int, ...] = (32,)
     """The strides whose feature maps are averaged over 3x3 positions, as in PatchCore."""

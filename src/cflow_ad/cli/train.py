@@ -172,9 +172,7 @@ def _print_screening(detector: Detector, report: Path | None) -> None:
         write_suspects(screened, report)
         listed = list_beside(report)
         hint = f"; train with --exclude {listed} to exclude those on its list"
-        typer.echo(
         hint = hint if screened.flagged else ""
         typer.echo(f"{report}: the images with the highest scores{hint}")
-        )
     elif screened.flagged:
         typer.echo("--report FILE.html shows them; --exclude excludes them.")

@@ -1,9 +1,9 @@
 """A threshold without defects: split-conformal calibration on a calibration set of good images.
 
 If a new good image is exchangeable with the `n` images of the calibration set, its score exceeds
-the `k`-th smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the distribution of
-scores (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., JASA 2018). The
-threshold is the smallest such score that keeps this at or below the stated rate.
+the `k`-th smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the
+distribution of scores (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., JASA
+2018). The threshold is the smallest such score that keeps this at or below the stated rate.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Calibration:
         if not self.held_out:
             where = "image itself" if self.n_images == 1 else "images themselves"
             return (
-                f"The threshold was set on the training {where}, because there is no calibration set: "
-                "it promises no false-alarm rate, and good images may well score above it. `cflow-ad "
-                "calibrate` sets one that does, on other good images."
+                f"The threshold was set on the training {where}, because there is no calibration "
+                "set: it promises no false-alarm rate, and good images may well score above it. "
+                "`cflow-ad calibrate` sets one that does, on other good images."
             )
         if not self.is_as_asked:
             needed = images_needed(self.false_alarm_rate)
