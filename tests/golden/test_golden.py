@@ -78,6 +78,13 @@ def test_two_products_of_int8_fit_into_16_bits(format):
     assert all(2 * 255 * abs(values.astype(np.int32)).max() < 2**15 for values in weights)
 
 
+def test_an_int8_file_holds_no_tensor_that_is_not_used():
+    """The runtime would warn of each at every load."""
+    graph = onnx.load(exported_file("onnx", "int8")).graph
+    used = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= used
+
+
 def _int8_weights(path):
     if path.suffix == ".onnx":
         stored = map(onnx.numpy_helper.to_array, onnx.load(path).graph.initializer)

@@ -142,6 +142,9 @@ def _correct_biases(model: Any, chosen: set[str], images: Canvases, *, steps: fl
         new = numpy_helper.from_array((bias - added).astype(np.float32), name)
         corrected.graph.initializer.append(new)
         node.input[2:] = [name]
+    used = {name for node in corrected.graph.node for name in node.input}
+    for tensor in [t for t in corrected.graph.initializer if t.name not in used]:
+        corrected.graph.initializer.remove(tensor)  # else onnxruntime warns at every load
     return corrected
 
 
