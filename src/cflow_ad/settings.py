@@ -250,9 +250,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Named settings, each as changes of the defaults.
 
-`fast` has a smaller input and flow. `accurate` has the paper's flow: it takes about twice as long to
-train and half as long again to score. `paper` is CFLOW-AD as its authors train it on most classes
-of MVTec AD; they take 256x256 for some, see `evaluation.published`.
+`fast` has a smaller input and flow. `accurate` has the paper's flow: it takes about twice as long
+to train and half as long again to score. `paper` is CFLOW-AD as its authors train it on most
+classes of MVTec AD; they take 256x256 for some, see `evaluation.published`.
 """
 
 
