@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import socket
@@ -16,6 +15,7 @@ import torch
 from cflow_ad.cflow import weights
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.errors import WeightsError
+from tests.trap import Trap
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
 
@@ -88,16 +88,6 @@ def test_a_damaged_file_is_named_or_still_readable(tmp_path, zipped):
             failed += 1
             assert str(path) in str(error)  # noqa: PT017 (not every damage need fail)
     assert failed >= 100
-
-
-class Trap:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("by_torch", [True, False])

@@ -19,6 +19,7 @@ from cflow_ad import CalibrationWarning, Detector, ModelFileError, WeightsError
 from cflow_ad.cflow import weights
 from cflow_ad.cflow.weights import PackagedWeights
 from cflow_ad.store.model_file import SCHEMA, check_writable, read_metadata, read_model, write_model
+from tests.trap import Trap
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(())}
 
@@ -234,16 +235,6 @@ def test_a_file_of_another_version_is_one_clear_error(saved, schema):
     assert "\n" not in message
     with pytest.raises(ModelFileError, match="another version"):
         read_metadata(saved)
-
-
-class Trap:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("by_torch", [True, False])
