@@ -30,6 +30,7 @@ ORDER = [
     "runtime",
     "evaluation",
     "export",
+    "station",
     "cli",
     "__main__",
 ]

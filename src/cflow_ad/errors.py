@@ -13,6 +13,7 @@
     ├── TrainingError          training failed
     │   └── DivergenceError    the likelihood became NaN or infinite
     ├── ExportError            a model cannot be exported with the same results
+    ├── StationError           the inspection station cannot do what was asked
     └── DependencyError        an optional library is not installed
 
 A message names the file or field that is wrong and says what to do. The command line prints it as
@@ -69,6 +70,10 @@ class ExportError(CflowError):
     """A model cannot be exported with the same results."""
 
 
+class StationError(CflowError):
+    """The inspection station cannot do what was asked."""
+
+
 class DependencyError(CflowError):
     """An optional library is not installed; the message has the command that installs it."""
 
@@ -79,6 +84,25 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "export": ("onnx", "onnxscript", "nncf"),
     "elpv": ("elpv_dataset",),
+    "station": (
+        "fastapi",
+        "uvicorn",
+        "sqlalchemy",
+        "alembic",
+        "argon2",
+        "itsdangerous",
+        "prometheus_client",
+        "python_multipart",
+    ),
+    "postgres": ("psycopg",),
+    "mqtt": ("aiomqtt",),
+    "opcua": ("asyncua",),
+    "modbus": ("pymodbus",),
+    "parquet": ("pyarrow",),
+    "video": ("av",),
+    "usb-camera": ("cv2",),
+    "basler": ("pypylon",),
+    "gentl": ("harvesters",),
 }
 """The libraries that each extra of this package installs."""
 

@@ -1,0 +1,25 @@
+"""The inspection station: a service and a page on one machine, with a record of every inspection.
+
+::
+
+    config.py     what a station is told at its start
+    schema.py     the tables; migrations/ brings an older database to them
+    database.py   the connection, and the one thread that writes
+    chain.py      seals rows, so that an altered or missing one shows
+    records.py    the record of inspections: verify, export, back up
+    pictures.py   which pictures are kept, and for how long
+    registry.py   the models, their versions and thresholds
+    scoring.py    scores pictures in one thread for each core
+    station.py    Station: all of these together
+    auth.py       users, keys, sessions and roles
+    api/          the routes under /v1
+    pages/        the page
+    drift/        alarms of drift
+    training/     training jobs, each a process of its own
+    sources/      watched folders and cameras
+    sinks/        MQTT, webhook, CSV, OPC UA and Modbus
+    app.py        the application
+    client.py     a client in Python
+
+An inspection is in the database before it is answered.
+"""

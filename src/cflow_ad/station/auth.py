@@ -1,0 +1,343 @@
+"""Who may do what: users with passwords, keys for programs, sessions of browsers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from fastapi import HTTPException, Request
+from itsdangerous import BadSignature, URLSafeSerializer
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from cflow_ad.errors import StationError
+from cflow_ad.station.database import Database, now
+from cflow_ad.station.schema import keys, sessions, users
+
+ROLES = ("operator", "engineer", "admin")
+"""Each may do what those before it may."""
+
+COOKIE = "cflow_session"
+CSRF_HEADER = "X-CSRF-Token"
+SESSION_SECONDS = 12 * 3600.0
+FREE_TRIES = 5
+"""Failed log-ins of a name or an address before each further one makes it wait."""
+LONGEST_WAIT = 900.0
+
+_KEY_PREFIX = "cflow_"
+_SHORTEST_PASSWORD = 10
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who sent a request."""
+
+    name: str
+    role: str
+    csrf: str | None = None
+    """The token that a browser's changes must carry; None for a key."""
+
+    def may(self, role: str) -> bool:
+        """Return whether this user may do what a role may."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+class Failures:
+    """Waiting times after failed log-ins, for each user name and each address."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+
+    def wait(self, *who: str) -> float:
+        """Return the seconds until the next try is allowed, 0 for now."""
+        with self._lock:
+            now = self._clock()
+            return max(0.0, *(self._seen.get(each, (0, 0.0))[1] - now for each in who))
+
+    def note(self, *who: str) -> None:
+        """Note a failed log-in."""
+        with self._lock:
+            now = self._clock()
+            for each in who:
+                n = self._seen.pop(each, (0, 0.0))[0] + 1
+                wait = 0.0 if n < FREE_TRIES else min(LONGEST_WAIT, 2.0 ** (n - FREE_TRIES))
+                self._seen[each] = (n, now + wait)
+            while len(self._seen) > 10_000:  # the oldest; bounded, whoever asks
+                del self._seen[next(iter(self._seen))]
+
+    def forget(self, *who: str) -> None:
+        """Note a log-in that was right."""
+        with self._lock:
+            for each in who:
+                self._seen.pop(each, None)
+
+
+class Auth:
+    """Checks passwords, keys and sessions.
+
+    Args:
+        database: with the tables of users, keys and sessions.
+        secret: signs the browsers' cookies.
+    """
+
+    def __init__(self, database: Database, secret: bytes) -> None:
+        self._database = database
+        self._cookies = URLSafeSerializer(secret, salt="session")
+        self._hasher = PasswordHasher()
+        self._decoy = self._hasher.hash(secrets.token_hex())
+        self._failures = Failures()
+
+    def first_password(self) -> str | None:
+        """Make the user `admin` where there is no user yet, and return its password."""
+        password = secrets.token_urlsafe(12)
+        hashed = self._hasher.hash(password)
+
+        def make(connection: Connection) -> bool:
+            if connection.scalar(select(func.count()).select_from(users)):
+                return False
+            connection.execute(insert(users).values(**_user("admin", "admin", hashed)))
+            return True
+
+        return password if self._database.write(make) else None
+
+    def log_in(self, name: str, password: str, address: str) -> tuple[str, User]:
+        """Check a password, and begin a session.
+
+        Returns:
+            The cookie's value, and the user.
+
+        Raises:
+            HTTPException: 401, the name or the password is wrong; 429, too many tries.
+        """
+        who = (f"user {name}", f"address {address}")
+        if (wait := self._failures.wait(*who)) > 0:
+            raise HTTPException(
+                429,
+                f"too many wrong passwords; wait {wait:.0f} s",
+                {"Retry-After": str(int(wait) + 1)},
+            )
+        with self._database.engine.connect() as connection:
+            row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
+        try:  # the decoy takes as long, so that the time does not tell whether there is such a user
+            self._hasher.verify(row.password if row else self._decoy, password)
+        except (VerificationError, InvalidHashError):
+            row = None
+        if row is None:
+            self._failures.note(*who)
+            raise HTTPException(401, "the user name or the password is wrong")
+        self._failures.forget(*who)
+        token, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        now = time.time()
+
+        def begin(connection: Connection) -> None:
+            connection.execute(delete(sessions).where(sessions.c.expires < now))
+            connection.execute(
+                insert(sessions).values(
+                    sha256=_sha256(token), user=row.name, csrf=csrf, expires=now + SESSION_SECONDS
+                )
+            )
+
+        self._database.write(begin)
+        return str(self._cookies.dumps(token)), User(row.name, row.role, csrf)
+
+    def log_out(self, cookie: str | None) -> None:
+        """End a session."""
+        token = self._token(cookie)
+        if token is not None:
+            gone = delete(sessions).where(sessions.c.sha256 == _sha256(token))
+            self._database.write(lambda connection: connection.execute(gone))
+
+    def change_password(self, name: str, old: str, new: str) -> None:
+        """Change a user's own password, which ends all sessions of that user.
+
+        Raises:
+            HTTPException: 403, the old one is wrong; 422, the new one is too short.
+        """
+        with self._database.engine.connect() as connection:
+            row = connection.execute(select(users).where(users.c.name == name)).one()
+        try:
+            self._hasher.verify(row.password, old)
+        except (VerificationError, InvalidHashError):
+            raise HTTPException(403, "the old password is wrong") from None
+        self.set_password(name, new)
+
+    def set_password(self, name: str, new: str) -> None:
+        """Set a user's password, which ends all sessions of that user.
+
+        Raises:
+            HTTPException: 422, it is too short; 404, there is no such user.
+        """
+        hashed = self._hash(new)
+
+        def change(connection: Connection) -> int:
+            connection.execute(delete(sessions).where(sessions.c.user == name))
+            changed = connection.execute(
+                update(users).where(users.c.name == name).values(password=hashed)
+            )
+            return changed.rowcount
+
+        if not self._database.write(change):
+            raise HTTPException(404, f"there is no user {name}")
+
+    def add_user(self, name: str, role: str, password: str) -> None:
+        """Add a user.
+
+        Raises:
+            HTTPException: 409, the name is taken; 422, the password is too short.
+        """
+        hashed = self._hash(password)
+
+        def add(connection: Connection) -> bool:
+            if connection.scalar(select(users.c.name).where(users.c.name == name)):
+                return False
+            connection.execute(insert(users).values(**_user(name, role, hashed)))
+            return True
+
+        if not self._database.write(add):
+            raise HTTPException(409, f"there is a user {name} already")
+
+    def remove_user(self, name: str) -> None:
+        """Remove a user, and end the sessions of that user.
+
+        Raises:
+            HTTPException: 404, there is no such user; 409, it is the last admin.
+        """
+
+        def remove(connection: Connection) -> str:
+            admins = connection.scalars(select(users.c.name).where(users.c.role == "admin")).all()
+            if list(admins) == [name]:
+                return "last"
+            connection.execute(delete(sessions).where(sessions.c.user == name))
+            gone = connection.execute(delete(users).where(users.c.name == name))
+            return "gone" if gone.rowcount else "missing"
+
+        found = self._database.write(remove)
+        if found == "last":
+            raise HTTPException(409, "this is the last admin; make another one first")
+        if found == "missing":
+            raise HTTPException(404, f"there is no user {name}")
+
+    def add_key(self, name: str, role: str) -> tuple[str, str]:
+        """Make a key for a program; return its number and the key, which is not stored."""
+        number, key = secrets.token_hex(8), _KEY_PREFIX + secrets.token_urlsafe(32)
+        row = {"id": number, "name": name, "role": role, "sha256": _sha256(key), "created": now()}
+        self._database.write(lambda connection: connection.execute(insert(keys).values(**row)))
+        return number, key
+
+    def remove_key(self, number: str) -> None:
+        """Revoke a key.
+
+        Raises:
+            HTTPException: 404, there is no such key.
+        """
+        gone = delete(keys).where(keys.c.id == number)
+        if not self._database.write(lambda connection: connection.execute(gone).rowcount):
+            raise HTTPException(404, f"there is no key {number}")
+
+    def key_in_file(self, path: Path) -> None:
+        """See that a file holds a valid key of the role operator; write a new one if not.
+
+        Raises:
+            StationError: the file cannot be written.
+        """
+        try:
+            if path.exists():
+                path.chmod(0o600)
+                if self._key(path.read_text(encoding="utf-8").strip()) is not None:
+                    return
+            _, key = self.add_key(f"in {path.name}", "operator")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+                file.write(key + "\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StationError(f"{path}: the key cannot be written there ({error})") from error
+
+    def has_keys(self) -> bool:
+        """Return whether there is a key."""
+        with self._database.engine.connect() as connection:
+            return bool(connection.scalar(select(func.count()).select_from(keys)))
+
+    def identify(self, request: Request) -> User | None:
+        """Return who sent a request, by its key or else its cookie; None for nobody known."""
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._key(key.strip())
+        token = self._token(request.cookies.get(COOKIE))
+        if token is None:
+            return None
+        with self._database.engine.connect() as connection:
+            row = connection.execute(
+                select(users.c.name, users.c.role, sessions.c.csrf)
+                .join(users, users.c.name == sessions.c.user)
+                .where(sessions.c.sha256 == _sha256(token), sessions.c.expires > time.time())
+            ).one_or_none()
+        return None if row is None else User(row.name, row.role, row.csrf)
+
+    def _key(self, key: str) -> User | None:
+        wanted = select(keys).where(keys.c.sha256 == _sha256(key))
+        with self._database.engine.connect() as connection:
+            row = connection.execute(wanted).one_or_none()
+        return None if row is None else User(f"key {row.name}", row.role)
+
+    def _token(self, cookie: str | None) -> str | None:
+        try:
+            return None if cookie is None else str(self._cookies.loads(cookie))
+        except BadSignature:
+            return None
+
+    def _hash(self, password: str) -> str:
+        if len(password) < _SHORTEST_PASSWORD:
+            raise HTTPException(
+                422, f"a password has at least {_SHORTEST_PASSWORD} characters; choose a longer one"
+            )
+        return self._hasher.hash(password)
+
+
+def current_user(request: Request) -> User | None:
+    """Return who sent a request; None for nobody known."""
+    auth: Auth = request.app.state.station.auth
+    return auth.identify(request)
+
+
+def require(role: str) -> Callable[[Request], User]:
+    """Make a dependency of a route: only those who may do what `role` may get through.
+
+    A change that a browser asks for must carry its session's CSRF token.
+    """
+
+    def check(request: Request) -> User:
+        user = current_user(request)
+        if user is None:
+            raise HTTPException(
+                401, "log in, or send an API key", {"WWW-Authenticate": 'Bearer realm="cflow-ad"'}
+            )
+        if user.csrf is not None and request.method not in _SAFE:
+            given = request.headers.get(CSRF_HEADER, "")
+            if not hmac.compare_digest(given.encode(), user.csrf.encode()):
+                raise HTTPException(403, f"the header {CSRF_HEADER} is missing or wrong")
+        if not user.may(role):
+            raise HTTPException(403, f"this needs the role {role}; {user.name} is {user.role}")
+        return user
+
+    return check
+
+
+def _user(name: str, role: str, hashed: str) -> dict[str, str]:
+    return {"name": name, "role": role, "password": hashed, "created": now()}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

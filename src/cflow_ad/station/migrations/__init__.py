@@ -1,0 +1,1 @@
+"""Changes of the tables, one file each, which Alembic applies in order at the start."""
