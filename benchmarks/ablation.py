@@ -25,7 +25,8 @@ tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
 from common import QUICK, markdown
-from quality import append_result, find_sets, load_results, measure
+from quality import find_sets, measure
+from results import AREAS, append_result, load_results
 
 from cflow_ad import Settings
 from cflow_ad.data.carpet import write_carpet
@@ -45,8 +46,6 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "300 steps": {"steps": 300},
 }
 """Changes of the default; a row that changes nothing is left out."""
-
-AREAS = ("image_auroc", "pixel_auroc", "aupro")
 
 
 def build_settings(row: str, base: Mapping[str, Any], seed: int) -> Settings:

@@ -3,15 +3,22 @@
     python benchmarks/quality.py --all [--data FOLDER] [--sets NAME ...] [--seeds 0 1 2]
                                  [--preset NAME] [NAME=VALUE ...] [--method NAME=VALUE ...]
                                  [--label NAME] [--results FILE.jsonl]
-    python benchmarks/quality.py --compare LABEL LABEL [--results FILE.jsonl]
+    python benchmarks/quality.py --compare A B [--results FILE.jsonl]
+    python benchmarks/quality.py --choose A B C ... [--results FILE.jsonl]
 
 A row is the mean over the seeds, and its spread (standard deviation) where there are several. `hit`
 is the share of defective images with a mask whose highest map value lies on the defect or within
 2 % of the image's side of it. `found` and `alarms` are the shares of defective and of good images
-above the stored threshold. The model is the last step's; nothing is selected on the test data.
-Each result is appended to the results file, and what is there already is not measured again.
-`--compare` prints the differences of two labels, set by set; `*` marks those beyond the seeds'
-spread.
+above the stored threshold; `promised` is the false-positive rate that the calibration promises, and
+`kept` the share of seeds in which it lies within the 95 % binomial interval of the false alarms. A
+time is of one training, and of one image from its file to its result (the median). The model is the
+last step's; nothing is selected on the test data. Each result is appended to the results file, and
+what is there already is not measured again.
+
+`--compare` prints the differences of two settings, set by set; `*` marks those beyond the seeds'
+spread. `--choose` says which of several settings is the best in the mean while none of its sets
+loses more than `--most-lost` points, and what would be chosen with each set left out. A and B are
+labels, or `FILE.jsonl`, or `FILE.jsonl:LABEL`.
 """
 
 from __future__ import annotations
@@ -19,9 +26,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +37,20 @@ from cflow_ad import tune_process
 tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
+from common import QUICK, fit
+from results import (
+    append_result,
+    build_choice,
+    build_comparison,
+    build_table,
+    load_results,
+    select,
+)
 
-from cflow_ad import CalibrationWarning, Detector, Prediction, Settings, evaluate, open_dataset
+from cflow_ad import Prediction, Settings, evaluate, open_dataset
+from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.masks import read_mask
-
-COLUMNS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "hit": "hit",
-    "found": "found",
-    "alarms": "alarms",
-    "promised": "promised",
-    "fit_seconds": "fit s",
-    "image_ms": "image ms",
-}
-"""Of a result, and their headings; shares and areas in percent."""
+from cflow_ad.scoring.base import BaseDetector
 
 _NEAR = 0.02  # of an image's longer side
 
@@ -58,7 +63,17 @@ def find_sets(folder: Path) -> dict[str, Path]:
 
 
 def measure(data: Path, settings: Settings) -> dict[str, float]:
-    """Train and evaluate once; a metric that the set's labels do not allow is NaN."""
+    """Train and evaluate once; see `measure_fit`."""
+    return measure_fit(data, lambda dataset: fit(dataset, settings))
+
+
+def measure_fit(data: Path, train: Callable[[Any], BaseDetector]) -> dict[str, float]:
+    """Train and evaluate once; a metric that the set's labels do not allow is NaN.
+
+    Args:
+        data: the data set's folder.
+        train: from the data set to a detector, which may have no thresholds (infinite ones).
+    """
     dataset = open_dataset(data)
     masks = {str(sample.path): sample.mask for sample in dataset.test if sample.mask}
     hits: list[bool] = []
@@ -70,23 +85,26 @@ def measure(data: Path, settings: Settings) -> dict[str, float]:
                 hits.append(is_hit(prediction.anomaly_map, read_mask(mask, shape)))
             yield prediction
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CalibrationWarning)
-        began = time.perf_counter()
-        detector = Detector.fit(dataset, settings)
-        seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    detector: Any = train(dataset)
+    seconds = time.perf_counter() - began
     stream = detector.stream
     detector.stream = lambda *args, **options: watched(stream(*args, **options))
     result = evaluate(detector, dataset)
     del detector.stream
+    alarms = result.false_alarms
+    decides = np.isfinite(result.threshold)
+    low, high = alarms.interval
+    is_kept = float(low <= alarms.promised <= high) if alarms.promised >= 0 else np.nan
     return {
         "image_auroc": 100 * result.image.auroc,
-        "pixel_auroc": 100 * result.pixel.auroc if result.pixel else float("nan"),
-        "aupro": 100 * result.pixel.aupro if result.pixel else float("nan"),
-        "hit": 100 * float(np.mean(hits)) if hits else float("nan"),
-        "found": 100 * result.confusion.recall,
-        "alarms": 100 * result.false_alarms.rate,
-        "promised": 100 * result.false_alarms.promised,
+        "pixel_auroc": 100 * result.pixel.auroc if result.pixel else np.nan,
+        "aupro": 100 * result.pixel.aupro if result.pixel else np.nan,
+        "hit": 100 * float(np.mean(hits)) if hits else np.nan,
+        "found": 100 * result.confusion.recall if decides else np.nan,
+        "alarms": 100 * alarms.rate if decides else np.nan,
+        "promised": 100 * alarms.promised,
+        "kept": 100 * is_kept,
         "fit_seconds": seconds,
         "image_ms": 1000 * seconds_per_image(detector, [sample.path for sample in dataset.test]),
         "load": os.getloadavg()[0],
@@ -101,99 +119,62 @@ def is_hit(values: np.ndarray, mask: np.ndarray) -> bool:
     return bool(distance <= _NEAR * max(values.shape))
 
 
-def seconds_per_image(detector: Detector, paths: list[Path], count: int = 15) -> float:
+def seconds_per_image(detector: BaseDetector, paths: list[Path], count: int = 15) -> float:
     """Measure the median time of one image, from its file to its result."""
     times = []
-    for path in paths[: count + 2]:
+    for path in [*paths, *paths][: count + 2]:
         began = time.perf_counter()
         detector.predict(path)
         times.append(time.perf_counter() - began)
     return float(np.median(times[2:]))
 
 
-def load_results(path: Path) -> list[dict[str, Any]]:
-    """Read a results file; none where it is not there yet."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+def measure_missing(
+    label: str,
+    sets: dict[str, Path],
+    seeds: list[int],
+    file: Path,
+    measure_one: Callable[[Path, int], dict[str, float]],
+) -> None:
+    """Measure each set with each seed that the results file lacks, append, and print the table.
+
+    Args:
+        label: of the row.
+        sets: folders by name.
+        seeds: of the trainings.
+        file: of the results.
+        measure_one: of a folder and a seed.
+    """
+    results = load_results(file)
+    for seed in seeds:
+        for name, folder in sets.items():
+            key = {"label": label, "set": name, "seed": seed}
+            if any(key.items() <= result.items() for result in results):
+                continue
+            result = {**key, **measure_one(folder, seed)}
+            append_result(file, result)
+            results.append(result)
+    of_label = [r for r in results if r["label"] == label and r["set"] in sets]
+    print(build_table(of_label, label))
+    print(f"\nload average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
 
 
-def append_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Append a result as a line of JSON."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(result) + "\n")
+def choose_sets(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Path]:
+    """Find the sets that are asked for."""
+    sets = find_sets(arguments.data)
+    names = arguments.sets or (list(sets) if arguments.all else [])
+    if not names or set(names) - set(sets):
+        parser.error(f"give --all or --sets; {arguments.data} has {', '.join(sets) or 'no sets'}")
+    return {name: sets[name] for name in names}
 
 
-def table(results: list[dict[str, Any]], label: str) -> str:
-    """Format the results of a label: a row for each set, and their mean."""
-    names = list(dict.fromkeys(result["set"] for result in results if result["label"] == label))
-    lines = [
-        f"| {label} | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
-    means = []
-    for name in names:
-        values = _values(results, label, name)
-        means.append(_mean(values))
-        spread = np.std(values, axis=0, ddof=1) if len(values) > 1 else np.zeros(len(COLUMNS))
-        cells = [
-            _cell(mean, of_spread if number < 3 else 0)
-            for number, (mean, of_spread) in enumerate(zip(means[-1], spread, strict=True))
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    mean = _mean(np.array(means))
-    lines.append("| mean | " + " | ".join(_cell(value, 0) for value in mean) + " |")
-    return "\n".join(lines)
-
-
-def comparison(results: list[dict[str, Any]], first: str, second: str) -> str:
-    """Format the differences of two labels, set by set and in the mean."""
-    areas = list(COLUMNS)[:4]
-    lines = [
-        f"| {second} less {first} | " + " | ".join(COLUMNS[key] for key in areas) + " |",
-        "|---" * (len(areas) + 1) + "|",
-    ]
-    of_second = [result["set"] for result in results if result["label"] == second]
-    both = [
-        name
-        for name in dict.fromkeys(r["set"] for r in results if r["label"] == first)
-        if name in of_second
-    ]
-    differences = []
-    for name in both:
-        one, other = (_values(results, label, name)[:, :4] for label in (first, second))
-        difference = _mean(other) - _mean(one)
-        several = min(len(one), len(other)) > 1
-        spread = np.hypot(*(np.std(v, axis=0, ddof=1) for v in (one, other))) if several else 0
-        marks = ["*" if several and mark else "" for mark in np.abs(difference) > spread]
-        differences.append(difference)
-        cells = [_signed(d) + mark for d, mark in zip(difference, marks, strict=True)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    mean = _mean(np.array(differences))
-    lines.append("| mean | " + " | ".join(map(_signed, mean)) + " |")
-    return "\n".join(lines)
-
-
-def _values(results: list[dict[str, Any]], label: str, name: str) -> np.ndarray:
-    """The results of a label on a set, shape `(seeds, columns)`."""
-    own = [result for result in results if (result["label"], result["set"]) == (label, name)]
-    return np.array([[result[key] for key in COLUMNS] for result in own], float)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of columns that are all NaN
-        return np.nanmean(values, axis=0)
-
-
-def _cell(mean: float, spread: float) -> str:
-    if np.isnan(mean):
-        return "-"
-    return f"{mean:.1f} ± {spread:.1f}" if spread else f"{mean:.1f}"
-
-
-def _signed(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:+.1f}"
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is measured and where the results are."""
+    parser.add_argument("--all", action="store_true", help="every set of the folder")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--sets", nargs="+", metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, default=Path("quality.jsonl"))
 
 
 def parse_settings(preset: str, values: list[str], method: list[str]) -> Settings:
@@ -208,39 +189,41 @@ def parse_settings(preset: str, values: list[str], method: list[str]) -> Setting
 
 
 def main() -> None:
-    """Measure what is missing, and print the table."""
+    """Measure what is missing and print the table, or compare what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
-    parser.add_argument("--all", action="store_true", help="every set of the folder")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="+")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_options(parser)
     parser.add_argument("--preset", default="default")
     parser.add_argument("--method", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--label", help="of the row; by default the preset and the values")
-    parser.add_argument("--results", type=Path, default=Path("quality.jsonl"))
     parser.add_argument("--compare", nargs=2, metavar="LABEL")
+    parser.add_argument("--choose", nargs="+", metavar="LABEL")
+    parser.add_argument("--most-lost", type=float, default=0.5, metavar="POINTS")
+    parser.add_argument("--quick", action="store_true", help="a small case, as in the tests")
     arguments = parser.parse_args()
-    results = load_results(arguments.results)
-    if arguments.compare:
-        print(comparison(results, *arguments.compare))
+    if arguments.compare or arguments.choose:
+        names = arguments.compare or arguments.choose
+        results = load_results(arguments.results)
+        chosen = {name: select(results, name) for name in names}
+        if arguments.choose:
+            print(build_choice(chosen, arguments.most_lost))
+        else:
+            first, second = names
+            print(build_comparison(chosen[first], chosen[second], f"{second} less {first}"))
         return
-    sets = find_sets(arguments.data)
-    if not (arguments.all or arguments.sets) or not sets:
-        parser.error(f"give --all or --sets; {arguments.data} has {', '.join(sets) or 'no sets'}")
     label = arguments.label or " ".join([arguments.preset, *arguments.settings, *arguments.method])
     settings = parse_settings(arguments.preset, arguments.settings, arguments.method)
-    for seed in arguments.seeds:
-        for name in arguments.sets or sets:
-            key = {"label": label, "set": name, "seed": seed}
-            if any(key.items() <= result.items() for result in results):
-                continue
-            changed = Settings.from_dict({**settings.to_dict(), "seed": seed})
-            result = {**key, **measure(sets[name], changed)}
-            append_result(arguments.results, result)
-            results.append(result)
-    print(table(results, label))
-    print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.quick:
+            arguments.data, arguments.all = Path(folder), True
+            write_carpet(arguments.data / "carpet", train=4, good=2, per_defect=1, size=64)
+            settings = Settings.preset("default", **QUICK)
+
+        def measure_one(data: Path, seed: int) -> dict[str, float]:
+            return measure(data, Settings.from_dict({**settings.to_dict(), "seed": seed}))
+
+        sets = choose_sets(parser, arguments)
+        measure_missing(label, sets, arguments.seeds, arguments.results, measure_one)
 
 
 if __name__ == "__main__":

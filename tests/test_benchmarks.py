@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -33,6 +34,50 @@ def test_a_benchmark_runs(script, shown, tmp_path, monkeypatch, capsys):
     run(script, "--json", tmp_path / "out.json", monkeypatch)
     assert shown in capsys.readouterr().out
     assert (tmp_path / "out.json").stat().st_size > 100
+
+
+def test_quality_resumes(tmp_path, monkeypatch, capsys):
+    results = tmp_path / "quality.jsonl"
+    run("quality", "--results", results, monkeypatch)
+    first = results.read_text()
+    assert first.count("\n") == 3  # seeds
+    run("quality", "--results", results, monkeypatch)
+    assert results.read_text() == first
+    assert capsys.readouterr().out.count("| carpet | ") == 2
+
+
+def result(label, name, seed, auroc, aupro):
+    return {"label": label, "set": name, "seed": seed, "image_auroc": auroc, "aupro": aupro}
+
+
+def test_a_comparison_marks_what_is_beyond_the_seeds(monkeypatch):
+    tables = import_tables(monkeypatch)
+    first = [result("a", "x", seed, 90 + seed, 50.0) for seed in range(3)]
+    second = [result("b", "x", seed, 91 + seed, 52.0) for seed in range(3)]
+    table = tables.build_comparison(first, second, "b less a")
+    assert "| x | +1.0 | - | +2.0* |" in table
+
+
+def test_a_choice_that_hangs_on_one_set_is_named(monkeypatch):
+    tables = import_tables(monkeypatch)
+    nan = float("nan")  # without masks
+    base = [result("base", name, 0, 90.0, nan) for name in "xyz"]
+    lucky = [result("lucky", *x, nan) for x in [("x", 0, 96.0), ("y", 0, 90.5), ("z", 0, 89.6)]]
+    steady = [result("steady", name, 0, 91.0, nan) for name in "xyz"]
+    harmful = [result("harmful", *x, nan) for x in [("x", 0, 99.0), ("y", 0, 99.0), ("z", 0, 88.0)]]
+    alternatives = {"base": base, "lucky": lucky, "steady": steady, "harmful": harmful}
+    table = tables.build_choice(alternatives, most_lost=0.5)
+    assert "| chosen without the set | steady | lucky | harmful | with all: lucky |" in table
+    assert table.endswith("lucky: the choice hangs on x, z")
+    del alternatives["lucky"], alternatives["harmful"]
+    assert tables.build_choice(alternatives, 0.5).endswith("steady: it hangs on no set")
+
+
+def import_tables(monkeypatch):
+    if not FOLDER.is_dir():
+        pytest.skip("the benchmarks are not part of a source distribution")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("results")
 
 
 def test_the_ablation_resumes(tmp_path, monkeypatch, capsys):
