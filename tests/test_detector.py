@@ -229,7 +229,7 @@ def test_the_setting_smooths_the_map(toy_detector, images):
 
 def test_a_stopped_fit_continues_to_the_same_model(images, toy_settings, toy_detector, tmp_path):
     def stop(progress):
-        if progress.stage == "train" and progress.done == 7:
+        if progress.stage == "train" and progress.done > 0:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

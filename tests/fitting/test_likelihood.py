@@ -17,6 +17,7 @@ from cflow_ad.fitting.likelihood import (
     compute_loss,
     learning_rate_at,
     level_batch_size,
+    run_beside,
     train_level,
 )
 from cflow_ad.fitting.scale import fit_scale
@@ -41,7 +42,8 @@ def features():
 def train(features, settings=SETTINGS, **changes):
     """A level, and how its training ended."""
     level = build_level(features, settings, 0)
-    ended = train_level(level, features, settings, **({"number": 0} | changes))
+    training = train_level(level, features, settings, **({"number": 0} | changes))
+    (ended,) = run_beside([training], torch.device("cpu"))
     fit_scale(level, features, settings, 0)
     return level, ended
 
@@ -88,7 +90,7 @@ def test_training_leaves_the_global_generator_alone(features):
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("stop_at", [17, 30])
+@pytest.mark.parametrize("stop_at", [25, 30])
 def test_a_run_that_was_killed_continues_to_the_same_flow(
     features, level, tmp_path, monkeypatch, stop_at
 ):
@@ -158,16 +160,38 @@ def test_all_steps_are_taken_without_a_limit(features):
 
 
 def test_a_run_that_is_stopped_is_saved(features, level, tmp_path):
-    """Training ends after the step, and the same call continues from there."""
+    """Training ends after the step, and the same call continues from there, within a block."""
     kept = {"checkpoint": tmp_path / "level.safetensors", "key": "k"}
     steps = []
 
     def report(step, loss):
         steps.append(step)
 
-    fit(features, **kept, progress=report, is_stopped=lambda: steps[-1:] == [11])
+    asked = iter(range(12))
+    fit(features, **kept, progress=report, is_stopped=lambda: next(asked) == 11)
     assert steps[-1] == 12
     steps.clear()
     resumed = fit(features, **kept, progress=report)
-    assert steps[0] == 12
+    assert steps == [12, 25, 30]
     assert_equal(resumed, level)
+
+
+def test_trainings_take_turns_and_none_changes_another(features, level):
+    """As in the streams of one GPU: a block of each in turn."""
+    order = []
+    levels = [build_level(features, SETTINGS, 0) for _ in range(2)]
+    trainings = [
+        train_level(
+            one,
+            features,
+            SETTINGS,
+            number=0,
+            progress=lambda step, loss, which=which: order.append((which, step)),
+        )
+        for which, one in enumerate(levels)
+    ]
+    assert run_beside(trainings, torch.device("cpu")) == [(30, "steps")] * 2
+    assert order == [(0, 25), (1, 25), (0, 30), (1, 30)]
+    for one in levels:
+        fit_scale(one, features, SETTINGS, 0)
+        assert_equal(one, level)

@@ -1,6 +1,11 @@
-"""Where a network runs."""
+"""Where a network runs, and what its device offers beside the CPU's own way."""
 
 from __future__ import annotations
+
+import contextlib
+import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -24,3 +29,24 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             f"device {str(device)!r} is not available ({reason}); give cpu, or leave it out"
         ) from error
     return chosen
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a queue of work that runs beside others on a CUDA device; it begins after the work that
+    is already queued. On other devices, the common queue.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return torch.cuda.stream(stream)
+
+
+def free_memory(device: torch.device) -> float:
+    """Read how many bytes of an accelerator's own memory are free; infinite where torch does not
+    tell.
+    """
+    try:
+        return float(getattr(torch, device.type).mem_get_info(device)[0])
+    except (AttributeError, RuntimeError):
+        return math.inf

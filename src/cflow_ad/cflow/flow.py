@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.cflow.position import Frame, axis_places, encode_axis
+from cflow_ad.cflow.position import FRAME, Frame, axis_places, encode_axis
 
 Permutation = Literal["soft", "index"]
 
@@ -158,6 +158,7 @@ class ConditionalFlow(nn.Module):
         rng = None if seed is None else np.random.default_rng(seed)
         draw = random_rotation if permutation == "soft" else random_index
         self._code = torch.empty(0)
+        self._reserved = 0 if stride is None else FRAME  # relative places are below it
         self.blocks = nn.ModuleList(
             CouplingBlock(draw(channels, rng), position_channels, clamp=clamp, width=width)
             for _ in range(blocks)
@@ -216,8 +217,14 @@ class ConditionalFlow(nn.Module):
     def _couplings(self) -> list[CouplingBlock]:
         return cast(list[CouplingBlock], list(self.blocks))
 
+    def reserve(self, places: int) -> None:
+        """Encode the places below a number, which no position of later calls may reach; else each
+        call looks for its largest, which takes time on a GPU.
+        """
+        self._reserved = places
+
     def _terms(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        n = max(int(rows.max()), int(columns.max())) + 1
+        n = self._reserved or max(int(rows.max()), int(columns.max())) + 1
         if len(self._code) < n or self._code.device != rows.device:
             self._code = self.encode(torch.arange(n))  # once, not at every step
         code = self._code.to(self._couplings[0].offset.dtype)

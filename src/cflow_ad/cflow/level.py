@@ -59,7 +59,11 @@ class Level(nn.Module):
             `l = log p(z | c) / C`, shape `(...)`, in the coordinates of the input layer: its
             log-determinant, a constant, is left out; `log_prob` has it.
         """
-        u, log_det = self.flow.forward(self.input_layer(z), rows, columns)
+        return self.of_whitened(self.input_layer(z), rows, columns)
+
+    def of_whitened(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Compute the same as `forward` of vectors that the input layer has mapped already."""
+        u, log_det = self.flow.forward(x, rows, columns)
         return (standard_normal_log_prob(u) + log_det) / self.flow.channels
 
     def subtract_means(self, features: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from cflow_ad.scoring.canvas import Cell, Shape, cell_of
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
+_CPU = torch.device("cpu")
 _STATE = "cache.json"
 _SAVE_SECONDS = 5.0  # between two records of how far the files are filled
 _FEWEST = 100  # vectors of a level that must be kept, or one of each image if that is fewer
@@ -57,6 +58,8 @@ class LevelFeatures:
         """Subtracted from the vectors when they are read."""
         self._factors: Tensor = torch.empty(0)
         """Of each image, what the vectors are then multiplied by."""
+        self._sent: PlaceMeans | None = None
+        """The means on the device that vectors were last read to."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -71,15 +74,27 @@ class LevelFeatures:
         begin, end = self.bounds[number]
         return slice(int(begin), int(end))
 
-    def take(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices."""
-        rows, columns = torch.from_numpy(self.positions[index].astype(np.int64)).unbind(1)
-        z = torch.from_numpy(self.vectors[index])
+    def take(
+        self, index: NDArray[np.int64], device: torch.device = _CPU
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices, on a device."""
+        places = torch.from_numpy(self.positions[index].astype(np.int64)).to(device)
+        rows, columns = places.unbind(1)
+        z = torch.from_numpy(self.vectors[index]).to(device)
         if self.means is not None:
             image = self.images_of(index)
-            z -= self.means.of_vectors(self.aspects[image], rows, columns)
-            z *= self._factors[image, None]
+            aspects, factors = self.aspects[image].to(device), self._factors[image].to(device)
+            z -= self._means_on(device).of_vectors(aspects, rows, columns)
+            z *= factors[:, None]
         return z, rows, columns
+
+    def _means_on(self, device: torch.device) -> PlaceMeans:
+        assert self.means is not None
+        if self.means.tables.device == device:
+            return self.means
+        if self._sent is None or self._sent.tables.device != device:
+            self._sent = copy.deepcopy(self.means).to(device)
+        return self._sent
 
     def chunks(self, size: int = 65536) -> Iterator[Tensor]:
         """Read all vectors, in order, a block at a time."""
@@ -101,7 +116,7 @@ class LevelFeatures:
     def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
         """Share the vectors, less the means of their places, the rest times a factor per image."""
         others = copy.copy(self)
-        others.means, others._factors = means, factors
+        others.means, others._factors, others._sent = means, factors, None
         return others
 
 

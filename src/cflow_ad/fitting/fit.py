@@ -6,23 +6,19 @@ import hashlib
 import json
 import math
 import shutil
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from cflow_ad._version import __version__
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.level import Level, count_parts
-from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.augmentation import variants
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.errors import TrainingError
-from cflow_ad.fitting.cache import LevelFeatures, build_cache
-from cflow_ad.fitting.likelihood import Ended, build_level, train_level
+from cflow_ad.fitting.cache import build_cache
+from cflow_ad.fitting.likelihood import Ended, build_level, train_levels
 from cflow_ad.fitting.paper import train_by_passes
 from cflow_ad.fitting.place_means import subtract_place_means
 from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
@@ -135,63 +131,12 @@ def fit_levels(
         )
         ended = [by_passes]
     else:
-        ended = _train_levels(levels, features, settings, device, left, work, key, progress)
+        ended = train_levels(
+            levels, features, settings, seconds=left, work=work, key=key, progress=progress
+        )
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)
     return Fitted(levels, ended, screening)
-
-
-def _train_levels(
-    levels: Sequence[Level],
-    features: Sequence[LevelFeatures],
-    settings: Settings,
-    device: torch.device,
-    seconds: float,
-    work: Path | None,
-    key: str,
-    progress: ProgressCallback,
-) -> list[Ended]:
-    """On a CPU a core for each level: their steps are too small to be shared among cores."""
-    workers = min(len(levels), torch.get_num_threads()) if device.type == "cpu" else 1
-    rounds = math.ceil(len(levels) / workers)
-    stopped = threading.Event()
-    done = [0] * len(levels)
-    lock = threading.Lock()
-
-    def train(number: int) -> Ended:
-        stride = settings.strides[number]
-
-        def report(step: int, loss: float) -> None:
-            with lock:
-                done[number] = step
-                total = settings.steps * len(levels)
-                progress(Progress("train", sum(done), total, loss, stride))
-
-        ended = train_level(
-            levels[number],
-            features[number],
-            settings,
-            number=number,
-            seconds=seconds / rounds,
-            checkpoint=None if work is None else work / f"level-{stride}.safetensors",
-            key=key,
-            is_stopped=stopped.is_set,
-            progress=report,
-        )
-        with lock:
-            done[number] = settings.steps  # what was not needed counts as done
-        return ended
-
-    if device.type != "cpu":
-        return [train(number) for number in range(len(levels))]
-    with one_core_pool(workers) as pool:
-        running = [pool.submit(train, number) for number in range(len(levels))]
-        try:
-            return [future.result() for future in running]
-        except BaseException:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def work_folder(model: Path) -> Path:

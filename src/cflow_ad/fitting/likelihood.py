@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cflow_ad.cflow.device import own_stream
+from cflow_ad.cflow.graphs import Repeated
 from cflow_ad.cflow.level import Level, build_flow
+from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
+from cflow_ad.fitting.batches import BLOCK, Batches
 from cflow_ad.fitting.cache import LevelFeatures
 from cflow_ad.fitting.checkpoint import Checkpoint
+from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
 from cflow_ad.settings import Settings
 
 
@@ -59,6 +65,98 @@ class Ended(NamedTuple):
     why: Literal["steps", "time"]
 
 
+Training = Generator[None, None, Ended]
+"""The training of a level, which goes on by a block of steps each time it is resumed."""
+
+
+def train_levels(
+    levels: Sequence[Level],
+    features: Sequence[LevelFeatures],
+    settings: Settings,
+    *,
+    seconds: float = math.inf,
+    work: Path | None = None,
+    key: str = "",
+    progress: ProgressCallback = silent,
+) -> list[Ended]:
+    """Train the flows of all levels, in place, beside each other.
+
+    On a CPU each level has a core: its steps are too small to be shared among cores. On a GPU each
+    has a stream.
+
+    Args:
+        levels: their flows in their initial state.
+        features: the vectors of each level.
+        settings: of the model.
+        seconds: time limit.
+        work: a folder for checkpoints; unset, none are kept.
+        key: identifies everything that the training depends on.
+        progress: called as the work advances.
+
+    Raises:
+        DivergenceError: the loss became NaN or infinite.
+    """
+    device = levels[0].location.device
+    workers = min(len(levels), torch.get_num_threads()) if device.type == "cpu" else 1
+    rounds = math.ceil(len(levels) / workers) if device.type == "cpu" else 1
+    stopped = threading.Event()
+    done = [0] * len(levels)
+    lock = threading.Lock()
+
+    def start(number: int) -> Training:
+        stride = settings.strides[number]
+
+        def report(step: int, loss: float) -> None:
+            with lock:
+                done[number] = step
+                total = settings.steps * len(levels)
+                progress(Progress("train", sum(done), total, loss, stride))
+
+        ended = yield from train_level(
+            levels[number],
+            features[number],
+            settings,
+            number=number,
+            seconds=seconds / rounds,
+            checkpoint=None if work is None else work / f"level-{stride}.safetensors",
+            key=key,
+            is_stopped=stopped.is_set,
+            progress=report,
+        )
+        with lock:
+            done[number] = settings.steps  # what was not needed counts as done
+        return ended
+
+    numbers = list(range(len(levels)))
+    groups = [[number] for number in numbers] if device.type == "cpu" else [numbers]
+    build_pool = one_core_pool if device.type == "cpu" else ThreadPoolExecutor
+    with build_pool(workers) as pool:
+        running = [
+            pool.submit(run_beside, [start(number) for number in group], device) for group in groups
+        ]
+        try:
+            return [ended for future in running for ended in future.result()]
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_beside(trainings: Sequence[Training], device: torch.device) -> list[Ended]:
+    """Run trainings to their end, a block of steps of each in turn."""
+    streams = [own_stream(device) for _ in trainings]
+    ended: dict[int, Ended] = {}
+    while len(ended) < len(trainings):
+        for number, training in enumerate(trainings):
+            if number not in ended:
+                with streams[number]:
+                    try:
+                        next(training)
+                    except StopIteration as stop:
+                        ended[number] = stop.value
+    return [ended[number] for number in range(len(trainings))]
+
+
 def train_level(
     level: Level,
     features: LevelFeatures,
@@ -70,8 +168,11 @@ def train_level(
     key: str = "",
     is_stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> Ended:
+) -> Training:
     """Train the flow of one level, in place.
+
+    Values are read back from the device once a block, when the trainings beside this one have had
+    their turn.
 
     Args:
         level: its flow in its initial state.
@@ -83,7 +184,7 @@ def train_level(
             with the same `key`.
         key: identifies everything that the level depends on.
         is_stopped: called after each step; once true, the state is saved and training ends.
-        progress: called after each step with the number of steps done and the smoothed loss.
+        progress: called after each block with the number of steps done and the smoothed loss.
 
     Raises:
         DivergenceError: the loss became NaN or infinite.
@@ -92,37 +193,90 @@ def train_level(
     parameters = dict(level.flow.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate, fused=True)
     kept = Checkpoint(checkpoint, key, parameters, optimiser)
-    batch_size = level_batch_size(settings, number)
-    device = level.location.device
     state = kept.restore()
     if checkpoint is not None:
         progress(state.done, state.loss)
-    while state.done < settings.steps:
+    if state.done >= settings.steps:
+        return Ended(state.done, "steps")
+    batches = Batches(
+        level, features, level_batch_size(settings, number), (settings.seed, number, 0)
+    )
+    level.flow.reserve(int(features.positions.max()) + 1)
+    steps = _Steps(level, optimiser, batches)
+    stopped = False
+    while state.done < settings.steps and not stopped:
         left = seconds - (time.monotonic() - began)
         if left <= 0:
             return Ended(state.done, "time")
-        step = state.done
-        # A generator for each step, so that a resumed run draws what the first would have drawn.
-        rng = np.random.default_rng([settings.seed, number, 0, step])
-        index = np.sort(rng.integers(len(features), size=batch_size))
-        z, rows, columns = (value.to(device) for value in features.take(index))
-        rate = learning_rate_at(step, settings.steps, settings.learning_rate)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * (min(1.0, 10 * left / seconds) if seconds < math.inf else 1.0)
-        loss = compute_loss(level(z, rows, columns))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        state.done += 1
-        value = loss.item()
-        check_finite(value, f"step {state.done} of level {number + 1}")
-        state.smooth(value)
-        stopped = is_stopped()
+        block, first = divmod(state.done, BLOCK)
+        last = min(BLOCK, settings.steps - block * BLOCK)
+        batches.draw(block)
+        slower = min(1.0, 10 * left / seconds) if seconds < math.inf else 1.0
+        steps.begin(
+            first,
+            [
+                slower * learning_rate_at(step, settings.steps, settings.learning_rate)
+                for step in range(block * BLOCK, (block + 1) * BLOCK)
+            ],
+        )
+        taken = 0
+        while first + taken < last and not stopped and time.monotonic() - began < seconds:
+            steps.take()
+            taken += 1
+            stopped = is_stopped()
+        yield
+        for loss in steps.losses.tolist()[first : first + taken]:
+            state.done += 1
+            check_finite(loss, f"step {state.done} of level {number + 1}")
+            state.smooth(loss)
         kept.save(state, now=stopped or state.done == settings.steps)
         progress(state.done, state.loss)
-        if stopped:
-            break
     return Ended(state.done, "steps")
+
+
+class _Steps:
+    """The steps of a block, of which nothing is read back: on a CUDA device one graph each.
+
+    Args:
+        level: its flow is trained.
+        optimiser: of the flow's parameters.
+        batches: the block's.
+    """
+
+    def __init__(self, level: Level, optimiser: torch.optim.Adam, batches: Batches) -> None:
+        self._level, self._optimiser, self._batches = level, optimiser, batches
+        device = batches.x.device
+        self.losses = torch.zeros(BLOCK, device=device)
+        """Of each step of the block."""
+        self._next = torch.zeros(1, dtype=torch.int64, device=device)
+        self._rates = torch.zeros(BLOCK, device=device)
+        self._rate = torch.zeros((), device=device)
+        self._set("lr", self._rate)
+        self.take = Repeated(
+            self._take, device, before_capture=lambda: self._set("capturable", True)
+        )
+
+    def begin(self, first: int, rates: Sequence[float]) -> None:
+        """Begin a block with one of its steps; `rates` are the learning rates of all."""
+        self._next.fill_(first)
+        self._rates.copy_(torch.tensor(rates))
+
+    def _take(self) -> None:
+        batches, now = self._batches, self._next
+        x, rows, columns = (
+            of.index_select(0, now)[0] for of in (batches.x, batches.rows, batches.columns)
+        )
+        self._rate.copy_(self._rates.index_select(0, now)[0])
+        loss = compute_loss(self._level.of_whitened(x, rows, columns))
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self.losses.index_copy_(0, now, loss.detach()[None])
+        now.add_(1)
+
+    def _set(self, name: str, value: object) -> None:
+        for group in self._optimiser.param_groups:
+            group[name] = value
 
 
 def level_batch_size(settings: Settings, number: int) -> int:
