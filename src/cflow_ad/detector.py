@@ -30,7 +30,7 @@ from cflow_ad.fitting.fit import fit_levels
 from cflow_ad.fitting.good_images import GoodData, GoodImages, good_images
 from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import ScreenedImages
-from cflow_ad.scoring.base import BaseDetector
+from cflow_ad.scoring.base import BaseDetector, Scored
 from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.region import RegionSource
@@ -117,6 +117,21 @@ class Detector(BaseDetector):
             dataclasses.replace(prediction, source=source_name(source))
             for source, prediction in found
         )
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type != "cpu"
+
+    def score_canvases(self, canvases: Sequence[Canvas]) -> list[Scored]:
+        pixels = torch.from_numpy(np.stack([canvas.pixels for canvas in canvases]))
+        levels, vectors = self._scorer.with_vectors(pixels.to(self.device))
+        return [
+            Scored(
+                self._build(canvas, [level[number].cpu().numpy() for level in levels], maps=False),
+                vectors[number].cpu().numpy(),
+            )
+            for number, canvas in enumerate(canvases)
+        ]
 
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
         """Compute the flows' log-likelihoods of one image.

@@ -13,7 +13,7 @@ import copy
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -283,15 +283,23 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Compute energies, as `FoldedModel.forward`."""
-        return self._over(pixels, FoldedLevel.forward)
+        return self._over(self.folded.encoder(pixels), FoldedLevel.forward)
+
+    @torch.no_grad()
+    def with_vectors(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Compute energies, and for each image `(B, C)` the mean of each level's feature vectors,
+        scaled to length 1, one level after another.
+        """
+        pyramid = self.folded.encoder(pixels)
+        means = [F.normalize(features.float().mean((2, 3)), dim=1) for features in pyramid]
+        return self._over(pyramid, FoldedLevel.forward), torch.cat(means, dim=1)
 
     @torch.no_grad()
     def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
         """Compute log-likelihoods per dimension, in nats, of the same shapes."""
-        return self._over(pixels, FoldedLevel.log_likelihood)
+        return self._over(self.folded.encoder(pixels), FoldedLevel.log_likelihood)
 
-    def _over(self, pixels: Tensor, compute: _OfLevel) -> list[Tensor]:
-        pyramid = self.folded.encoder(pixels)
+    def _over(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
         maps = []
         for number, (level, features) in enumerate(zip(self.folded, pyramid, strict=True)):
             height, width = features.shape[2:]

@@ -21,6 +21,8 @@ from cflow_ad.cli import (
     import_,
     info,
     predict,
+    records,
+    serve,
     train,
 )
 from cflow_ad.process import tune_process
@@ -41,9 +43,11 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("info")(info.info)
+app.command("serve")(serve.serve)
 app.add_typer(import_.app, name="import")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(data.app, name="data")
+app.add_typer(records.app, name="records")
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
 from cflow_ad.runtime.backends import Backend, energy_names, open_backend
-from cflow_ad.scoring.base import BaseDetector
-from cflow_ad.scoring.canvas import Shape
+from cflow_ad.scoring.base import BaseDetector, Scored
+from cflow_ad.scoring.canvas import Canvas, Shape
 from cflow_ad.scoring.loading import Batch, load_batches
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.threshold import Calibration
@@ -72,6 +72,15 @@ class Detector(BaseDetector):
                     on_error(source, error)
             else:
                 yield from self._predictions(batch, maps)
+
+    @property
+    def on_gpu(self) -> bool:
+        return not self.backend.on_cpu
+
+    def score_canvases(self, canvases: Sequence[Canvas]) -> list[Scored]:
+        batch = Batch(("",) * len(canvases), tuple(canvases))
+        self._check(batch)
+        return [Scored(prediction, None) for prediction in self._predictions(batch, maps=False)]
 
     def info(self) -> dict[str, Any]:
         """Return the file's metadata, without pictures, as plain values."""

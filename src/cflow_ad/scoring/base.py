@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cflow_ad.data.images import ImageSource, PathLike
 from cflow_ad.data.parallel import OnError
@@ -17,6 +20,18 @@ from cflow_ad.scoring.view import View
 
 if TYPE_CHECKING:
     from cflow_ad.settings import Settings
+
+
+class Scored(NamedTuple):
+    """What `score_canvases` finds in an image."""
+
+    prediction: Prediction
+    """Its map is computed when it is first used."""
+
+    vector: NDArray[np.float32] | None
+    """The mean of the encoder's feature vectors, the levels one after another, each of length 1:
+    parts that look alike have vectors that are near. None for an exported model.
+    """
 
 
 class BaseDetector(ABC):
@@ -114,6 +129,24 @@ class BaseDetector(ABC):
     @abstractmethod
     def info(self) -> dict[str, Any]:
         """Return the model's metadata, as plain values."""
+
+    @property
+    @abstractmethod
+    def on_gpu(self) -> bool:
+        """Whether it runs elsewhere than on the CPU, where images in one run take less time."""
+
+    @abstractmethod
+    def score_canvases(self, canvases: Sequence[Canvas]) -> list[Scored]:
+        """Score images in one run of the network, in the calling thread: for programs with threads
+        of their own. On a CPU one image at a time is as fast, and its score bit for bit that of
+        `predict`, where the thread has one core (see `threads.one_core_pool`).
+
+        Args:
+            canvases: as `view.prepare` makes them, of one shape.
+
+        Raises:
+            ImageError: they do not fit the size that was exported.
+        """
 
     @abstractmethod
     def _stream(

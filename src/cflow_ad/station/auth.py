@@ -111,6 +111,12 @@ class Auth:
 
         return password if self._database.write(make) else None
 
+    def new_password(self, name: str) -> str:
+        """Set a random password for a user, and return it."""
+        password = secrets.token_urlsafe(12)
+        self.set_password(name, password)
+        return password
+
     def log_in(self, name: str, password: str, address: str) -> tuple[str, User]:
         """Check a password, and begin a session.
 

@@ -74,6 +74,11 @@ class Database:
         """Whether the last commit went well, and the next can be tried."""
         return self._thread.is_alive() and not self._closed and self.last_error is None
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait to be written."""
+        return self._queue.qsize()
+
     def submit(self, work: Callable[[Connection], Result]) -> Future[Result]:
         """Have the writer call `work` with a connection; done once its transaction is committed.
 

@@ -1,0 +1,69 @@
+"""`cflow-ad serve`: the inspection station."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cflow_ad.cli.common import Device, plain_errors, print_message
+from cflow_ad.errors import StationError
+
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Folder of the record, the pictures and the models.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with the station's configuration.")
+]
+DATA = Path("station")
+
+
+def serve(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Model files, trained or exported; those of earlier starts are known.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="[default: 8000]", show_default=False)
+    ] = None,
+    data: DataOption = DATA,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Write an API key of the role operator to this file.")
+    ] = None,
+    config: ConfigOption = None,
+    name: Annotated[str | None, typer.Option(help="The station's name, in records.")] = None,
+    new_admin_password: Annotated[
+        bool, typer.Option("--new-admin-password", help="Set and print a new password of admin.")
+    ] = False,
+    device: Device = None,
+) -> None:
+    """Serve the inspection station: an API and a web page.
+
+    At the first start the password of the user admin is printed, once.
+    """
+    with plain_errors():
+        from cflow_ad.station.config import read_config
+        from cflow_ad.station.serving import run
+
+        settings = read_config(
+            config,
+            models=tuple(models) if models else None,
+            data=data,
+            key_file=key_file,
+            host=host,
+            port=port,
+            name=name,
+            device=device,
+        )
+        status = run(settings, say=print_message, new_admin_password=new_admin_password)
+        if status:
+            raise StationError(
+                f"{settings.host}:{settings.port}: cannot listen there; choose another --port"
+            )

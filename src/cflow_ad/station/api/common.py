@@ -1,0 +1,91 @@
+"""Parts that routes share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Path, Query, Request
+from pydantic import AfterValidator, StringConstraints
+
+from cflow_ad.station.auth import User, require
+from cflow_ad.station.station import Station
+
+LARGEST = 2**53
+
+
+def _check_text(value: str) -> str:
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("it holds letters that cannot be stored")
+    return value
+
+
+Plain = AfterValidator(_check_text)
+Text = Annotated[str, StringConstraints(max_length=1000), Plain]
+"""Any text."""
+Reason = Annotated[
+    str, StringConstraints(min_length=3, max_length=1000, strip_whitespace=True), Plain
+]
+"""Why something is changed."""
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@ -]{1,100}$"), Plain]
+"""Of a user, a key or a model."""
+
+Model = Annotated[str, Path(max_length=100, description="A model's name."), Plain]
+Number = Annotated[str, Path(max_length=36, description="An inspection's id."), Plain]
+Limit = Annotated[int, Query(ge=1, le=500, description="How many to list.")]
+Cursor = Annotated[
+    int | None, Query(ge=0, le=LARGEST, description="`next` of the page before this one.")
+]
+
+Operator = Annotated[User, Depends(require("operator"))]
+Engineer = Annotated[User, Depends(require("engineer"))]
+Admin = Annotated[User, Depends(require("admin"))]
+
+
+def station_of(request: Request) -> Station:
+    """Return the station."""
+    station: Station = request.app.state.station
+    return station
+
+
+Here = Annotated[Station, Depends(station_of)]
+
+
+def known(station: Station, model: str) -> str:
+    """Return a model's name, or answer 404."""
+    if model not in station.registry.names():
+        raise HTTPException(404, f"there is no model {model}; GET /v1/models lists them")
+    return model
+
+
+def example(value: Any, description: str = "Done.") -> dict[int | str, dict[str, Any]]:
+    """Describe an answer by an example."""
+    return {200: {"description": description, "content": {"application/json": {"example": value}}}}
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {
+        "description": text,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"detail": {}},
+                    "required": ["detail"],
+                }
+            }
+        },
+    }
+    for code, text in {
+        400: "The request cannot be read.",
+        401: "Log in, or send an API key.",
+        403: "The role does not suffice, or the CSRF token is missing.",
+        404: "There is no such thing.",
+        408: "The request took too long to arrive.",
+        409: "It does not fit what is there.",
+        413: "The request is too large.",
+        422: "A value or an image cannot be used.",
+        429: "Too many at once: try again after `Retry-After` seconds.",
+        503: "Not at present: try again after `Retry-After` seconds.",
+    }.items()
+}
+"""What any route may answer."""

@@ -1,0 +1,220 @@
+"""Inspect: pictures in, verdicts out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, HTTPException, Query, Request
+from starlette.datastructures import UploadFile
+
+from cflow_ad.errors import CflowError, ImageError
+from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known
+from cflow_ad.station.api.examples import INSPECTION
+from cflow_ad.station.auth import User
+from cflow_ad.station.drawing import KINDS, draw
+from cflow_ad.station.registry import Version
+from cflow_ad.station.station import Judged, Station
+
+router = APIRouter(prefix="/v1", tags=["inspect"], responses=ERRORS)
+
+_ONE = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                    "required": ["image"],
+                }
+            },
+        },
+    }
+}
+_MANY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                    "required": ["image"],
+                }
+            }
+        },
+    }
+}
+
+Include = Annotated[
+    str,
+    Query(
+        max_length=100,
+        description="Pictures to put into `images`, as PNG in base 64: any of map, mask, overlay "
+        "and heat, with commas between.",
+        examples=["overlay,heat"],
+    ),
+]
+Source = Annotated[
+    str, Query(max_length=200, description="Where the image comes from, for the record."), Plain
+]
+RequestKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=60,
+        description="Your own key of this inspection: sent again, it gives the earlier answer.",
+    ),
+]
+
+
+@router.post(
+    "/models/{model}/inspect",
+    summary="Inspect an image",
+    openapi_extra=_ONE,
+    responses=example(INSPECTION, "The verdict, once its record is written."),
+)
+async def inspect(
+    request: Request,
+    station: Here,
+    user: Operator,
+    model: Model,
+    include: Include = "",
+    source: Source = "api",
+    idempotency_key: RequestKey = None,
+) -> dict[str, Any]:
+    """Score an image: the body is an image file, or a form with the file in the field `image`."""
+    wanted = _parse_include(include)
+    name = known(station, model)
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        files = await _files(request, station, 1)
+        (data,) = files
+    else:
+        data = await request.body()
+    key = None if idempotency_key is None else f"{_who(user)}/{idempotency_key}"
+    return await judge(station, data, name, source=source, request=key, include=wanted)
+
+
+@router.post(
+    "/models/{model}/inspect/batch",
+    summary="Inspect several images",
+    openapi_extra=_MANY,
+    responses=example({"items": [INSPECTION, {"error": "the image: this is not an image"}]}),
+)
+async def inspect_batch(
+    request: Request,
+    station: Here,
+    user: Operator,
+    model: Model,
+    include: Include = "",
+    source: Source = "api",
+) -> dict[str, Any]:
+    """Score the images of a form, each in a field `image`; the answers come in their order. An
+    image that cannot be used has an `error` in place of an answer.
+    """
+    wanted = _parse_include(include)
+    name = known(station, model)
+    files = await _files(request, station, station.config.limits.batch_images)
+    room = asyncio.Semaphore(max(1, station.scorers.limit // 4))
+
+    async def one(data: bytes) -> dict[str, Any]:
+        async with room:
+            try:
+                return await judge(station, data, name, source=source, include=wanted)
+            except ImageError as error:
+                return {"error": str(error)}
+            except (HTTPException, CflowError) as error:
+                return {"error": getattr(error, "detail", None) or str(error)}
+
+    return {"items": await asyncio.gather(*map(one, files))}
+
+
+async def judge(
+    station: Station,
+    data: bytes,
+    model: str,
+    *,
+    source: str,
+    request: str | None = None,
+    include: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Inspect an image, and return the answer once its record is written.
+
+    Raises:
+        CflowError: the image cannot be used, too many wait, or the record cannot be written.
+        HTTPException: it takes too long.
+    """
+    if request is not None:
+        earlier = await asyncio.to_thread(station.records.by_request, request)
+        if earlier is not None:
+            return earlier
+    version = station.registry.active(model)
+    work = station.inspect(data, model, source=source, request=request)
+    try:
+        async with asyncio.timeout(station.config.limits.score_seconds):
+            judged = await asyncio.shield(asyncio.wrap_future(work))
+            scored = time.monotonic()
+            row = await asyncio.shield(asyncio.wrap_future(judged.written))
+    except TimeoutError:
+        raise HTTPException(503, "no result in time; try again", {"Retry-After": "5"}) from None
+    if row["request"] is not None:
+        stored = await asyncio.to_thread(station.records.get, row["id"])
+        assert stored is not None
+        answer = stored
+    else:
+        answer = _answer(row, version, judged, scored)
+    if include:
+        answer["images"] = await asyncio.to_thread(_draw, judged, data, include)
+    return answer
+
+
+def _answer(row: dict[str, Any], version: Version, judged: Judged, scored: float) -> dict[str, Any]:
+    now = time.monotonic()
+    odds = version.odds(row["score"])
+    answer = {k: v for k, v in row.items() if k not in ("seal", "request", "threshold_id")}
+    answer["odds"] = None if odds is None else {"count": odds[0], "of": odds[1]}
+    answer["latency_ms"] = {
+        **row["latency_ms"],
+        "record": round(1000 * (now - scored), 3),
+        "total": round(1000 * (now - judged.began), 3),
+    }
+    return {**answer, "mark": None, "has_picture": judged.has_picture}
+
+
+def _draw(judged: Judged, data: bytes, include: tuple[str, ...]) -> dict[str, str]:
+    return {
+        kind: base64.b64encode(draw(kind, judged.prediction, data)).decode() for kind in include
+    }
+
+
+def _parse_include(text: str) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if unknown := [part for part in wanted if part not in KINDS]:
+        raise HTTPException(422, f"include: {unknown[0]!r} is none of {', '.join(KINDS)}")
+    return wanted
+
+
+async def _files(request: Request, station: Station, limit: int) -> list[bytes]:
+    """Read the files of a form from its fields `image`."""
+    form = await request.form(
+        max_files=limit, max_fields=20, max_part_size=station.config.limits.upload_bytes
+    )
+    files = [item for item in form.getlist("image") if isinstance(item, UploadFile)]
+    if not files:
+        raise HTTPException(422, "the form has no file in a field `image`")
+    data = [await file.read() for file in files]
+    await form.close()
+    return data
+
+
+def _who(user: User) -> str:
+    return user.name[:38]

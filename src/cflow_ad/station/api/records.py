@@ -1,0 +1,214 @@
+"""The record, the review queue and the marks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Query, Response
+from pydantic import BaseModel, Field
+
+from cflow_ad.errors import StationError
+from cflow_ad.station.api.common import (
+    ERRORS,
+    Cursor,
+    Here,
+    Limit,
+    Number,
+    Operator,
+    Plain,
+    Text,
+    example,
+)
+from cflow_ad.station.api.examples import INSPECTION
+from cflow_ad.station.drawing import draw, draw_thumbnail
+from cflow_ad.station.records import Filter
+from cflow_ad.station.review import list_queue
+from cflow_ad.station.similar import find_similar
+from cflow_ad.station.station import Station
+
+router = APIRouter(prefix="/v1", tags=["record"], responses=ERRORS)
+
+_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}
+_Time = Annotated[str | None, Query(max_length=40, description="ISO 8601, UTC."), Plain]
+
+
+class MarksIn(BaseModel):
+    """Marks for one or more parts."""
+
+    ids: list[Annotated[str, Field(max_length=36), Plain]] = Field(min_length=1, max_length=500)
+    label: Literal["good", "defect"]
+    note: Text = ""
+
+    model_config = {
+        "json_schema_extra": {"examples": [{"ids": [INSPECTION["id"]], "label": "good"}]}
+    }
+
+
+class UndoIn(BaseModel):
+    """A batch of marks."""
+
+    batch: Annotated[str, Field(max_length=36), Plain]
+
+
+@router.get(
+    "/inspections",
+    summary="List inspections, newest first",
+    responses=example({"items": [INSPECTION], "next": 1841}),
+)
+def list_inspections(
+    station: Here,
+    user: Operator,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    model: Annotated[str | None, Query(max_length=100), Plain] = None,
+    version: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    verdict: Literal["good", "anomalous"] | None = None,
+    mark: Literal["good", "defect", "any", "none"] | None = None,
+    source: Annotated[str | None, Query(max_length=200), Plain] = None,
+    since: _Time = None,
+    until: _Time = None,
+    audit: bool | None = None,
+    with_picture: bool = False,
+) -> dict[str, Any]:
+    """List inspections. `next` is the `cursor` of the next page, null at the end."""
+    wanted = Filter(
+        model=model,
+        version=version,
+        verdict=verdict,
+        mark=mark,
+        source=source,
+        since=since,
+        until=until,
+        audit=audit,
+        with_picture=with_picture,
+    )
+    items, following = station.records.page(wanted, limit=limit, before=cursor)
+    return {"items": items, "next": following}
+
+
+@router.get("/inspections/{number}", summary="One inspection", responses=example(INSPECTION))
+def get_inspection(station: Here, user: Operator, number: Number) -> dict[str, Any]:
+    """Return an inspection."""
+    found = station.records.get(number)
+    if found is None:
+        raise HTTPException(404, f"there is no inspection {number}")
+    return found
+
+
+@router.get("/inspections/{number}/picture", response_class=Response, summary="Its picture")
+def get_picture(station: Here, user: Operator, number: Number) -> Response:
+    """Return the picture as it came, if it is kept."""
+    data = _picture(station, number)
+    kind = next(
+        (name for magic, name in _TYPES if data.startswith(magic)), "application/octet-stream"
+    )
+    return Response(data, media_type=kind, headers=_FOREVER)
+
+
+@router.get("/inspections/{number}/thumbnail", response_class=Response, summary="Its thumbnail")
+def get_thumbnail(station: Here, user: Operator, number: Number) -> Response:
+    """Return the picture, shrunk, as JPEG."""
+    data = draw_thumbnail(_picture(station, number))
+    return Response(data, media_type="image/jpeg", headers=_FOREVER)
+
+
+@router.get("/inspections/{number}/similar", summary="Parts that look like it")
+def get_similar(
+    station: Here,
+    user: Operator,
+    number: Number,
+    limit: Annotated[int, Query(ge=1, le=100)] = 12,
+) -> dict[str, Any]:
+    """List earlier parts of the same version by how near their mean feature vectors are."""
+    if station.records.get(number) is None:
+        raise HTTPException(404, f"there is no inspection {number}")
+    return {"items": find_similar(station, number, limit)}
+
+
+@router.get("/inspections/{number}/marks", summary="Its marks")
+def get_marks_of(station: Here, user: Operator, number: Number) -> dict[str, Any]:
+    """List who said what of a part, newest first."""
+    return {"items": station.marks.page(number=number, limit=500)[0], "next": None}
+
+
+@router.get(
+    "/inspections/{number}/{kind}",
+    response_class=Response,
+    summary="Its map, mask or outline",
+)
+def get_drawing(
+    station: Here,
+    user: Operator,
+    number: Number,
+    kind: Literal["heat", "map", "mask", "overlay"],
+) -> Response:
+    """Score the kept picture again with the model that judged it, and draw the result as PNG."""
+    data = _picture(station, number)
+    try:
+        prediction = station.score_kept(number)
+    except KeyError:
+        raise HTTPException(404, "its picture is not kept any more") from None
+    return Response(draw(kind, prediction, data), media_type="image/png", headers=_FOREVER)
+
+
+@router.get("/review", summary="The review queue")
+def get_queue(
+    station: Here,
+    user: Operator,
+    kind: Literal["all", "anomalous", "near", "audit"] = "all",
+    model: Annotated[str | None, Query(max_length=100), Plain] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """List unmarked parts: anomalous, near the threshold, or of the random draw (without their
+    verdict).
+    """
+    return list_queue(station, kind, model=model, limit=limit, before=cursor)
+
+
+@router.post("/marks", summary="Mark parts as good or defect")
+def add_marks(station: Here, user: Operator, body: MarksIn) -> dict[str, Any]:
+    """Mark parts. `batch` undoes it."""
+    try:
+        batch, items = station.marks.add(body.ids, body.label, user.name, body.note)
+    except StationError as error:
+        raise HTTPException(404, str(error)) from None
+    station.publish("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
+    return {"batch": batch, "items": items}
+
+
+@router.post("/marks/undo", summary="Take marks back")
+def undo_marks(station: Here, user: Operator, body: UndoIn) -> dict[str, Any]:
+    """Take a batch of marks back."""
+    try:
+        items = station.marks.undo(body.batch, user.name)
+    except StationError as error:
+        raise HTTPException(409, str(error)) from None
+    station.publish("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
+    return {"items": items}
+
+
+@router.get("/marks", summary="List marks, newest first")
+def list_marks(
+    station: Here, user: Operator, limit: Limit = 50, cursor: Cursor = None
+) -> dict[str, Any]:
+    """List who marked what."""
+    items, following = station.marks.page(limit=limit, before=cursor)
+    return {"items": items, "next": following}
+
+
+_TYPES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"RIFF", "image/webp"),
+    (b"BM", "image/bmp"),
+    (b"II", "image/tiff"),
+    (b"MM", "image/tiff"),
+)
+
+
+def _picture(station: Station, number: str) -> bytes:
+    data = station.picture(number)
+    if data is None:
+        raise HTTPException(404, "there is no such inspection, or its picture is not kept")
+    return data

@@ -1,0 +1,63 @@
+"""A result as PNG files, drawn without more than numpy and Pillow."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from cflow_ad.data.images import as_image
+from cflow_ad.evaluation.overlay import heatmap, map_scale, to_uint8
+from cflow_ad.scoring.prediction import Prediction
+
+KINDS = ("heat", "map", "mask", "overlay")
+_THUMBNAIL = 192
+_RED = (230, 0, 38)
+
+
+def draw(kind: str, prediction: Prediction, picture: bytes) -> bytes:
+    """Draw a result, of the size of the picture.
+
+    Args:
+        kind: `heat`, the map in colours, with the threshold in the middle of the scale; `map`, the
+            map in 16 bits, thousandths; `mask`, 0 and 255; `overlay`, the picture with the mask
+            outlined in red.
+        prediction: the result.
+        picture: the image file.
+    """
+    if kind == "heat":
+        colours = heatmap(prediction.anomaly_map, map_scale(prediction.map_threshold))
+        return _png(Image.fromarray(colours))
+    if kind == "map":
+        scaled = np.clip(np.rint(prediction.anomaly_map * 1000), 0, 65535).astype(np.uint16)
+        return _png(Image.fromarray(scaled))
+    mask = Image.fromarray(prediction.mask.astype(np.uint8) * 255)
+    if kind == "mask":
+        return _png(mask)
+    pixels = _read(picture).copy()
+    line = 2 * max(1, round(max(pixels.shape[:2]) / 256)) + 1
+    around = np.asarray(mask.filter(ImageFilter.MaxFilter(line))) > 0
+    pixels[around & ~prediction.mask] = _RED
+    return _png(Image.fromarray(pixels))
+
+
+def draw_thumbnail(picture: bytes) -> bytes:
+    """Shrink a picture, to a JPEG file."""
+    image = Image.fromarray(_read(picture))
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def _read(picture: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(picture)) as image:
+        return to_uint8(as_image(image))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,104 @@
+"""What every request passes: limits of size and time, names of the host, headers of answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cflow_ad.station.config import Limits
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; font-src 'self'; media-src 'self' blob:; manifest-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+}
+_LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+
+class Guard:
+    """Wraps the application.
+
+    Args:
+        app: the application.
+        limits: of a request.
+        hosts: names under which it may be reached; empty for any. A page of elsewhere whose name
+            is made to point here is refused by this.
+    """
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, hosts: Sequence[str] = ()) -> None:
+        self._app = app
+        self._limits = limits
+        self._hosts = {*hosts, *_LOCAL} if hosts else set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        refusal = self._refuse(headers)
+        if refusal is not None:
+            await refusal(scope, receive, send_with_headers)
+            return
+        await self._app(scope, self._limited(receive), send_with_headers)
+
+    def _refuse(self, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "")
+        name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+        if self._hosts and name not in self._hosts:
+            return JSONResponse({"detail": f"this is not {name or 'a host without a name'}"}, 400)
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._limits.upload_bytes:
+            return JSONResponse({"detail": self._too_large()}, 413, {"Connection": "close"})
+        return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        size, is_whole = 0, False
+        until = time.monotonic() + self._limits.upload_seconds
+
+        async def limited() -> Message:
+            nonlocal size, is_whole
+            if is_whole:  # what follows is only that the client went away
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                raise HTTPException(
+                    408,
+                    f"the request did not arrive in {self._limits.upload_seconds:g} s",
+                    {"Connection": "close"},
+                ) from None
+            size += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if size > self._limits.upload_bytes:
+                raise HTTPException(413, self._too_large(), {"Connection": "close"})
+            return message
+
+        return limited
+
+    def _too_large(self) -> str:
+        return f"the request is larger than the {self._limits.upload_bytes:,} bytes allowed"

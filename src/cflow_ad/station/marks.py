@@ -1,0 +1,147 @@
+"""What people say of parts: good or defect, who and when. A mark is taken back by another row."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from cflow_ad.errors import StationError
+from cflow_ad.station import chain
+from cflow_ad.station.database import Database, now
+from cflow_ad.station.records import decorate, last_marks
+from cflow_ad.station.schema import inspections, marks
+
+
+class Marks:
+    """The marks of one station.
+
+    Args:
+        database: of the station.
+        key: seals rows.
+    """
+
+    def __init__(self, database: Database, key: bytes) -> None:
+        self._database = database
+        self._key = key
+
+    def add(
+        self, numbers: Sequence[str], label: str, author: str, note: str = ""
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """Mark parts.
+
+        The first mark of a part of the random draw counts as blind: its verdict was not shown.
+
+        Args:
+            numbers: ids of inspections.
+            label: `good` or `defect`.
+            author: who says so.
+            note: anything else.
+
+        Returns:
+            The number of this batch, by which it can be undone, and the inspections.
+
+        Raises:
+            StationError: an inspection does not exist.
+        """
+        batch = str(uuid.uuid4())
+
+        def write(connection: Connection) -> list[dict[str, Any]]:
+            rows = _rows(connection, numbers)
+            before = {row.seq for row in connection.execute(last_marks(r["seq"] for r in rows))}
+            new = [
+                {
+                    "batch": batch,
+                    "seq": row["seq"],
+                    "label": label,
+                    "audit": row["audit"] and row["seq"] not in before,
+                    "author": author,
+                    "note": note,
+                    "time": now(),
+                }
+                for row in rows
+            ]
+            chain.append(connection, marks, new, self._key)
+            return decorate(connection, rows)
+
+        return batch, self._database.write(write)
+
+    def undo(self, batch: str, author: str) -> list[dict[str, Any]]:
+        """Take back a batch of marks: each part has again the mark that it had before.
+
+        Raises:
+            StationError: there is no such batch, or one of its parts was marked again later.
+        """
+
+        def write(connection: Connection) -> list[dict[str, Any]]:
+            given = connection.execute(select(marks).where(marks.c.batch == batch)).all()
+            if not given:
+                raise StationError(f"there are no marks {batch}")
+            numbers = [row.seq for row in given]
+            last = {row.seq: row for row in connection.execute(last_marks(numbers))}
+            if any(last[row.seq].id != row.id for row in given):
+                raise StationError("a part was marked again later: undo that first")
+            new = []
+            for row in given:
+                earlier = connection.execute(
+                    select(marks)
+                    .where(marks.c.seq == row.seq, marks.c.id < row.id)
+                    .order_by(marks.c.id.desc())
+                    .limit(1)
+                ).one_or_none()
+                new.append(
+                    {
+                        "batch": f"{batch[:30]}-undo",
+                        "seq": row.seq,
+                        "label": earlier.label if earlier else None,
+                        "audit": row.audit,
+                        "author": author,
+                        "note": "undo",
+                        "time": now(),
+                    }
+                )
+            chain.append(connection, marks, new, self._key)
+            rows = connection.execute(
+                select(inspections).where(inspections.c.seq.in_(numbers))
+            ).all()
+            return decorate(connection, [dict(row._mapping) for row in rows])
+
+        return self._database.write(write)
+
+    def page(
+        self, *, limit: int = 50, before: int | None = None, number: str | None = None
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """List marks, newest first: all, or those of one inspection."""
+        query = (
+            select(
+                marks.c.id,
+                marks.c.batch,
+                inspections.c.id.label("inspection"),
+                marks.c.label,
+                marks.c.audit,
+                marks.c.author,
+                marks.c.note,
+                marks.c.time,
+            )
+            .join(inspections, inspections.c.seq == marks.c.seq)
+            .order_by(marks.c.id.desc())
+            .limit(limit + 1)
+        )
+        if before is not None:
+            query = query.where(marks.c.id < before)
+        if number is not None:
+            query = query.where(inspections.c.id == number)
+        with self._database.engine.connect() as connection:
+            found = [dict(row._mapping) for row in connection.execute(query)]
+        return found[:limit], (found[limit - 1]["id"] if len(found) > limit else None)
+
+
+def _rows(connection: Connection, numbers: Sequence[str]) -> list[dict[str, Any]]:
+    wanted = list(dict.fromkeys(numbers))
+    found = connection.execute(select(inspections).where(inspections.c.id.in_(wanted))).all()
+    if len(found) < len(wanted):
+        missing = set(wanted) - {row.id for row in found}
+        raise StationError(f"there is no inspection {sorted(missing)[0]}")
+    return [dict(row._mapping) for row in found]

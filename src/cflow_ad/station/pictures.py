@@ -1,0 +1,147 @@
+"""The pictures that are kept, and for how long. A record stays when its picture is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+from sqlalchemy import delete, func, select
+
+from cflow_ad.station.config import Retention
+from cflow_ad.station.database import Database
+from cflow_ad.station.schema import pictures
+
+_LOG = logging.getLogger(__name__)
+_DAY = 86400.0
+_GIGABYTE = 1e9
+_AT_ONCE = 500
+_SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
+
+
+class PictureStore:
+    """A folder of pictures, by day.
+
+    Args:
+        folder: of the pictures.
+        policy: which are kept.
+    """
+
+    def __init__(self, folder: Path, policy: Retention) -> None:
+        self.folder = folder
+        self.policy = policy
+        self._incoming = folder / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for left in self._incoming.iterdir():  # of a station that was killed: never answered
+            left.unlink()
+
+    def receive(self, data: bytes) -> Path:
+        """Write a picture that came, to be scored and then kept or dropped."""
+        suffix = next((each for magic, each in _SUFFIXES if data.startswith(magic)), ".tif")
+        path = self._incoming / f"{secrets.token_hex(16)}{suffix}"
+        path.write_bytes(data)
+        return path
+
+    def drop(self, path: Path) -> None:
+        """Delete a picture that is not kept."""
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+    def wants(self, *, is_anomalous: bool, score: float, threshold: float, audit: bool) -> bool:
+        """Return whether the policy keeps a picture."""
+        if self.policy.keep == "all" or audit:
+            return True
+        if self.policy.keep == "anomalous" and (
+            is_anomalous or abs(score - threshold) <= self.policy.near * abs(threshold)
+        ):
+            return True
+        return secrets.randbelow(1_000_000) < 1_000_000 * self.policy.share
+
+    def keep(self, path: Path, number: str, *, longer: bool) -> dict[str, object]:
+        """Put a picture that came in its place, on the disk when this returns.
+
+        Args:
+            path: as `receive` gave it.
+            number: the inspection's id.
+            longer: keep it as long as an anomalous one.
+
+        Returns:
+            The row of the table of pictures, without its key.
+        """
+        day = self.folder / time.strftime("%Y-%m-%d", time.gmtime())
+        day.mkdir(exist_ok=True)
+        target = day / f"{number}{path.suffix}"
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        size = path.stat().st_size
+        path.replace(target)
+        days = self.policy.anomalous_days if longer else self.policy.days
+        return {
+            "file": target.relative_to(self.folder).as_posix(),
+            "bytes": size,
+            "expires": time.time() + days * _DAY,
+        }
+
+    def sweep(self, database: Database) -> None:
+        """Delete pictures of the last days that no record has: of a station that was killed before
+        it wrote the record, and answered nobody.
+        """
+        for day in sorted(self.folder.glob("????-??-??"))[-2:]:
+            files = {f"{day.name}/{path.name}" for path in day.iterdir()}
+            with database.engine.connect() as connection:
+                like = pictures.c.file.like(f"{day.name}/%")
+                files -= set(connection.scalars(select(pictures.c.file).where(like)))
+            for file in files:
+                self.drop(self.path(file))
+
+    def path(self, file: str) -> Path:
+        """Return where a kept picture lies."""
+        return self.folder / file
+
+    def clean(self, database: Database) -> int:
+        """Delete pictures whose time is over, then the oldest while there are too many bytes or
+        the disk is too full; returns how many.
+        """
+        done = 0
+        while rows := self._due(database):
+            for row in rows:
+                self.drop(self.path(row[1]))
+            numbers = [row[0] for row in rows]
+            gone = delete(pictures).where(pictures.c.seq.in_(numbers))
+            database.write(lambda connection, gone=gone: connection.execute(gone))  # type: ignore[misc]
+            done += len(rows)
+        if done:
+            _LOG.info("%d pictures deleted, as the policy says", done)
+        for day in self.folder.glob("????-??-??"):
+            with contextlib.suppress(OSError):
+                day.rmdir()  # only an empty one goes
+        return done
+
+    def _due(self, database: Database) -> list[tuple[int, str]]:
+        with database.engine.connect() as connection:
+            over = connection.execute(
+                select(pictures.c.seq, pictures.c.file)
+                .where(pictures.c.expires < time.time())
+                .limit(_AT_ONCE)
+            ).all()
+            if over:
+                return [(row.seq, row.file) for row in over]
+            total = connection.scalar(select(func.sum(pictures.c.bytes))) or 0
+            excess = max(
+                total - self.policy.gigabytes * _GIGABYTE,
+                self.policy.free_gigabytes * _GIGABYTE - shutil.disk_usage(self.folder).free,
+            )
+            found: list[tuple[int, str]] = []
+            if excess <= 0:
+                return found
+            oldest = connection.execute(select(pictures).order_by(pictures.c.seq).limit(_AT_ONCE))
+            for row in oldest:
+                found.append((row.seq, row.file))
+                excess -= row.bytes
+                if excess <= 0:
+                    break
+            return found

@@ -1,0 +1,357 @@
+"""The models of a station: their versions, which one is in use, and their thresholds.
+
+A model file is copied into the station's own folder, under its hash: what judged a part stays there
+as it was, whatever becomes of the file that it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, func, insert, select
+
+from cflow_ad.errors import CflowError, StationError
+from cflow_ad.runtime.opening import is_exported, open_detector
+from cflow_ad.scoring.base import BaseDetector
+from cflow_ad.station import chain
+from cflow_ad.station.database import Database, now
+from cflow_ad.station.schema import model_changes, models, thresholds
+
+_LOADED = 4
+"""Models that are kept in memory beside those in use, to score kept pictures again."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Version:
+    """A version of a model, with its threshold of the present."""
+
+    id: int
+    name: str
+    sha256: str
+    path: Path
+    threshold_id: int
+    threshold: float
+    map_threshold: float
+    calibration: dict[str, Any]
+    scores: NDArray[np.float64]
+    """Of the calibration set, in rising order; empty where the file does not hold them."""
+
+    def odds(self, score: float) -> tuple[int, int] | None:
+        """Return how many good parts of the calibration set scored at least this, and of how many;
+        None where their scores are not known.
+        """
+        if not len(self.scores):
+            return None
+        return len(self.scores) - int(np.searchsorted(self.scores, score)), len(self.scores)
+
+    def p_value(self, score: float) -> float | None:
+        """Return the conformal p-value: the share of good parts, this one counted as good, that
+        score at least this.
+        """
+        found = self.odds(score)
+        return None if found is None else (found[0] + 1) / (found[1] + 1)
+
+
+class Registry:
+    """The models of a station.
+
+    Args:
+        folder: where model files are kept.
+        database: of the station.
+        key: seals changes.
+        device: where models run.
+    """
+
+    def __init__(self, folder: Path, database: Database, key: bytes, device: str | None) -> None:
+        self._folder = folder
+        self._database = database
+        self._key = key
+        self._device = device
+        self._lock = threading.RLock()
+        self._active: dict[str, Version] = {}
+        self._detectors: OrderedDict[int, BaseDetector] = OrderedDict()
+
+    def open(self, files: Sequence[Path]) -> list[str]:
+        """Take in model files, and load every model in use.
+
+        Returns:
+            Of each file that cannot be used, though an earlier version of the model can, what is
+            wrong with it.
+
+        Raises:
+            CflowError: a file cannot be used, and there is no earlier version; or there is no model
+                at all.
+        """
+        notes = []
+        names = [name_of(path) for path in files]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise StationError(f"two models are called {twice[0]}; rename a file")
+        for path, name in zip(files, names, strict=True):
+            try:
+                self.add(name, path, origin=str(path), author="serve", activate=True)
+            except CflowError as error:
+                if self._in_use(name) is None:
+                    raise
+                notes.append(f"{error}; the earlier version of {name} stays in use")
+        for name in self._names():
+            self.reload(name)
+            self.detector(self._active[name].id)
+        if not self._active:
+            raise StationError("there is no model; name a model file: cflow-ad serve MODEL")
+        return notes
+
+    def add(
+        self, name: str, path: Path, *, origin: str, author: str, activate: bool = False
+    ) -> int:
+        """Take in a model file as a version of a model, unless it is one already.
+
+        Args:
+            name: of the model.
+            path: the file, trained or exported.
+            origin: where it comes from.
+            author: who brings it.
+            activate: put it to use, if it is new.
+
+        Returns:
+            The version's number.
+
+        Raises:
+            CflowError: the file cannot be used.
+        """
+        sha256 = hash_model(path)
+        with self._database.engine.connect() as connection:
+            known = connection.scalar(
+                select(models.c.id).where(models.c.name == name, models.c.sha256 == sha256)
+            )
+        if known is not None:
+            return int(known)
+        copy = self._copy(path, sha256)
+        detector = self._load(copy)
+        calibration = detector.calibration.to_dict()
+        row = {
+            "name": name,
+            "sha256": sha256,
+            "file": copy.relative_to(self._folder).as_posix(),
+            "origin": origin,
+            "created": now(),
+            "threshold": detector.threshold,
+            "map_threshold": detector.calibration.map_threshold,
+            "calibration": json.loads(json.dumps(calibration)),
+            "about": _about(detector.info()),
+        }
+
+        def write(connection: Connection) -> int:
+            made = connection.execute(insert(models).values(**row)).inserted_primary_key
+            assert made is not None
+            number = int(made[0])
+            self._append_threshold(connection, number, detector.threshold, author, "as calibrated")
+            if activate:
+                self._append_change(connection, name, number, author, f"given as {origin}")
+            return number
+
+        number = self._database.write(write)
+        with self._lock:
+            self._keep(number, detector)
+            if activate:
+                self.reload(name)
+        return number
+
+    def active(self, name: str) -> Version:
+        """Return the version of a model that is in use.
+
+        Raises:
+            KeyError: there is no such model.
+        """
+        return self._active[name]
+
+    def names(self) -> list[str]:
+        """List the models."""
+        return sorted(self._active)
+
+    def version(self, number: int) -> Version:
+        """Return any version, with its threshold of the present.
+
+        Raises:
+            KeyError: there is no such version.
+        """
+        with self._database.engine.connect() as connection:
+            row = connection.execute(select(models).where(models.c.id == number)).one_or_none()
+            if row is None:
+                raise KeyError(number)
+            at = connection.execute(
+                select(thresholds)
+                .where(thresholds.c.version == number)
+                .order_by(thresholds.c.id.desc())
+                .limit(1)
+            ).one()
+        return self._version(row, at)
+
+    def detector(self, number: int) -> BaseDetector:
+        """Return the detector of a version, loading it if it is not in memory.
+
+        Raises:
+            CflowError: its file cannot be used.
+        """
+        with self._lock:
+            found = self._detectors.get(number)
+            if found is None:
+                found = self._load(self.version(number).path)
+            self._keep(number, found)
+            return found
+
+    def set_threshold(self, name: str, value: float, author: str, reason: str) -> Version:
+        """Change the threshold of the version in use; returns it with the new one.
+
+        Raises:
+            KeyError: there is no such model.
+            StationError: the value is not a finite number.
+        """
+        if not math.isfinite(value):
+            raise StationError(f"threshold {value}: it must be a finite number")
+        version = self._active[name]
+        self._database.write(
+            lambda connection: self._append_threshold(connection, version.id, value, author, reason)
+        )
+        return self.reload(name)
+
+    def promote(self, name: str, number: int, author: str, reason: str) -> Version:
+        """Put another version to use: a new one, or an earlier one again.
+
+        Raises:
+            KeyError: there is no such version of this model.
+            CflowError: its file cannot be used.
+        """
+        if self.version(number).name != name:
+            raise KeyError(number)
+        self.detector(number)  # so that a model that cannot be loaded is never put to use
+        self._database.write(
+            lambda connection: self._append_change(connection, name, number, author, reason)
+        )
+        return self.reload(name)
+
+    def reload(self, name: str) -> Version:
+        """Read from the database what is in use, and with which threshold."""
+        with self._lock:
+            number = self._in_use(name)
+            if number is None:
+                raise KeyError(name)
+            found = self._active[name] = self.version(number)
+            return found
+
+    def _names(self) -> list[str]:
+        with self._database.engine.connect() as connection:
+            return list(connection.scalars(select(model_changes.c.name).distinct()))
+
+    def _in_use(self, name: str) -> int | None:
+        last = select(func.max(model_changes.c.id)).where(model_changes.c.name == name)
+        with self._database.engine.connect() as connection:
+            return connection.scalar(
+                select(model_changes.c.version).where(model_changes.c.id == last.scalar_subquery())
+            )
+
+    def _version(self, row: Row[Any], at: Row[Any]) -> Version:
+        return Version(
+            id=row.id,
+            name=row.name,
+            sha256=row.sha256,
+            path=self._folder / row.file,
+            threshold_id=at.id,
+            threshold=at.value,
+            map_threshold=row.map_threshold,
+            calibration={k: v for k, v in row.calibration.items() if k != "scores"},
+            scores=np.sort(np.asarray(row.calibration.get("scores") or [], np.float64)),
+        )
+
+    def _append_threshold(
+        self, connection: Connection, number: int, value: float, author: str, reason: str
+    ) -> None:
+        row = {"version": number, "value": value, "author": author, "reason": reason, "time": now()}
+        chain.append(connection, thresholds, [row], self._key)
+
+    def _append_change(
+        self, connection: Connection, name: str, number: int, author: str, reason: str
+    ) -> None:
+        row = {"name": name, "version": number, "author": author, "reason": reason, "time": now()}
+        chain.append(connection, model_changes, [row], self._key)
+
+    def _copy(self, path: Path, sha256: str) -> Path:
+        """Copy a model's files into a folder of their own, whole or not at all."""
+        folder = self._folder / sha256[:32]
+        target = folder / path.name
+        if folder.is_dir():
+            found = next((each for each in folder.iterdir() if each.suffix == path.suffix), None)
+            if found is not None and hash_model(found) == sha256:
+                return found
+            shutil.rmtree(folder)
+        new = folder.with_name(folder.name + ".new")
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            for each in files_of(path):
+                shutil.copyfile(each, new / each.name)
+            new.replace(folder)
+        except OSError as error:
+            raise StationError(f"{path}: it cannot be copied to {folder} ({error})") from error
+        return target
+
+    def _load(self, path: Path) -> BaseDetector:
+        if is_exported(path) and self._device in (None, "cpu"):
+            from cflow_ad.runtime.detector import Detector
+
+            return Detector.load(path, device=self._device, threads=1)
+        return open_detector(path, device=self._device)
+
+    def _keep(self, number: int, detector: BaseDetector) -> None:
+        self._detectors[number] = detector
+        self._detectors.move_to_end(number)
+        used = {version.id for version in self._active.values()}
+        idle = [each for each in self._detectors if each not in used and each != number]
+        for each in idle[: max(0, len(idle) - _LOADED)]:
+            del self._detectors[each]
+
+
+def name_of(path: Path) -> str:
+    """Return a model's name, from its file's: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:100] or "model"
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the files of a model: an OpenVINO model has two."""
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix.lower() == ".xml" and weights.exists() else [path]
+
+
+def hash_model(path: Path) -> str:
+    """Hash a model's files (SHA-256), in hexadecimal.
+
+    Raises:
+        StationError: a file cannot be read.
+    """
+    total = hashlib.sha256()
+    try:
+        for each in files_of(path):
+            with each.open("rb") as file:
+                while block := file.read(2**20):
+                    total.update(block)
+    except OSError as error:
+        raise StationError(f"{path}: the model cannot be read ({error.strerror})") from error
+    return total.hexdigest()
+
+
+def _about(info: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: info[key] for key in ("settings", "training", "encoder", "export") if key in info}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    plain.get("training", {}).pop("screening", None)
+    return plain

@@ -1,0 +1,240 @@
+"""Score pictures as they come: on a CPU one in each core, on a GPU those that come together.
+
+A score does not depend on what else is scored: on a CPU each picture is computed by itself, and on
+a GPU all in a batch have one shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cflow_ad.data.images import image_shape, read_image
+from cflow_ad.errors import CflowError, ImageError
+from cflow_ad.scoring.base import BaseDetector, Scored
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.station.drift.measures import compute_measures
+
+Result = TypeVar("Result")
+
+_THUMBNAIL = 8  # pixels of either side of the vector of a model that gives none
+_GPU_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Outcome:
+    """What was found in a picture."""
+
+    prediction: Prediction
+    vector: bytes
+    """float16."""
+    measures: dict[str, float]
+    sha256: str
+    """Of the picture's file."""
+    shape: tuple[int, int]
+    """Height and width."""
+    score_ms: float
+
+
+class QueueFullError(CflowError):
+    """As many pictures wait as may; the client may ask again."""
+
+
+class ScorerPool:
+    """Threads that score.
+
+    Args:
+        workers: how many, on a CPU; unset, one for each core.
+        limit: pictures that may wait or be scored at the same time.
+        max_pixels: of a picture.
+        on_gpu: score pictures that come together in one run.
+        gather: seconds that a picture may wait for others, on a GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None,
+        limit: int,
+        max_pixels: int,
+        on_gpu: bool = False,
+        gather: float = 0.005,
+    ) -> None:
+        self.workers = workers or _cores()
+        self.limit = limit
+        self._max_pixels = max_pixels
+        self._pool = _build_pool(self.workers)
+        self._lock = threading.Lock()
+        self._waiting: dict[Future[Any], float] = {}
+        self._gpu = _GpuThread(gather) if on_gpu else None
+
+    def submit(
+        self, work: Callable[..., Result], *args: Any, is_extra: bool = False
+    ) -> Future[Result]:
+        """Call a function in one of the threads.
+
+        Args:
+            work: the function.
+            args: its arguments.
+            is_extra: it comes from the page and not from the line: a quarter of the places is
+                not for it.
+
+        Raises:
+            QueueFullError: too many wait already.
+        """
+        limit = self.limit * 3 // 4 if is_extra else self.limit
+        with self._lock:
+            if len(self._waiting) >= max(1, limit):
+                raise QueueFullError(f"{len(self._waiting)} images wait already; try again soon")
+            future = self._pool.submit(work, *args)
+            self._waiting[future] = time.monotonic()
+        future.add_done_callback(self._forget)
+        return future
+
+    def score(self, detector: BaseDetector, path: Path, name: str = "the image") -> Outcome:
+        """Score an image file, in this thread, which should be one of the pool.
+
+        Args:
+            detector: of the model.
+            path: the file.
+            name: of the image, in errors.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        began = time.monotonic()
+        try:
+            shape = image_shape(path)
+            if shape[0] * shape[1] > self._max_pixels:
+                raise ImageError(
+                    f"{path}: it has {shape[0]} x {shape[1]} pixels, more than the "
+                    f"{self._max_pixels:,} that this station takes; shrink it"
+                )
+            pixels = read_image(path)
+            canvas = detector.view.prepare(pixels)
+            scored = self._run_network(detector, canvas)
+        except ImageError as error:
+            text = str(error).replace(str(path), name).replace("the image array", name)
+            raise ImageError(text) from error
+        return Outcome(
+            prediction=scored.prediction,
+            vector=_vector(scored, canvas),
+            measures=compute_measures(pixels),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            shape=(pixels.shape[0], pixels.shape[1]),
+            score_ms=1000 * (time.monotonic() - began),
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait or are scored."""
+        return len(self._waiting)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the oldest of them has waited."""
+        with self._lock:
+            now = time.monotonic()
+            return now - min(self._waiting.values(), default=now)
+
+    def close(self) -> None:
+        """Finish what was begun, and stop."""
+        self._pool.shutdown(wait=True)
+        if self._gpu is not None:
+            self._gpu.close()
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._waiting.pop(future, None)
+
+    def _run_network(self, detector: BaseDetector, canvas: Canvas) -> Scored:
+        if self._gpu is not None:
+            return self._gpu.submit(detector, canvas).result()
+        return detector.score_canvases([canvas])[0]
+
+
+class _GpuThread:
+    """The one thread that runs networks on a GPU: canvases that come together go together."""
+
+    def __init__(self, gather: float) -> None:
+        self._gather = gather
+        self._queue: queue.Queue[tuple[BaseDetector, Canvas, Future[Scored]] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="gpu", daemon=True)
+        self._thread.start()
+
+    def submit(self, detector: BaseDetector, canvas: Canvas) -> Future[Scored]:
+        """Score a canvas."""
+        future: Future[Scored] = Future()
+        self._queue.put((detector, canvas, future))
+        return future
+
+    def close(self) -> None:
+        """Stop."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, until = [first], time.monotonic() + self._gather
+            while len(batch) < _GPU_BATCH:
+                try:
+                    item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+                except queue.Empty:
+                    break
+                if item is None:
+                    self._queue.put(None)
+                    break
+                batch.append(item)
+            groups: dict[Any, list[tuple[BaseDetector, Canvas, Future[Scored]]]] = {}
+            for item in batch:
+                pixels = item[1].pixels
+                groups.setdefault((id(item[0]), pixels.shape, pixels.dtype), []).append(item)
+            for group in groups.values():
+                self._run(group)
+
+    def _run(self, group: list[tuple[BaseDetector, Canvas, Future[Scored]]]) -> None:
+        try:
+            found = group[0][0].score_canvases([canvas for _, canvas, _ in group])
+        except Exception as error:
+            for *_, future in group:
+                future.set_exception(error)
+        else:
+            for (*_, future), scored in zip(group, found, strict=True):
+                future.set_result(scored)
+
+
+def _vector(scored: Scored, canvas: Canvas) -> bytes:
+    """The encoder's mean vector; for an exported model, the picture shrunk to a few pixels."""
+    if scored.vector is not None:
+        return scored.vector.astype(np.float16).tobytes()
+    height, width = canvas.valid
+    small = Image.fromarray(np.clip(canvas.pixels[:height, :width], 0, 255).astype(np.uint8))
+    tiny = small.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
+    values: NDArray[np.float32] = np.asarray(tiny, np.float32).ravel()
+    return (values / max(1.0, float(np.linalg.norm(values)))).astype(np.float16).tobytes()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _build_pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that compute on one core each, where torch is there to be told so."""
+    try:
+        from cflow_ad.cflow.threads import one_core_pool
+    except ModuleNotFoundError:
+        return ThreadPoolExecutor(workers, thread_name_prefix="scorer")
+    return one_core_pool(workers)

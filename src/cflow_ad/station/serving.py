@@ -1,0 +1,108 @@
+"""Run the station in a web server until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from cflow_ad.errors import StationError
+from cflow_ad.station.app import create_app
+from cflow_ad.station.config import StationConfig
+from cflow_ad.station.station import Station
+
+_CONNECTIONS = 1000
+_STOP_SECONDS = 20
+
+
+def run(
+    config: StationConfig, *, say: Callable[[str], None], new_admin_password: bool = False
+) -> int:
+    """Serve until a signal stops it.
+
+    Args:
+        config: of the station.
+        say: prints a line for the person at the terminal.
+        new_admin_password: set a new password for the user admin, and say it.
+
+    Returns:
+        0, or 1 where the server could not begin.
+
+    Raises:
+        CflowError: the station cannot be opened; or it would listen to other machines without any
+            key.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    station = Station(config)
+    try:
+        if config.key_file is not None:
+            station.auth.key_in_file(config.key_file)
+            say(f"API key: in {config.key_file}")
+        if not config.is_local and not station.auth.has_keys():
+            raise StationError(
+                f"--host {config.host}: other machines could reach the station, and it has no API "
+                "key yet; give --key-file FILE, or listen on 127.0.0.1"
+            )
+        password = station.auth.first_password()
+        if password is None and new_admin_password:
+            password = station.auth.new_password("admin")
+        if password is not None:
+            say(f"user admin, password {password} (it is shown only now)")
+        app = create_app(config, station)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=config.port,
+                log_level="warning",
+                access_log=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_graceful_shutdown=_STOP_SECONDS,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                ws="none",
+                ssl_certfile=config.certificate,
+                ssl_keyfile=config.certificate_key,
+            ),
+            station,
+            say,
+        )
+    except BaseException:
+        station.close()
+        raise
+    server.run()
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, and ends streams of news when it is to stop."""
+
+    def __init__(
+        self, config: uvicorn.Config, station: Station, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._station = station
+        self._say = say
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            scheme = "https" if self.config.is_ssl else "http"
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            self._say(
+                f"{scheme}://{host}:{port}: ready ({', '.join(self._station.registry.names())})"
+            )
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Stop: the streams first, which would else hold it up."""
+        self._station.broadcast.close()
+        super().handle_exit(sig, frame)

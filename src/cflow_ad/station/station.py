@@ -1,0 +1,328 @@
+"""The station: models, record, pictures and scorers together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import secrets
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select
+
+from cflow_ad.errors import CflowError
+from cflow_ad.scoring.prediction import Prediction
+from cflow_ad.station.auth import Auth
+from cflow_ad.station.broadcast import Broadcast
+from cflow_ad.station.config import StationConfig
+from cflow_ad.station.database import Database, now
+from cflow_ad.station.follower import Follower
+from cflow_ad.station.locking import Lock, read_secret
+from cflow_ad.station.marks import Marks
+from cflow_ad.station.metrics import Metrics
+from cflow_ad.station.pictures import PictureStore
+from cflow_ad.station.records import Filter, Records
+from cflow_ad.station.registry import Registry, Version
+from cflow_ad.station.schema import events, states
+from cflow_ad.station.scoring import QueueFullError, ScorerPool
+
+_LOG = logging.getLogger(__name__)
+_CLEAN_EVERY = 60.0
+_STUCK = 60.0  # seconds after which a scorer that gives no result counts as stuck
+
+
+class Judged(NamedTuple):
+    """A picture that was scored, and whose record is on its way."""
+
+    prediction: Prediction
+    written: Future[dict[str, Any]]
+    """The row as stored: only then may the verdict be told."""
+    began: float
+    """When it came, on the monotonic clock."""
+    has_picture: bool
+    """Whether its picture is kept."""
+
+
+class Station:
+    """A station that is ready to inspect.
+
+    Args:
+        config: what it is told at its start.
+
+    Raises:
+        CflowError: the folder, the database or a model cannot be used.
+    """
+
+    def __init__(self, config: StationConfig) -> None:
+        self.config = config
+        self._lock = Lock(config.data)
+        try:
+            self.secret = read_secret(config.data / "station.key")
+            self.database = Database(config.database_url)
+        except BaseException:
+            self._lock.release()
+            raise
+        try:
+            self.broadcast = Broadcast()
+            self.auth = Auth(self.database, self.secret)
+            self.registry = Registry(
+                config.data / "models", self.database, self.secret, config.device
+            )
+            self.pictures = PictureStore(config.data / "pictures", config.retention)
+            sinks = [name for name in ("mqtt", "webhook", "csv") if getattr(config, name)]
+            self.records = Records(self.database, self.secret, sinks)
+            self.marks = Marks(self.database, self.secret)
+            for note in self.registry.open(config.models):
+                _LOG.warning(note)
+                self.add_event("model", {"text": note})
+            self.scorers = ScorerPool(
+                workers=config.workers,
+                limit=config.limits.queue,
+                max_pixels=config.limits.pixels,
+                on_gpu=self._is_on_gpu(),
+                gather=config.limits.gather_ms / 1000,
+            )
+        except BaseException:
+            self.database.close()
+            self._lock.release()
+            raise
+        self._stopping = threading.Event()
+        self.metrics = Metrics(self)
+        self._rules: dict[str, Any] = self.load_state("rules") or {}
+        self.pictures.sweep(self.database)
+        self.follower = Follower(self)
+        self._cleaner = threading.Thread(target=self._clean, name="cleaner", daemon=True)
+
+    @property
+    def writer(self) -> Database:
+        """What writes to the database: `submit` and `write`."""
+        return self.database
+
+    def start(self) -> None:
+        """Begin to follow the record, and to do what is done in the background."""
+        self.follower.start()
+        self._cleaner.start()
+
+    def close(self) -> None:
+        """Finish what was begun, write it, and stop."""
+        self._stopping.set()
+        self.broadcast.close()
+        self.scorers.close()
+        self.follower.close()
+        if self._cleaner.is_alive():
+            self._cleaner.join(timeout=30)
+        self.database.close()
+        self._lock.release()
+
+    def problem(self) -> str | None:
+        """Say why the station cannot inspect at present; None where it can."""
+        if self._stopping.is_set():
+            return "the station is stopping"
+        if not self.database.is_writing:
+            return f"the database cannot be written to ({self.database.last_error})"
+        if self.scorers.longest_wait > _STUCK:
+            return "the scorer gives no result"
+        return None
+
+    def inspect(
+        self,
+        data: bytes,
+        model: str,
+        *,
+        source: str = "api",
+        name: str = "the image",
+        request: str | None = None,
+    ) -> Future[Judged]:
+        """Score a picture, and have its record written.
+
+        Args:
+            data: an image file.
+            model: its name.
+            source: where the picture comes from, for the record.
+            name: of the picture, in errors.
+            request: a client's own key of this inspection, which is done once only.
+
+        Raises:
+            KeyError: there is no such model.
+            QueueFullError: too many wait.
+        """
+        version = self.registry.active(model)
+        if self.database.waiting > 2 * self.scorers.limit:
+            raise QueueFullError("many records wait to be written; try again soon")
+        began = time.monotonic()
+        return self.scorers.submit(self._judge, data, version, source, name, request, began)
+
+    def _judge(
+        self,
+        data: bytes,
+        version: Version,
+        source: str,
+        name: str,
+        request: str | None,
+        began: float,
+    ) -> Judged:
+        """Score in a thread of the pool, put the picture in its place, and hand over the record."""
+        started = time.monotonic()
+        path = self.pictures.receive(data)
+        picture = None
+        try:
+            detector = self.registry.detector(version.id)
+            outcome = self.scorers.score(detector, path, name)
+            prediction = dataclasses.replace(
+                outcome.prediction,
+                threshold=version.threshold,
+                map_threshold=version.map_threshold,
+            )
+            audit = secrets.randbelow(1_000_000) < 1_000_000 * self.config.audit_share
+            number = str(uuid.uuid4())
+            row = {
+                "id": number,
+                "request": request,
+                "time": now(),
+                "station": self.config.name,
+                "source": source,
+                "version": version.id,
+                "model": version.name,
+                "sha256": version.sha256,
+                "image_sha256": outcome.sha256,
+                "width": outcome.shape[1],
+                "height": outcome.shape[0],
+                "score": prediction.score,
+                "p_value": version.p_value(prediction.score),
+                "threshold_id": version.threshold_id,
+                "threshold": prediction.threshold,
+                "map_threshold": prediction.map_threshold,
+                "is_anomalous": prediction.is_anomalous,
+                "regions": [region.to_dict() for region in prediction.regions],
+                "latency_ms": {
+                    "queue": round(1000 * (started - began), 3),
+                    "score": round(1000 * (time.monotonic() - started), 3),
+                },
+                "measures": outcome.measures,
+                "audit": audit,
+            }
+            verdict = prediction.is_anomalous
+            if self.pictures.wants(
+                is_anomalous=verdict,
+                score=prediction.score,
+                threshold=prediction.threshold,
+                audit=audit,
+            ):
+                picture = self.pictures.keep(path, number, longer=verdict or audit)
+        finally:
+            self.pictures.drop(path)
+        written = self.database.submit(
+            lambda connection: self.records.insert(connection, row, outcome.vector, picture)
+        )
+        written.add_done_callback(lambda done: self._after(done, number, picture))
+        return Judged(prediction, written, began, picture is not None)
+
+    def _after(
+        self, done: Future[dict[str, Any]], number: str, picture: dict[str, Any] | None
+    ) -> None:
+        """Once a record is written, or could not be, or turned out to be a repeated one."""
+        is_new = done.exception() is None and done.result()["id"] == number
+        if picture is not None and not is_new:
+            self.pictures.drop(self.pictures.path(picture["file"]))
+        self.follower.wake()
+
+    def score_kept(self, number: str) -> Prediction:
+        """Score the kept picture of an inspection again, with the model and threshold that judged
+        it.
+
+        Raises:
+            KeyError: there is no such inspection, or its picture is not kept.
+            QueueFullError: too many wait.
+        """
+        row, path = self.records.get(number), self.picture_path(number)
+        if row is None or path is None:
+            raise KeyError(number)
+        detector = self.registry.detector(row["version"])
+        outcome = self.scorers.submit(self.scorers.score, detector, path, is_extra=True).result()
+        return dataclasses.replace(
+            outcome.prediction, threshold=row["threshold"], map_threshold=row["map_threshold"]
+        )
+
+    def rule(self, model: str) -> dict[str, int] | None:
+        """Return the rule of a model, such as 7 anomalous of 10."""
+        return self._rules.get(model)
+
+    def set_rule(self, model: str, rule: dict[str, int] | None) -> None:
+        """Set the rule of a model, or none."""
+        self._rules = {**self._rules, model: rule}
+        self.save_state("rules", self._rules)
+
+    def picture_path(self, number: str) -> Path | None:
+        """Return where the picture of an inspection lies, if it is kept."""
+        file = self.records.picture_file(number)
+        path = None if file is None else self.pictures.path(file)
+        return path if path is not None and path.is_file() else None
+
+    def picture(self, number: str) -> bytes | None:
+        """Return the picture of an inspection as it came, if it is kept."""
+        path = self.picture_path(number)
+        return None if path is None else path.read_bytes()
+
+    def inspection(self, number: str) -> dict[str, Any] | None:
+        """Return an inspection by its id."""
+        return self.records.get(number)
+
+    def history(
+        self, *, limit: int = 50, before: int | None = None, **wanted: Any
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """List inspections, newest first; see `Records.page` and `Filter`."""
+        return self.records.page(Filter(**wanted), limit=limit, before=before)
+
+    def publish(self, kind: str, values: dict[str, Any]) -> None:
+        """Send something to all pages that are open."""
+        self.broadcast.send(kind, values)
+
+    def add_event(self, kind: str, data: dict[str, Any], model: str | None = None) -> None:
+        """Store an event that a person should see, and send it to all pages that are open."""
+        row = {"kind": kind, "time": now(), "model": model, "data": json.loads(json.dumps(data))}
+
+        def add(connection: Connection) -> int:
+            made = connection.execute(insert(events).values(**row)).inserted_primary_key
+            assert made is not None
+            return int(made[0])
+
+        with contextlib.suppress(CflowError):
+            number = self.database.write(add)
+            self.publish("event", {"id": number, "acknowledged": None, **row})
+
+    def load_state(self, name: str) -> Any:
+        """Return what was saved under a name; None where nothing was."""
+        with self.database.engine.connect() as connection:
+            return connection.scalar(select(states.c.value).where(states.c.name == name))
+
+    def save_state(self, name: str, value: Any) -> None:
+        """Save a plain value under a name."""
+
+        def save(connection: Connection) -> None:
+            connection.execute(delete(states).where(states.c.name == name))
+            connection.execute(insert(states).values(name=name, value=value))
+
+        self.database.write(save)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Describe the models, as the API does."""
+        from cflow_ad.station.describing import describe_model
+
+        return [describe_model(self, name) for name in self.registry.names()]
+
+    def _is_on_gpu(self) -> bool:
+        found = [self.registry.detector(self.registry.active(n).id) for n in self.registry.names()]
+        return any(each.on_gpu for each in found)
+
+    def _clean(self) -> None:
+        while not self._stopping.wait(_CLEAN_EVERY):
+            try:
+                self.pictures.clean(self.database)
+            except Exception:
+                _LOG.exception("pictures cannot be deleted")
