@@ -5,7 +5,8 @@
     CflowError
     ├── DataError              a data set, image or mask cannot be used
     │   ├── ImageError         one image file cannot be used
-    │   └── MaskError          one ground-truth mask does not fit its image
+    │   ├── MaskError          one ground-truth mask does not fit its image
+    │   └── FolderError        the names of folders do not say which images are good
     ├── SettingsError          a setting has a value it cannot have
     ├── WeightsError           the backbone's pretrained weights cannot be found or loaded
     ├── ModelFileError         a model file is missing, damaged, or not of this version
@@ -40,6 +41,13 @@ class ImageError(DataError):
 
 class MaskError(DataError):
     """One ground-truth mask does not fit its image."""
+
+
+class FolderError(DataError):
+    """The names of a data set's folders do not say which images are good."""
+
+    options: tuple[str, ...] = ()
+    """Command-line options that say it, guessed."""
 
 
 class SettingsError(CflowError, ValueError):

@@ -166,7 +166,7 @@ def test_the_best_f1_is_that_of_the_scores(results):
 
 
 def test_a_set_where_nothing_can_be_read_is_said(model, copy, tmp_path):
-    for path in list_images(copy / "test", recursive=True):
+    for path in list_images(copy / "test"):
         path.write_bytes(b"")
     said = refused("evaluate", model, copy, "-o", tmp_path / "out", "--skip-unreadable")
     assert "none of the 14 test images could be read" in said

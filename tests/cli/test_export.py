@@ -44,7 +44,7 @@ def test_it_prints_what_it_wrote_and_how_it_compares(exported, done):
 def test_predict_prints_the_same_with_either(trained, exported, carpet):
     shown = []
     for model in (trained, exported):
-        result = run("predict", model, carpet / "test", "-r", "--exit-zero")
+        result = run("predict", model, carpet / "test", "--exit-zero")
         assert result.exit_code == 0, result.output
         shown.append([(line.split()[0], line.split()[2:]) for line in result.stdout.splitlines()])
     assert shown[0] == shown[1]

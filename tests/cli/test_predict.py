@@ -33,7 +33,7 @@ def detector(model):
 @pytest.fixture(scope="module")
 def pictures(carpet):
     """Good and defective test images, in the order of their paths."""
-    return list_images(carpet / "test", recursive=True)
+    return list_images(carpet / "test")
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,11 @@ def test_a_folder_a_pattern_and_its_files_are_the_same(model, carpet):
     assert len(shown[0].splitlines()) == len(files)
 
 
-def test_sub_folders_are_looked_into_when_asked(model, carpet, pictures):
-    result = run("predict", model, carpet / "test", "-r", "--exit-zero")
+def test_sub_folders_are_looked_into(model, carpet, pictures):
+    result = run("predict", model, carpet / "test", "--exit-zero")
     assert len(result.stdout.splitlines()) == len(pictures)
     by_pattern = run("predict", model, carpet / "test" / "**" / "*.png", "--exit-zero")
     assert by_pattern.stdout == result.stdout
-    assert "sub-folders" in refused("predict", model, carpet / "test")
 
 
 def test_a_pattern_that_fits_nothing_is_named(model, tmp_path):
@@ -189,8 +188,8 @@ def test_no_result_overwrites_another(model, pictures, tmp_path):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(pictures[0], tmp_path / "in" / name)
     Image.open(pictures[0]).save(tmp_path / "in" / "b" / "x.jpg")
-    run("predict", model, tmp_path / "in", "-r", "-o", tmp_path / "out", "--masks")
-    assert len(list_images(tmp_path / "out" / "masks", recursive=True)) == 4
+    run("predict", model, tmp_path / "in", "-o", tmp_path / "out", "--masks")
+    assert len(list_images(tmp_path / "out" / "masks")) == 4
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
@@ -258,7 +257,7 @@ def test_results_are_named_after_their_images(model, pictures, tmp_path):
     images = [tmp_path / name for name in names]
     run("predict", model, *images, "-o", tmp_path / "out", "--masks")
     masks = tmp_path / "out" / "masks"
-    made = {path.relative_to(masks).as_posix() for path in list_images(masks, recursive=True)}
+    made = {path.relative_to(masks).as_posix() for path in list_images(masks)}
     assert made == {"a/0.png", "b/0.png", "b/x.png.png", "b/x.jpg.png", "b/y.png"}
 
 

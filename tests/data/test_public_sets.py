@@ -305,8 +305,8 @@ def test_the_command_reads_the_layout_that_it_is_given(breakfast):
 
 
 def test_a_layout_can_be_forced(breakfast):
-    data = open_dataset(put(breakfast / "train" / "good", "good/1.png"), "folder")
-    assert (data.layout, len(data.train)) == ("folder", 1)
+    data = open_dataset(put(breakfast / "train", "bad/1.png"), "folder")
+    assert (data.layout, len(data.train)) == ("folder", 2)
     with pytest.raises(DataError, match="no good images to train on; put them in train/ok"):
         open_dataset(breakfast / "train", "btad").require_train()
     with pytest.raises(SettingsError, match=r"no layout 'mvtek'; the layouts are .*btad"):

@@ -6,7 +6,9 @@ Nothing here imports torch, or anything that takes long, before a command runs.
 from __future__ import annotations
 
 import io
+import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -68,6 +70,19 @@ def _common(
 def main() -> None:
     """Run the command line, and exit with its status."""
     tune_process()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names may hold any bytes, and characters that a code page lacks.
+            stream.reconfigure(errors="backslashreplace")
+    sys.argv[1:] = map(_expand_home, sys.argv[1:])
     sys.exit(app())
+
+
+def _expand_home(argument: str) -> str:
+    """Expand `~` where no shell did: in quotes, after `--option=`, on Windows."""
+    option, equals, value = argument.partition("=")
+    if not (option.startswith("--") and equals):
+        option, equals, value = "", "", argument
+    if not value.startswith("~") or Path(value).exists():
+        return argument
+    return option + equals + os.path.expanduser(value)  # noqa: PTH111 (leaves `~nobody` as it is)

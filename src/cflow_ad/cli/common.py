@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cflow_ad.errors import CalibrationWarning, CflowError, SettingsError, missing_library
+from cflow_ad.errors import (
+    CalibrationWarning,
+    CflowError,
+    DataError,
+    FolderError,
+    SettingsError,
+    missing_library,
+)
 from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +56,16 @@ NewFolder = Annotated[Path, path_argument("A new or empty folder.")]
 Layout = Annotated[
     str | None,
     typer.Option(help="Layout of the data set on disk; see the guide. [default: recognised]"),
+]
+_FOLDER = "a name, a path in DATA, or a pattern; repeatable."
+GoodFolders = Annotated[
+    list[str] | None, typer.Option("--good", help=f"Folder of good images in DATA: {_FOLDER}")
+]
+BadFolders = Annotated[
+    list[str] | None, typer.Option("--bad", help=f"Folder of defective images in DATA: {_FOLDER}")
+]
+MaskFolders = Annotated[
+    list[str] | None, typer.Option("--masks", help=f"Folder of masks in DATA: {_FOLDER}")
 ]
 Roi = Annotated[
     str | None,
@@ -122,6 +141,28 @@ def _describe_error(error: Exception) -> str | None:
 def print_message(message: str, colour: str | None = None) -> None:
     """Print a message on standard error."""
     typer.secho(message, fg=colour, err=True)
+
+
+def open_data(
+    data: Path,
+    layout: str | None,
+    good: list[str] | None,
+    bad: list[str] | None,
+    masks: list[str] | None,
+) -> Dataset:
+    """Open a data set; an error about its folders' names shows the command that would work."""
+    from cflow_ad.data.layouts import FolderNames, open_dataset
+
+    try:
+        return open_dataset(data, layout, FolderNames(good or (), bad or (), masks or ()))
+    except FolderError as error:
+        raise DataError(f"{error}, as in: {command_line(*error.options)}") from error
+
+
+def command_line(*more: str) -> str:
+    """Return the command that was given, with more arguments, as it is typed."""
+    words = ["cflow-ad", *sys.argv[1:], *more]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def print_notes(dataset: Dataset) -> None:

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import DataFolder, Layout, NewFolder, bars, plain_errors, print_message
+from cflow_ad.cli.common import (
+    BadFolders,
+    DataFolder,
+    GoodFolders,
+    Layout,
+    MaskFolders,
+    NewFolder,
+    bars,
+    open_data,
+    plain_errors,
+    print_message,
+)
 from cflow_ad.errors import DataError
 
 MB = 10**6
@@ -31,6 +42,9 @@ HAS_ERRORS = 1
 def check(
     data: DataFolder,
     layout: Layout = None,
+    good: GoodFolders = None,
+    bad: BadFolders = None,
+    masks: MaskFolders = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Check every image and mask, and list errors and warnings.
@@ -41,9 +55,8 @@ def check(
     """
     with plain_errors():
         from cflow_ad.data.check import check_dataset
-        from cflow_ad.data.layouts import open_dataset
 
-        dataset = open_dataset(data, layout)
+        dataset = open_data(data, layout, good, bad, masks)
         with bars() as shown:
             found = check_dataset(dataset, progress=shown.counter("check"))
         if as_json:
@@ -64,13 +77,15 @@ def export(
         str, typer.Option("--format", "-f", help="manifest, coco, or mvtec (copies the images).")
     ] = "manifest",
     layout: Layout = None,
+    good: GoodFolders = None,
+    bad: BadFolders = None,
+    masks: MaskFolders = None,
 ) -> None:
     """Write a data set in a form that other tools read, masks included."""
     with plain_errors():
-        from cflow_ad.data.layouts import open_dataset
         from cflow_ad.export.dataset import export_dataset
 
-        dataset = open_dataset(data, layout)
+        dataset = open_data(data, layout, good, bad, masks)
         with bars() as shown:
             written = export_dataset(
                 dataset,

@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import (
+    BadFolders,
     BatchSize,
     Device,
+    GoodFolders,
     Layout,
+    MaskFolders,
     ModelFile,
     Precision,
     Roi,
     Weights,
     bars,
+    open_data,
     open_model,
     path_argument,
     plain_errors,
@@ -56,6 +60,9 @@ def evaluate(
     roi: Roi = None,
     weights: Weights = None,
     layout: Layout = None,
+    good: GoodFolders = None,
+    bad: BadFolders = None,
+    masks: MaskFolders = None,
     device: Device = None,
 ) -> None:
     """Evaluate a model on test images with known defects.
@@ -66,12 +73,11 @@ def evaluate(
     """
     with plain_errors():
         from cflow_ad.cli.tables import print_evaluation
-        from cflow_ad.data.layouts import open_dataset
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
 
         detector = open_model(model, weights=weights, device=device, precision=precision, roi=roi)
-        dataset = open_dataset(data, layout)
+        dataset = open_data(data, layout, good, bad, masks)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")
         check_results(dataset, folder, picture=picture or [])

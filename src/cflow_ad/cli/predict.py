@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,9 @@ from cflow_ad.cli.common import (
 )
 from cflow_ad.errors import DataError
 
+if TYPE_CHECKING:
+    from cflow_ad.scoring.prediction import Prediction
+
 SOME_ANOMALOUS = 1
 SOME_UNREADABLE = 3
 
@@ -36,7 +40,10 @@ def _finite(value: float | None) -> float | None:
 def predict(
     model: ModelFile,
     images: Annotated[
-        list[str], typer.Argument(help="Image files, folders, or patterns such as 'in/*.png'.")
+        list[str],
+        typer.Argument(
+            help="Image files, folders (with their sub-folders), or patterns such as 'in/*.png'."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for maps, masks and overlays.")
@@ -56,9 +63,6 @@ def predict(
         Path | None,
         typer.Option(help="Draw the first twelve images, maps and outlines: .png or .svg."),
     ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Include sub-folders.")
-    ] = False,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -83,32 +87,44 @@ def predict(
     """
     with plain_errors():
         from cflow_ad.cli.writing import Wanted, Writer
-        from cflow_ad.data.listing import find_images
+        from cflow_ad.data.listing import common_folder, find_images
+        from cflow_ad.data.unfinished import wait_for_writers
 
-        paths = find_images(images, recursive=recursive)
+        paths = find_images(images)
         wanted = Wanted(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
         detector = open_model(model, weights=weights, device=device, precision=precision, roi=roi)
-        unreadable: list[str] = []
+        unreadable: dict[Path, str] = {}
         anomalous = 0
-        predictions = detector.stream(
-            paths,
-            maps=wanted.needs_maps,
-            batch_size=batch_size,
-            on_error=lambda _, error: unreadable.append(str(error)),
-        )
-        with bars() as shown, Writer(wanted, paths, say=shown.say) as writer:
-            for done, prediction in enumerate(predictions, start=1):
+
+        def attempt(some: list[Path]) -> Iterator[Prediction]:
+            return detector.stream(
+                some,
+                maps=wanted.needs_maps,
+                batch_size=batch_size,
+                on_error=lambda source, error: unreadable.update({Path(str(source)): str(error)}),
+            )
+
+        def predict_all() -> Iterator[Prediction]:
+            yield from attempt(paths)
+            if again := wait_for_writers(unreadable):
+                for path in again:
+                    del unreadable[path]
+                yield from attempt(again)
+
+        root = common_folder(images)
+        with bars() as shown, Writer(wanted, paths, root, say=shown.say) as writer:
+            for done, prediction in enumerate(predict_all(), start=1):
                 if threshold is not None:
                     prediction = dataclasses.replace(prediction, threshold=threshold)
                 anomalous += prediction.is_anomalous
                 writer.write(prediction)
                 shown.show("predict", done + len(unreadable), len(paths))
         if len(unreadable) == len(paths) == 1:
-            raise DataError(unreadable[0])
-        for reason in unreadable:
-            print_message(f"skipped {reason}", "yellow")
+            raise DataError(*unreadable.values())
+        for path in filter(unreadable.__contains__, paths):
+            print_message(f"skipped {unreadable[path]}", "yellow")
         if len(unreadable) == len(paths):
             raise DataError(f"none of the {len(paths)} images could be used; see above")
         print_message(f"anomalous: {anomalous} of {len(paths) - len(unreadable)} images")

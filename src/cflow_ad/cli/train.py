@@ -11,11 +11,15 @@ import typer
 from cflow_ad.cli.common import (
     PRESET_HELP,
     SETTING_HELP,
+    BadFolders,
     DataFolder,
     Device,
+    GoodFolders,
     Layout,
+    MaskFolders,
     ModelOutput,
     bars,
+    open_data,
     parse_settings,
     plain_errors,
     print_message,
@@ -78,6 +82,9 @@ def train(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     layout: Layout = None,
+    good: GoodFolders = None,
+    bad: BadFolders = None,
+    masks: MaskFolders = None,
     device: Device = None,
 ) -> None:
     """Train on good images, and write a model file.
@@ -102,12 +109,11 @@ def train(
         changes = {name: value for name, value in given.items() if value is not None}
         settings = Settings.preset(preset, **changes | parse_settings(setting or []))
         from cflow_ad.data.excluding import read_exclusions
-        from cflow_ad.data.layouts import open_dataset
         from cflow_ad.detector import Detector
         from cflow_ad.fitting.fit import discard, work_folder
         from cflow_ad.store.model_file import check_writable
 
-        dataset = open_dataset(data, layout)
+        dataset = open_data(data, layout, good, bad, masks)
         names = read_exclusions(exclude or [])
         if report is not None:
             _check_report(report, exclude or [])

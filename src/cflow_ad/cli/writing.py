@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cflow_ad.data.images import read_image
+from cflow_ad.data.naming import name_results
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
 from cflow_ad.scoring.prediction import Prediction
@@ -71,15 +71,29 @@ class Wanted:
 class Writer:
     """Writes each prediction at once, so that an interrupted run keeps its results.
 
-    The names of the files depend on the paths of all images.
+    Args:
+        wanted: what to write.
+        paths: all images; the names of the files depend on them.
+        root: the folder whose structure the files keep; see `name_results`.
+        say: prints a line in a colour.
     """
 
     def __init__(
-        self, wanted: Wanted, paths: Sequence[Path], *, say: Callable[[str, str | None], None]
+        self,
+        wanted: Wanted,
+        paths: Sequence[Path],
+        root: Path | None,
+        *,
+        say: Callable[[str, str | None], None],
     ) -> None:
         self._wanted = wanted
         self._say = say
-        self._names = _output_names(paths)
+        self._names: dict[str, str] = {}
+        if wanted.folder is not None:
+            # A link keeps its own name: two of them may lead to one file.
+            absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
+            named = zip(paths, name_results(absolute, root), strict=True)
+            self._names = {str(path): name for path, name in named}
         self._drawn: list[Prediction] = []
         self._open = ExitStack()
         self._file: IO[str] | None = None
@@ -159,20 +173,3 @@ class Writer:
             panels.append(Panel(prediction, read_image(prediction.source), title))
         at = self._drawn[0].map_threshold
         draw_panels(panels, map_threshold=at, scale=map_scale(at), path=path)
-
-
-def _output_names(paths: Sequence[Path]) -> dict[str, str]:
-    """For each image its name without suffix, relative to the common folder of all.
-
-    Images that differ only in their suffix keep it, so that no result overwrites another.
-    """
-    # A link keeps its own name: two of them may lead to one file.
-    absolute = [path.parent.resolve() / path.name for path in paths]
-    common = os.path.commonpath([path.parent for path in absolute])
-    relative = [path.relative_to(common) for path in absolute]
-    stems = [path.with_suffix("").as_posix() for path in relative]
-    uses = Counter(stems + [inside.as_posix() for inside in relative])
-    return {
-        str(path): stem if uses[stem] == 1 else inside.as_posix()
-        for path, stem, inside in zip(paths, stems, relative, strict=True)
-    }

@@ -13,7 +13,8 @@ The layouts, in the order in which they are tried::
     magnetic-tile  MT_Free/Imgs/*  MT_DEFECT/Imgs/*
     dagm           Train/*  Train/Label/*  Test/*  Test/Label/*
     mvtec          train/good/*  test/good/*  test/DEFECT/*  ground_truth/DEFECT/STEM_mask.png
-    folder         FOLDER/*, or, if no image lies there, FOLDER/good/*: all are good
+    named          OK/*  NG/DEFECT/*  masks/*          in these words or others, see `named`
+    folder         FOLDER/*  FOLDER/DAY/*              all are good
 
 Each has a reader here, a `Layout`. Whatever would silently change a result, such as a mask without
 an image, is an error.
@@ -22,5 +23,15 @@ an image, is an error.
 from cflow_ad.data.layouts.dataset import GOOD, Dataset, Sample, check_masks
 from cflow_ad.data.layouts.opening import LAYOUTS, open_dataset
 from cflow_ad.data.layouts.reading import Layout
+from cflow_ad.data.layouts.words import FolderNames
 
-__all__ = ["GOOD", "LAYOUTS", "Dataset", "Layout", "Sample", "check_masks", "open_dataset"]
+__all__ = [
+    "GOOD",
+    "LAYOUTS",
+    "Dataset",
+    "FolderNames",
+    "Layout",
+    "Sample",
+    "check_masks",
+    "open_dataset",
+]

@@ -22,7 +22,7 @@ def _read_part(folder: Path) -> list[Sample]:
     labels = [sample.path for sample in read_samples(folder / _LABEL)]
     masks = {mask.stem.removesuffix(_ENDING): mask for mask in labels}
     samples = []
-    for image in (sample.path for sample in read_samples(folder)):
+    for image in (sample.path for sample in read_samples(folder, recursive=False)):
         mask = masks.pop(image.stem, None)
         samples.append(Sample(image, GOOD if mask is None else "defect", mask))
     refuse_strays(list(masks.values()), folder)

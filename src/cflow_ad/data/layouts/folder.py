@@ -1,36 +1,36 @@
-"""A plain folder of good images, or one with them in ``good/``."""
+"""A folder of good images, or with folders of good and defective ones; see `named`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.named import fits_named, read_named, read_plain
 from cflow_ad.data.layouts.reading import Layout, Listing
-from cflow_ad.data.listing import has_images, list_images, scan
+from cflow_ad.data.layouts.words import FolderNames
+from cflow_ad.data.listing import list_images, scan
 from cflow_ad.errors import DataError
 
 EXPECTED = (
-    "give a folder of good images, a folder with train/good and test/<defect> in it, "
-    "or a .csv file that lists the images"
+    "give a folder of good images, a folder with good and bad or with train/good and "
+    "test/<defect> in it, or a .csv file that lists the images"
 )
 """What to do where no data set is found."""
 
 
 def _read(root: Path) -> Listing:
-    images_in = root
     if not any(scan(root)):
         raise DataError(f"{root}: the folder is empty; {EXPECTED}")
-    if not has_images(root):
-        if has_images(root / GOOD):
-            images_in = root / GOOD
-        elif has_images(root / "train"):
-            raise DataError(
-                f"{root / 'train'}: images lie there directly; move them to train/good, "
-                "or name that folder itself"
-            )
-    return Listing([Sample(image, GOOD) for image in list_images(images_in)], ())
+    list_images(root)  # raises where there are none
+    return read_plain(root)
 
 
+NAMED = Layout(
+    "named",
+    fits_named,
+    lambda root: read_named(root, FolderNames()),
+    "put them in a folder named good, or name theirs with --good",
+    "put them in folders named good and bad, or name theirs with --good and --bad",
+)
 FOLDER = Layout(
     "folder",
     Path.is_dir,

@@ -61,7 +61,7 @@ def _read_sdd2(root: Path) -> Listing:
 
 
 def _read_pairs(folder: Path, ending: str) -> list[Sample]:
-    there = [sample.path for sample in read_samples(folder)]
+    there = [sample.path for sample in read_samples(folder, recursive=False)]
     masks = {p.stem.removesuffix(ending): p for p in there if p.stem.endswith(ending)}
     images = [path for path in there if not path.stem.endswith(ending)]
     if bare := [image for image in images if image.stem not in masks]:

@@ -42,7 +42,7 @@ def _read(root: Path) -> Listing:
 
 
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
-    there = [sample.path for sample in read_samples(folder)]
+    there = [sample.path for sample in read_samples(folder, recursive=False)]
     masks = [path for path in there if path.suffix.lower() == ".png"]
     return [path for path in there if path.suffix.lower() != ".png"], masks
 

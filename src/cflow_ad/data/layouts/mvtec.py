@@ -23,6 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.named import fits_named
 from cflow_ad.data.layouts.reading import (
     Layout,
     Listing,
@@ -42,7 +43,12 @@ _VALIDATION = "validation/good is left out; `cflow-ad calibrate` can set the thr
 
 
 def _fits(root: Path) -> bool:
-    return (root / "train" / GOOD).is_dir() or (root / "test").is_dir()
+    train, test = root / "train", root / "test"
+    if (train / GOOD).is_dir():
+        return True
+    return test.is_dir() and (
+        not fits_named(root) or ((test / GOOD).is_dir() and not has_images(train))
+    )
 
 
 def _read(root: Path) -> Listing:

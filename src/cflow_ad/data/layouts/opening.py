@@ -8,13 +8,15 @@ from cflow_ad.data.images import PathLike
 from cflow_ad.data.layouts.dagm import DAGM
 from cflow_ad.data.layouts.dataset import GOOD, Dataset
 from cflow_ad.data.layouts.elpv import ELPV
-from cflow_ad.data.layouts.folder import EXPECTED, FOLDER
+from cflow_ad.data.layouts.folder import EXPECTED, FOLDER, NAMED
 from cflow_ad.data.layouts.kolektor import KOLEKTOR_SDD, KOLEKTOR_SDD2
 from cflow_ad.data.layouts.magnetic_tile import MAGNETIC_TILE
 from cflow_ad.data.layouts.manifest import MANIFEST
 from cflow_ad.data.layouts.mvtec import BTAD, MVTEC, MVTEC_AD2, MVTEC_LOCO, MVTEC_LOCO_ALL
+from cflow_ad.data.layouts.named import read_named
 from cflow_ad.data.layouts.reading import Layout, some
 from cflow_ad.data.layouts.visa import VISA
+from cflow_ad.data.layouts.words import FolderNames, kind_of_name
 from cflow_ad.data.listing import IMAGE_SUFFIXES, has_images, scan
 from cflow_ad.errors import DataError, SettingsError
 
@@ -32,6 +34,7 @@ _LAYOUTS: tuple[Layout, ...] = (
     MAGNETIC_TILE,
     DAGM,
     MVTEC,
+    NAMED,
     FOLDER,
 )
 _BY_NAME = {layout.name: layout for layout in _LAYOUTS}
@@ -40,7 +43,9 @@ LAYOUTS: tuple[str, ...] = tuple(_BY_NAME)
 """The names of all layouts, in the order in which they are tried."""
 
 
-def open_dataset(path: PathLike, layout: str | None = None) -> Dataset:
+def open_dataset(
+    path: PathLike, layout: str | None = None, names: FolderNames | None = None
+) -> Dataset:
     """Recognise how a data set lies on disk, and list its images.
 
     A layout is recognised by the names of files and folders; the first of `LAYOUTS` that fits is
@@ -55,19 +60,26 @@ def open_dataset(path: PathLike, layout: str | None = None) -> Dataset:
     Args:
         path: A folder, a ``.csv`` file, or ``elpv-mono`` or ``elpv-poly``.
         layout: One of `LAYOUTS`, to read it so whatever it looks like; unset, it is recognised.
+        names: Which folders hold good and defective images and masks, for the layout ``named``.
 
     Raises:
         DataError: No data set was found, or it has something that would silently be ignored, such
             as a mask without an image. The message names it and how to correct it.
+        FolderError: The folders' names do not say which images are good.
         DependencyError: The data set is in a package that is not installed.
-        SettingsError: There is no layout of that name.
+        SettingsError: There is no layout of that name, or `names` are given for another layout.
     """
     path = Path(path)
     if layout is not None and layout not in _BY_NAME:
         raise SettingsError(f"there is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}")
+    if names and layout not in (None, NAMED.name):
+        raise SettingsError(f"names of folders are for the layout named, not {layout}")
     try:
-        reader = _recognise(path) if layout is None else _BY_NAME[layout]
-        found = reader.read(path)
+        if names:
+            reader, found = NAMED, read_named(path, names)
+        else:
+            reader = _recognise(path) if layout is None else _BY_NAME[layout]
+            found = reader.read(path)
     except OSError as error:
         raise DataError(f"{path}: this cannot be read ({error.strerror})") from error
     return Dataset(
@@ -104,5 +116,5 @@ def _classes(root: Path) -> list[str]:
 def _name_of(root: Path) -> str:
     """Name a data set after its folder, and ``bottle/train/good`` after the bottle."""
     resolved = root.resolve()
-    parts = [part for part in resolved.parts[1:] if part not in ("train", GOOD)]
+    parts = [part for part in resolved.parts[1:] if kind_of_name(part) not in ("train", GOOD)]
     return parts[-1] if parts else resolved.name

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.words import is_good_name
 from cflow_ad.data.listing import has_images, list_images, scan
 from cflow_ad.data.masks import MaskFiles
 from cflow_ad.errors import DataError
@@ -59,15 +60,18 @@ def read_samples(
     folder: Path,
     label: str = GOOD,
     masks: Mapping[Path, Path] | Mapping[Path, MaskFiles] | None = None,
+    *,
+    recursive: bool = True,
 ) -> list[Sample]:
     """List the images of a folder as samples of one label; none where it is missing or empty."""
     masks = masks or {}
-    return [Sample(image, label, masks.get(image)) for image in _images(folder)]
+    images = list_images(folder, recursive=recursive) if is_used(folder) else []
+    return [Sample(image, label, masks.get(image)) for image in images]
 
 
 def label_of(name: str) -> str:
-    """Return the label that a folder or a cell names: ``good`` in any case is good."""
-    return GOOD if name.lower() == GOOD else name
+    """Return the label that a folder or a cell names: any word for good is ``good``."""
+    return GOOD if is_good_name(name) else name
 
 
 def some(names: Sequence[object], most: int = 10) -> str:
@@ -130,14 +134,10 @@ def match_masks(ground_truth: Path, test: Path, folders: Sequence[Path]) -> dict
     for mask_folder in filter(is_used, scan(ground_truth)[0]):
         if label_of(mask_folder.name) == GOOD:
             raise DataError(f"{mask_folder}: good images have no masks; remove that folder")
-        if not has_images(mask_folder):
-            raise DataError(
-                f"{mask_folder}: no masks lie there directly; name them <stem>_mask.png, one for "
-                "each image, or remove that folder"
-            )
         images = by_stem(named.get(mask_folder.name))
         for mask in list_images(mask_folder):
-            candidates = images[mask.stem] or images[mask.stem.removesuffix("_mask")]
+            name = name_in(mask_folder, mask)
+            candidates = images[name] or images[name.removesuffix("_mask")]
             if not candidates:
                 strays.append(mask)
             elif len(candidates) > 1:
@@ -161,12 +161,14 @@ def refuse_strays(strays: Sequence[Path], test: Path) -> None:
 
 
 def by_stem(folder: Path | None) -> defaultdict[str, list[Path]]:
-    """Return the images of a folder by their names without suffix."""
+    """Return the images of a folder and its sub-folders by `name_in`."""
     images: defaultdict[str, list[Path]] = defaultdict(list)
-    for image in _images(folder) if folder else []:
-        images[image.stem].append(image)
+    if folder is not None:
+        for sample in read_samples(folder):
+            images[name_in(folder, sample.path)].append(sample.path)
     return images
 
 
-def _images(folder: Path) -> list[Path]:
-    return list_images(folder) if is_used(folder) else []
+def name_in(folder: Path, file: Path) -> str:
+    """Return a file's name in a folder, without suffix, with slashes for sub-folders."""
+    return file.relative_to(folder).with_suffix("").as_posix()

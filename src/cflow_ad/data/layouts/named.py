@@ -1,0 +1,331 @@
+"""Folders with names for good and defective images, in the words and the order that people choose.
+
+::
+
+    ROOT/OK/*  ROOT/NG/scratch/*  ROOT/masks/scratch/*
+    ROOT/train/gut/*  ROOT/test/gut/*  ROOT/test/schlecht/*
+    ROOT/良品/*  ROOT/不良品/*
+    ROOT/2026-11-01/ok/*  ROOT/2026-11-02/ok/*  ROOT/*  ROOT/NG/*
+
+A folder's name is a word of `words`, or is given as `FolderNames`. Folders of other names divide
+good images by day or lot, and name the defects of defective ones. The mask of ``NG/scratch/1.png``
+is ``1.png``, ``1_mask.png``, ``scratch/1.png`` or ``NG/scratch/1.png`` in a folder of masks, or
+``1_mask.png`` beside it.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from cflow_ad.data.images import image_shape
+from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.reading import SPLIT_NOTE, Listing, some, split
+from cflow_ad.data.layouts.words import FolderNames, kind_of_name
+from cflow_ad.data.listing import is_image, list_images, scan, walk
+from cflow_ad.data.masks import read_mask
+from cflow_ad.errors import DataError, FolderError
+
+_MASK_ENDINGS = ("_mask", "-mask", "_gt")
+
+
+class _Place(NamedTuple):
+    """What the names of the folders that an image lies in say of it."""
+
+    split: str = ""
+    """``train``, ``test``, ``validation`` or nothing."""
+    label: str = ""
+    """``good``, the name of a folder of defective images, or nothing."""
+    kind: str = ""
+    """The defect: the first other name below a folder of defective images."""
+    other: tuple[str, ...] = ()
+    """Names that are no words, of folders that hold no defective images."""
+    is_mask: bool = False
+    key: tuple[str, ...] = ()
+    """The names by which masks and images are matched: without words."""
+
+
+@dataclass
+class _Found:
+    images: list[tuple[Path, _Place]] = field(default_factory=list)
+    masks: list[tuple[Path, _Place]] = field(default_factory=list)
+    beside: dict[Path, Path] = field(default_factory=dict)
+    """Masks that lie beside their images."""
+
+
+def fits_named(root: Path) -> bool:
+    """Return whether words for good or defective name folders of a folder."""
+    if not root.is_dir():
+        return False
+    pending = [root]
+    while pending:
+        for below in scan(pending.pop())[0]:
+            kind = kind_of_name(below.name)
+            if kind in ("good", "bad"):
+                return True
+            if kind in ("train", "test", "validation", "images") or _has_digit(below.name):
+                pending.append(below)
+    return False
+
+
+def read_named(root: Path, names: FolderNames) -> Listing:
+    """List the images.
+
+    Raises:
+        FolderError: The names do not say which images are good.
+        DataError: A mask has no image, several, or that of a good image; or no folder has the name
+            that was given.
+    """
+    list_images(root)  # raises where there are none
+    names = _existing(root, names) if names else names
+    found = _find(root, names)
+    known = {place.label for _, place in found.images}
+    has_test = any(place.split == "test" for _, place in found.images)
+    samples: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    unclear: list[tuple[Path, _Place]] = []
+    for path, place in found.images:
+        part = place.split
+        if part == "validation" and not has_test:
+            part = "test"
+        if place.label == GOOD:
+            samples[f"good {part}"].append((path, GOOD))
+        elif place.label:
+            samples[f"bad {part}"].append((path, place.kind or place.label))
+        elif part == "test" and place.other:
+            samples[f"bad {part}"].append((path, place.other[0]))
+        elif part == "train" and not _words(place):
+            samples["good train"].append((path, GOOD))
+        elif part == "" and GOOD in known and _words(place):
+            samples["bad "].append((path, _words(place)[0]))
+        elif part == "" and GOOD not in known and known - {""} and not _words(place):
+            samples["good "].append((path, GOOD))
+        else:
+            unclear.append((path, place))
+    if unclear:
+        raise _unclear(root, found.images, names)
+    train, test, notes = _divide(root, samples)
+    masks = _match(root, found, {path for path, label in test if label != GOOD})
+    return Listing(
+        [Sample(path, GOOD) for path, _ in train],
+        [Sample(path, label, masks.get(path)) for path, label in test],
+        notes,
+    )
+
+
+def read_plain(root: Path) -> Listing:
+    """List the images of a folder and its sub-folders, all good.
+
+    Raises:
+        FolderError: Sub-folders have different names without a number, so some may hold defects.
+    """
+    found = _find(root, FolderNames())
+    groups = {_words(place) for _, place in found.images}
+    if len(groups) > 1:
+        raise _unclear(root, found.images, FolderNames())
+    folders = {path.parent for path, _ in found.images} - {root}
+    notes = []
+    if folders:
+        n = len(folders)
+        notes.append(f"the images in {n} sub-folder{'s' * (n > 1)} are included, as good")
+    if masks := len(found.beside) + len(found.masks):
+        notes.append(f"{masks} mask{'s are' if masks > 1 else ' is'} left out")
+    return Listing([Sample(path, GOOD) for path, _ in found.images], (), notes)
+
+
+def _find(root: Path, names: FolderNames) -> _Found:
+    found = _Found()
+    for folder, files in walk(root):
+        place = _read_place(folder.relative_to(root).parts, names)
+        images = [file for file in files if is_image(file)]
+        if place.is_mask:
+            found.masks += [(image, place) for image in images]
+            continue
+        by_stem = {image.stem: image for image in images}
+        for image in images:
+            of = next((by_stem[stem] for stem in _bare(image.stem) if stem in by_stem), None)
+            if of is None:
+                found.images.append((image, place))
+            else:
+                found.beside[of] = image
+    return found
+
+
+def _read_place(parts: Sequence[str], names: FolderNames) -> _Place:
+    place = _Place()
+    for end, part in enumerate(parts, start=1):
+        kind = names.kind_of(parts[:end])
+        if kind == "masks":
+            place = place._replace(is_mask=True)
+        elif kind in ("train", "test", "validation"):
+            place = place._replace(split=place.split or kind)
+        elif kind in ("good", "bad") and not place.label:
+            place = place._replace(label=_label(kind, GOOD, part))
+        elif kind != "images":
+            is_kind = place.label not in ("", GOOD) and not place.kind
+            place = place._replace(
+                kind=part if is_kind else place.kind,
+                other=place.other if place.label else (*place.other, part),
+                key=(*place.key, part),
+            )
+    if not place.label and (kind := names.kind_of(())) in ("good", "bad"):
+        first = place.other[0] if place.other else "defect"
+        place = place._replace(label=_label(kind, GOOD, first))
+    return place
+
+
+def _label(kind: str | None, good: str, bad: str) -> str:
+    return good if kind == "good" else bad if kind == "bad" else ""
+
+
+def _divide(
+    root: Path, samples: dict[str, list[tuple[Path, str]]]
+) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]], list[str]]:
+    """Divide the images into those to train on and those to test on, with notes."""
+    good = samples["good "]
+    held_out = samples["good test"]
+    bad = samples["bad "] + samples["bad test"]
+    notes = []
+    if bad and good and not (samples["good train"] or held_out):
+        good, held_out = split(good, lambda item: item[0].relative_to(root).as_posix())
+        notes.append(
+            SPLIT_NOTE.format(what="good images", name="paths")
+            + "; to train on all of them, name their own folder"
+        )
+    if unused := len(samples["bad train"]):
+        notes.append(f"{unused} defective training images are left out")
+    if unused := len(samples["good validation"] + samples["bad validation"]):
+        notes.append(f"{unused} images of validation are left out")
+    labels = Counter(label for _, label in bad)
+    if labels:
+        counts = some([f"{label} ({n})" for label, n in sorted(labels.items())])
+        notes.append(f"defective images: {counts}")
+    test = sorted(held_out + bad, key=lambda item: (item[1] != GOOD, item[1]))
+    return samples["good train"] + good, test, notes
+
+
+def _match(root: Path, found: _Found, defective: set[Path]) -> dict[Path, Path]:
+    """Match masks to defective images; those beside an image need no matching."""
+    by_stem: defaultdict[str, list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
+    for path, place in found.images:
+        by_stem[path.stem].append((path, place.key))
+    masks = {path: mask for path, mask in found.beside.items() if path in defective}
+    empty: list[tuple[Path, Path]] = [
+        (mask, path) for path, mask in found.beside.items() if path not in defective
+    ]
+    for mask, place in found.masks:
+        fitting: list[Path] = []
+        for stem in (mask.stem, *_bare(mask.stem)):
+            fitting = fitting or _nearest(by_stem[stem], place.key, defective)
+        if not fitting:
+            raise DataError(
+                f"{mask}: no image in {root} belongs to this mask; give it the name of its image, "
+                "or remove it"
+            )
+        if len(fitting) > 1:
+            raise DataError(
+                f"{mask}: the mask fits {fitting[0]} and {fitting[1]}; put it in a folder of the "
+                "same name as its image's"
+            )
+        if fitting[0] not in defective:
+            empty.append((mask, fitting[0]))
+        elif (other := masks.setdefault(fitting[0], mask)) != mask:
+            raise DataError(f"{fitting[0]}: has two masks, {other} and {mask}; remove one")
+    for mask, path in empty:
+        if read_mask(mask, image_shape(path)).any():
+            raise DataError(
+                f"{mask}: shows a defect, but {path} is in a folder of good images; move the image "
+                "to the defective ones, or remove the mask"
+            )
+    return masks
+
+
+def _nearest(
+    images: Iterable[tuple[Path, tuple[str, ...]]], key: tuple[str, ...], defective: set[Path]
+) -> list[Path]:
+    """Choose among images of a mask's name: defective ones, of a folder of its folder's name."""
+    images = list(images)
+    same = [path for path, of in images if of == key]
+    ends = [path for path, of in images if of[len(of) - len(key) :] == key]
+    groups = ([path for path in group if path in defective] for group in (same, ends))
+    return next(filter(None, (*groups, same, ends)), [])
+
+
+def _bare(stem: str) -> list[str]:
+    """Return what is left of a name without an ending that masks have."""
+    return [
+        stem[: -len(ending)]
+        for ending in _MASK_ENDINGS
+        if stem.casefold().endswith(ending) and len(stem) > len(ending)
+    ]
+
+
+def _existing(root: Path, names: FolderNames) -> FolderNames:
+    """Check that folders have the names given; one with brackets that exists is no pattern.
+
+    Raises:
+        DataError: A name is of no folder.
+    """
+    folders = [folder.relative_to(root).as_posix() for folder, _ in walk(root)]
+
+    def check(option: str, items: Sequence[str]) -> list[str]:
+        checked = []
+        for item in items:
+            literal = FolderNames(good=[glob.escape(item)])
+            if any(literal.kind_of(PurePosixPath(folder).parts) == "good" for folder in folders):
+                item = glob.escape(item)
+            alone = FolderNames(good=[item])
+            if not any(alone.kind_of(PurePosixPath(folder).parts) == "good" for folder in folders):
+                raise DataError(
+                    f"{root}: no folder there has the name {item!r}, given as --{option}; the "
+                    f"folders are: {some([name for name in folders if name != '.']) or 'none'}"
+                )
+            checked.append(item)
+        return checked
+
+    return FolderNames(
+        check("good", names.good), check("bad", names.bad), check("masks", names.masks)
+    )
+
+
+def _unclear(root: Path, images: Sequence[tuple[Path, _Place]], names: FolderNames) -> FolderError:
+    """Build the error that shows the folders and guesses which are good: the fullest."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for path, place in images:
+        parts = path.parent.relative_to(root).parts
+        first = _words(place) if not place.label else ()
+        end = parts.index(first[0]) + 1 if first else _end_of_word(parts, place, names)
+        counts[parts[:end]] += 1
+    known = {parts: names.kind_of(parts) for parts in counts}
+    good = [parts for parts in counts if known[parts] == "good"]
+    unknown = [parts for parts in counts if known[parts] not in ("good", "bad")]
+    if not good:
+        good = [max(unknown or counts, key=lambda parts: counts[parts])]
+    bad = [parts for parts in counts if parts not in good]
+    found = some([f"{'/'.join(parts) or '.'} ({n} images)" for parts, n in counts.items()])
+    error = FolderError(
+        f"{root}: the names of the folders do not say which images are good; found: {found}; say "
+        "which are good, and which defective"
+    )
+    options = [option for parts in good for option in ("--good", "/".join(parts) or ".")]
+    options += [option for parts in bad for option in ("--bad", "/".join(parts) or ".")]
+    error.options = tuple(options)
+    return error
+
+
+def _end_of_word(parts: Sequence[str], place: _Place, names: FolderNames) -> int:
+    """Return how many names lead to the folder that names an image's label."""
+    ends = range(1, len(parts) + 1) if place.label else ()
+    return next((end for end in ends if names.kind_of(parts[:end]) in ("good", "bad")), 0)
+
+
+def _words(place: _Place) -> tuple[str, ...]:
+    """Return names without a number: those of days, shifts' dates and lots have one."""
+    return tuple(name for name in place.other if not _has_digit(name))
+
+
+def _has_digit(name: str) -> bool:
+    return any(map(str.isdigit, name))
