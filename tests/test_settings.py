@@ -23,6 +23,7 @@ BAD = {
         "backbone": [5, None],
         "weights": [5],
         "strides": [(), (16, 8), (8, 8), (0, 8), [8, 16], (8.0,), 8],
+        "transformer_blocks": [(1, 0), (1, 1), (-1, 2), [1], (1.0,), 1],
         "steps": [-1, 2.5, True, "5"],
         "least_gain": [-0.1, math.nan],
         "batch_size": [0, 1.0],

@@ -22,6 +22,7 @@ from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
+from cflow_ad.cflow.transformer import resolve_blocks
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import DataError, SettingsError
@@ -224,7 +225,7 @@ class Detector(BaseDetector):
             WeightsError: the backbone's weights are not on this machine and cannot be downloaded.
             TrainingError: training diverged, or the work folder cannot be used.
         """
-        settings = settings or Settings()
+        settings = resolve_blocks(settings or Settings())
         began = time.perf_counter()
         good = good_images(data, exclude)
         sources = good.sources

@@ -42,8 +42,9 @@ class Settings(Checked):
 
     resize: Literal["snap", "fit", "pad", "stretch"] = "snap"
     """How an image is brought into the box: `snap` keeps its aspect ratio except for rounding each
-    side to a multiple of 32; `fit` and `pad` keep it exactly and fill the rest of the canvas by
-    reflection (`pad` fills the whole box); `stretch` scales each side to the box."""
+    side to a multiple of 32, or of a vision transformer's patches; `fit` and `pad` keep it exactly
+    and fill the rest of the canvas by reflection (`pad` fills the whole box); `stretch` scales each
+    side to the box."""
 
     foreground: Literal["none", "auto"] = "none"
     """`auto` restricts the region of interest to the part, where it stands out from a plain
@@ -68,7 +69,12 @@ class Settings(Checked):
     tests and timing. Unset: the package that carries them, else timm's download."""
 
     strides: tuple[int, ...] = (8, 16, 32)
-    """Strides of the feature pyramid's levels, in pixels, in rising order."""
+    """Strides of the feature pyramid's levels, in pixels, in rising order. Those of a vision
+    transformer are all the side of its patches."""
+
+    transformer_blocks: tuple[int, ...] = ()
+    """Of a vision transformer: the blocks whose outputs are the levels, from 0, in rising order.
+    Unset: those that end a quarter, half and three quarters of its depth."""
 
     # Training
 
@@ -123,8 +129,15 @@ class Settings(Checked):
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
+        blocks = self.transformer_blocks
+        if list(blocks) != sorted(set(blocks)) or min(blocks, default=0) < 0:
+            raise SettingsError(
+                f"transformer_blocks is {blocks!r}: it must be blocks in rising order, from 0, "
+                "such as (2, 5, 8)"
+            )
         rising = list(self.strides) == sorted(set(self.strides))
-        if not rising or min(self.strides, default=0) <= 0:
+        one_for_all_blocks = bool(blocks) and self.strides == self.strides[:1] * len(blocks)
+        if not (rising or one_for_all_blocks) or min(self.strides, default=0) <= 0:
             raise SettingsError(
                 f"strides is {self.strides!r}: it must be one or more strides in rising order, "
                 "such as (8, 16, 32)"
@@ -146,7 +159,7 @@ class Settings(Checked):
         return Sizing.parse(
             self.size,
             mode=self.resize,
-            multiple=max(32, *self.strides),
+            multiple=self.strides[-1] if self.transformer_blocks else max(32, *self.strides),
             interpolation=self.method.interpolation,
         )
 
@@ -207,7 +220,7 @@ class Settings(Checked):
         kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         try:
             if typing.get_origin(kind) is tuple:
-                return tuple(int(part) for part in text.split(","))
+                return tuple(int(part) for part in text.split(",")) if text else ()
             if kind is bool:
                 return {"true": True, "false": False}[text.lower()]
             return kind(text) if kind in (int, float) else text

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import timm
 import torch
+from timm.models import register_model
+from timm.models.vision_transformer import _create_vision_transformer
 from torch import nn
 
 from cflow_ad import Settings
@@ -15,6 +18,21 @@ from cflow_ad.cflow.whitening import InputLayer
 from cflow_ad.method import Method
 
 SMALL = "test_efficientnet"
+
+TINY_DINO = "tiny_patch14_reg4"
+"""A vision transformer like DINOv2's with registers, 4 blocks of 48 channels."""
+
+
+def _tiny_patch14_reg4(pretrained=False, **options):
+    shape = {"patch_size": 14, "embed_dim": 48, "depth": 4, "num_heads": 2, "img_size": 70}
+    kind = {"init_values": 1.0, "reg_tokens": 4, "no_embed_class": True}
+    return _create_vision_transformer(TINY_DINO, pretrained, **{**shape, **kind, **options})
+
+
+_tiny_patch14_reg4.__name__ = TINY_DINO
+_tiny_patch14_reg4.__module__ = "timm.models.vision_transformer"
+if not timm.is_model(TINY_DINO):
+    register_model(_tiny_patch14_reg4)
 
 
 def encoder_of(backbone=SMALL, strides=(8, 16), *, weights="random", seed=0, **method) -> Encoder:

@@ -187,7 +187,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(carpet, tmp_path):
     work = tmp_path / "m.safetensors.work"
     arguments = ["train", carpet, *TINY, "--steps", "60"]
     process = start(*arguments, "-o", path, before=SLOWLY)
-    first_level = work / "level-8.safetensors"
+    first_level = work / "level-0.safetensors"
     deadline = time.monotonic() + 60
     while not first_level.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -208,7 +208,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(carpet, tmp_path):
 
 def test_without_resume_training_begins_anew(carpet, tmp_path):
     path = tmp_path / "m.safetensors"
-    stale = tmp_path / "m.safetensors.work" / "level-8.safetensors"
+    stale = tmp_path / "m.safetensors.work" / "level-0.safetensors"
     stale.parent.mkdir()
     stale.write_text("of another run")
     assert run("train", carpet, "-o", path, *TINY).exit_code == 0
@@ -220,7 +220,7 @@ def test_resume_takes_nothing_from_other_settings_or_damaged_work(carpet, tmp_pa
     path, work = tmp_path / "m.safetensors", tmp_path / "m.safetensors.work"
     # What a run with other settings left behind, and a file cut short.
     Detector.fit(carpet, _settings(seed=1), device="cpu", work=work)
-    (work / "level-16.safetensors").write_bytes(b"\0" * 20)
+    (work / "level-1.safetensors").write_bytes(b"\0" * 20)
     assert run("train", carpet, "-o", path, *TINY, "--resume").exit_code == 0
     assert same(tensors_of(path), tensors_of(plain))
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, random_weights
+from cflow_ad.cflow.transformer import MOST_POSITIONS, rename_weights
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
-from cflow_ad.errors import SettingsError, WeightsError
+from cflow_ad.errors import ImageError, SettingsError, WeightsError
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.settings import Settings
 
@@ -56,6 +57,8 @@ class EncoderSpec:
     """Of the weights themselves, whatever file carried them."""
     padding: Padding = "zeros"
     """How the convolutions continue their input beyond its border."""
+    blocks: tuple[int, ...] = ()
+    """Of a vision transformer, whose outputs are its maps, from 0; empty for other backbones."""
 
     def grids(self, canvas: Shape) -> list[Shape]:
         """Compute the height and width of every level, in positions, from those of the network's
@@ -118,8 +121,12 @@ class Encoder(nn.Module):
             For each level, shape `(B, C, H / stride, W / stride)`.
 
         Raises:
-            SettingsError: the images are too small to be padded by reflection.
+            SettingsError: the images are too small to be padded by reflection, or the backbone
+                takes images of one size alone.
+            ImageError: they have too many positions for a vision transformer.
         """
+        if self.spec.blocks and not torch.compiler.is_compiling():
+            _check_positions(self.spec.grids((pixels.shape[1], pixels.shape[2]))[0])
         try:
             maps = self.compute_maps(pixels)
         except RuntimeError as error:
@@ -129,6 +136,11 @@ class Encoder(nn.Module):
                     "small to be mirrored at its deepest level; give a larger size"
                 ) from error
             raise
+        except AssertionError as error:
+            raise SettingsError(
+                f"backbone {self.spec.backbone}: it does not take an input of "
+                f"{pixels.shape[1]}x{pixels.shape[2]} ({error}); give another size or backbone"
+            ) from error
         return [self._level(level, maps) for level in self.spec.levels]
 
     def compute_maps(self, pixels: Tensor) -> list[Tensor]:
@@ -154,6 +166,14 @@ class Encoder(nn.Module):
         return F.avg_pool2d(padded, AVERAGED, stride=1)
 
 
+def _check_positions(grid: Shape) -> None:
+    if grid[0] * grid[1] > MOST_POSITIONS:
+        raise ImageError(
+            f"the image: it has {grid[0]}x{grid[1]} patches at this size, and a vision transformer "
+            f"takes at most {MOST_POSITIONS}; give a smaller --size, or a convolutional --backbone"
+        )
+
+
 def _average_to(features: Tensor, ratio: int) -> Tensor:
     """Average a finer map over the `2 ratio x 2 ratio` positions around each coarser one."""
     if ratio == 1:
@@ -167,26 +187,34 @@ def build_encoder(settings: Settings) -> Encoder:
     """Build an encoder with pretrained weights.
 
     Args:
-        settings: `backbone`, `weights`, `strides`, `seed` and `method` say which.
+        settings: `backbone`, `weights`, `strides`, `transformer_blocks`, `seed` and `method` say
+            which, those of a vision transformer as `resolve_blocks` gives them.
 
     Raises:
         SettingsError: the backbone is unknown, has no level of such a stride, or cannot pad so.
         WeightsError: the weights are not on this machine and cannot be downloaded; the message says
             how to get them.
     """
-    method = settings.method
+    backbone, method = settings.backbone, settings.method
     pyramid = build_pyramid(
-        settings.backbone, settings.strides, padding=method.padding, finer=method.join_finer
+        backbone,
+        settings.strides,
+        blocks=settings.transformer_blocks,
+        padding=method.padding,
+        finer=method.join_finer,
     )
-    backbone, seed = settings.backbone, settings.seed
-    weights, source, scaled = _find_weights(pyramid, backbone, settings.weights, seed)
+    blocks = settings.transformer_blocks
+    weights, source, scaled = _find_weights(
+        pyramid, backbone, settings.weights, settings.seed, blocks=blocks
+    )
     return fill_encoder(
         scaled,
         weights,
         backbone=backbone,
-        levels=_level_specs(pyramid, settings),
+        levels=plain_levels(pyramid) if blocks else _level_specs(pyramid, settings),
         source=source,
         padding=method.padding,
+        blocks=blocks,
     )
 
 
@@ -202,12 +230,13 @@ def _level_specs(pyramid: Pyramid, settings: Settings) -> tuple[LevelSpec, ...]:
 
 
 def _find_weights(
-    pyramid: Pyramid, backbone: str, weights: str | None, seed: int
+    pyramid: Pyramid, backbone: str, weights: str | None, seed: int, *, blocks: Sequence[int] = ()
 ) -> tuple[Mapping[str, Tensor], str, Pyramid]:
     """Find a backbone's weights, their source, and the pyramid with their scale of pixels."""
     packaged = PACKAGED.get(backbone)
     if weights == "random":
-        return random_weights(backbone, pyramid.strides, seed), f"random, seed {seed}", pyramid
+        drawn = random_weights(backbone, pyramid.strides, seed, blocks=blocks)
+        return drawn, f"random, seed {seed}", pyramid
     if weights is not None:
         return read_weights(Path(weights)), Path(weights).name, pyramid
     if packaged is not None and (file := packaged.find()) is not None:
@@ -224,6 +253,7 @@ def fill_encoder(
     levels: Sequence[LevelSpec],
     source: str,
     padding: Padding = "zeros",
+    blocks: Sequence[int] = (),
 ) -> Encoder:
     """Load weights into a backbone's structure.
 
@@ -234,12 +264,13 @@ def fill_encoder(
         levels: made from its maps.
         source: where the weights came from, for people.
         padding: of its convolutions.
+        blocks: of a vision transformer, whose outputs are its maps.
 
     Raises:
         WeightsError: the weights are not of this backbone.
     """
     network = pyramid.network
-    network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
+    _load(network, weights, blocks, source)
     spec = EncoderSpec(
         backbone=backbone,
         map_strides=pyramid.strides,
@@ -249,8 +280,17 @@ def fill_encoder(
         source=source,
         sha256=hash_weights(network),
         padding=padding,
+        blocks=tuple(blocks),
     )
     return Encoder(network, spec)
+
+
+def _load(
+    network: nn.Module, weights: Mapping[str, Tensor], blocks: Sequence[int], source: str
+) -> None:
+    if blocks:
+        weights = rename_weights(network, weights)
+    network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
 
 
 def plain_levels(pyramid: Pyramid) -> tuple[LevelSpec, ...]:
@@ -261,8 +301,11 @@ def plain_levels(pyramid: Pyramid) -> tuple[LevelSpec, ...]:
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
     """Build an encoder's structure without its weights, to be loaded from a model file."""
-    pyramid = build_pyramid(spec.backbone, spec.map_strides, padding=spec.padding)
-    return Encoder(pyramid.network, spec)
+    return Encoder(_build_again(spec).network, spec)
+
+
+def _build_again(spec: EncoderSpec) -> Pyramid:
+    return build_pyramid(spec.backbone, spec.map_strides, blocks=spec.blocks, padding=spec.padding)
 
 
 def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model: Path) -> Encoder:
@@ -279,10 +322,10 @@ def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model:
         SettingsError: this version of timm has no such backbone.
         WeightsError: the weights are not on this machine, or are not those of training.
     """
-    pyramid = build_pyramid(spec.backbone, spec.map_strides, padding=spec.padding)
-    found, source, _ = _find_weights(pyramid, spec.backbone, weights, seed)
+    pyramid = _build_again(spec)
+    found, source, _ = _find_weights(pyramid, spec.backbone, weights, seed, blocks=spec.blocks)
     network = pyramid.network
-    network.load_state_dict(match_weights(found, network.state_dict(), source=source))
+    _load(network, found, spec.blocks, source)
     if hash_weights(network) != spec.sha256:
         raise WeightsError(
             f"{model}: trained with weights of {spec.backbone} from {spec.source}, which differ "

@@ -28,7 +28,7 @@ def dtype_of(precision: Precision) -> torch.dtype:
 class FoldedEncoder(Encoder):
     """A copy of an encoder for scoring, with the same features but for rounding.
 
-    A large image goes through the backbone in strips of rows, see `strips`.
+    A large image goes through a convolutional backbone in strips of rows, see `strips`.
 
     Args:
         encoder: with its weights.
@@ -36,8 +36,11 @@ class FoldedEncoder(Encoder):
     """
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(fold_network(encoder.network).to(dtype), encoder.spec)
-        self._segments: list[Segment] | None = None
+        # A transformer has no batch normalisation, and each of its positions sees all others.
+        is_whole = bool(encoder.spec.blocks)
+        fold = copy.deepcopy if is_whole else fold_network
+        super().__init__(fold(encoder.network).to(dtype), encoder.spec)
+        self._segments: list[Segment] | None = [] if is_whole else None
         self._lock = threading.Lock()
         self.to(encoder.mean.device)
 

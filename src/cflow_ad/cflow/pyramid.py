@@ -16,6 +16,7 @@ import torchvision
 from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
+from cflow_ad.cflow.transformer import create_transformer
 from cflow_ad.errors import SettingsError
 
 Padding = Literal["zeros", "reflect"]
@@ -42,13 +43,20 @@ class Pyramid:
 
 
 def build_pyramid(
-    backbone: str, strides: Sequence[int], *, padding: Padding = "zeros", finer: bool = False
+    backbone: str,
+    strides: Sequence[int],
+    *,
+    blocks: Sequence[int] = (),
+    padding: Padding = "zeros",
+    finer: bool = False,
 ) -> Pyramid:
     """Build the structure of a backbone up to the last level wanted.
 
     Args:
         backbone: a timm model name, or `mobilenet_v3_large`.
-        strides: of the levels wanted, in rising order; the last tap of a stride is taken.
+        strides: of the levels wanted, in rising order; the last tap of a stride is taken. Of a
+            vision transformer that of its patches, once for each block.
+        blocks: of a vision transformer, see `transformer`.
         padding: `zeros` is what backbones are trained with; `reflect` mirrors the feature maps in
             every convolution that pads, as the authors of CFLOW-AD do in their ResNets.
         finer: begin with a map of half the first stride, where the backbone has one.
@@ -59,6 +67,8 @@ def build_pyramid(
     """
     if backbone == MOBILENET_V3:
         pyramid = _mobilenet_v3(strides, finer)
+    elif blocks:
+        pyramid = _describe(create_transformer(backbone, blocks), strides)
     else:
         pyramid = _timm_pyramid(backbone, strides, finer)
     if padding == "reflect":
@@ -160,16 +170,20 @@ def _timm_pyramid(backbone: str, strides: Sequence[int], finer: bool) -> Pyramid
     info = cast(Any, _timm_network(backbone).feature_info)
     available = list(info.reduction())
     tapped = _strides_to_tap(backbone, strides, finer, available)
-    # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1, and taps
-    # only the last blocks of a transformer.
+    # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1.
     deepest = dict(zip(available, info.out_indices, strict=True))
     taps = tuple(deepest[stride] for stride in tapped)
     network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
     _truncate(network)
+    return _describe(network, tapped)
+
+
+def _describe(network: nn.Module, strides: Sequence[int]) -> Pyramid:
+    """Build a pyramid of a network of timm with the maps wanted."""
     config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
-    channels = cast(Any, network.feature_info).channels()
+    channels = cast(Any, network).feature_info.channels()
     mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Pyramid(network, tuple(tapped), tuple(channels), mean, std)
+    return Pyramid(network, tuple(strides), tuple(channels), mean, std)
 
 
 def _strides_to_tap(
@@ -206,9 +220,12 @@ def _reflect(network: nn.Module, backbone: str) -> None:
             module.padding_mode = "reflect"
 
 
-def random_weights(backbone: str, strides: Sequence[int], seed: int) -> dict[str, Tensor]:
+def random_weights(
+    backbone: str, strides: Sequence[int], seed: int, *, blocks: Sequence[int] = ()
+) -> dict[str, Tensor]:
     """A backbone's weights as drawn before any training; arguments as for `build_pyramid`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state: dict[str, Tensor] = build_pyramid(backbone, strides).network.state_dict()
+        network = build_pyramid(backbone, strides, blocks=blocks).network
+        state: dict[str, Tensor] = network.state_dict()
     return state

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from cflow_ad.cflow.transformer import exportable_positions
 from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.quiet import quiet
@@ -46,7 +47,11 @@ def trace(graph: ExportGraph, size: Shape | None, unit: int) -> Any:
             dims[axis] = unit * torch.export.Dim(f"{name}_units", min=1, max=most)
     example = torch.full((2, *shape, 3), 128.0)
     try:
-        with quiet("torch.onnx", "torch.export", "onnxscript"), torch.no_grad():
+        with (
+            quiet("torch.onnx", "torch.export", "onnxscript"),
+            exportable_positions(),
+            torch.no_grad(),
+        ):
             return torch.export.export(graph, (example,), dynamic_shapes={INPUT: dims})
     except Exception as error:
         raise ExportError(

@@ -220,8 +220,8 @@ class _Store:
         self._key = key
         self._noted = time.monotonic()
         shapes = [
-            (level.stride, (n, level.channels), (n, 2))
-            for level, n in zip(spec.levels, counts, strict=True)
+            (number, (n, channels), (n, 2))
+            for number, (channels, n) in enumerate(zip(spec.channels, counts, strict=True))
         ]
         self.done = self._read_done()
         if self.done:
@@ -236,12 +236,12 @@ class _Store:
             self.levels = [self._level(*shape, mode="w+") for shape in shapes]
 
     def _level(
-        self, stride: int, vectors: Shape, positions: Shape, *, mode: Literal["r+", "w+"]
+        self, number: int, vectors: Shape, positions: Shape, *, mode: Literal["r+", "w+"]
     ) -> LevelFeatures:
         def array(name: str, shape: Shape, dtype: Any) -> NDArray[Any]:
             if self._folder is None:
                 return np.empty(shape, dtype)
-            path = self._folder / f"{name}-{stride}.npy"
+            path = self._folder / f"{name}-{number}.npy"
             size = path.stat().st_size if mode == "r+" else None
             opened = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
             # The size as it was: opening lengthens a file that was cut short.

@@ -118,7 +118,7 @@ def train_levels(
             settings,
             number=number,
             seconds=seconds / rounds,
-            checkpoint=None if work is None else work / f"level-{stride}.safetensors",
+            checkpoint=None if work is None else work / f"level-{number}.safetensors",
             key=key,
             is_stopped=stopped.is_set,
             progress=report,
