@@ -31,6 +31,7 @@ ORDER = [
     "evaluation",
     "export",
     "station",
+    "fleet",
     "cli",
     "__main__",
 ]
@@ -56,6 +57,7 @@ def test_the_public_names_are_these():
         "Sample",
         "Settings",
         "SettingsError",
+        "StoreError",
         "TrainingError",
         "WeightsError",
         "__version__",

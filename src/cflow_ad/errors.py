@@ -15,6 +15,7 @@
     │   └── DivergenceError    the likelihood became NaN or infinite
     ├── ExportError            a model cannot be exported with the same results
     ├── StationError           the inspection station cannot do what was asked
+    ├── StoreError             a store of models, or an object store, cannot be used
     └── DependencyError        an optional library is not installed
 
 A message names the file or field that is wrong and says what to do. The command line prints it as
@@ -82,6 +83,10 @@ class StationError(CflowError):
     """The inspection station cannot do what was asked."""
 
 
+class StoreError(CflowError):
+    """A store of models, or an object store, cannot be used, or lacks what is asked for."""
+
+
 class DependencyError(CflowError):
     """An optional library is not installed; the message has the command that installs it."""
 
@@ -111,6 +116,7 @@ _EXTRAS = {
     "usb-camera": ("cv2",),
     "basler": ("pypylon",),
     "gentl": ("harvesters",),
+    "fleet": ("ray", "obstore", "pyarrow"),
 }
 """The libraries that each extra of this package installs."""
 

@@ -20,6 +20,7 @@ from cflow_ad.cli import (
     demo,
     evaluate,
     export,
+    fleet,
     import_,
     info,
     predict,
@@ -50,6 +51,7 @@ app.add_typer(import_.app, name="import")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(data.app, name="data")
 app.add_typer(records.app, name="records")
+app.add_typer(fleet.app, name="fleet")
 
 
 def _print_version(wanted: bool) -> None:

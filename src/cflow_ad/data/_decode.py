@@ -107,10 +107,22 @@ def load(path: Path) -> Image.Image:
         return _decode(file, path)
 
 
+def load_bytes(file: IO[bytes], name: str) -> Image.Image:
+    """Decode the first frame of a file that is in memory; raises as `load` does."""
+    with _silent():
+        return _decode(file, name)
+
+
 def read_shape(path: Path) -> tuple[int, int]:
     """Read height and width of an image, upright, from its header alone; raises as `load` does."""
-    with _silent(), _open(path) as file:
-        image = _decode(file, path, header_only=True)
+    with _open(path) as file:
+        return read_shape_of_bytes(file, path)
+
+
+def read_shape_of_bytes(file: IO[bytes], name: object) -> tuple[int, int]:
+    """Read as `read_shape` from a file that is open."""
+    with _silent():
+        image = _decode(file, name, header_only=True)
         return upright(np.empty((image.height, image.width), np.void), image).shape
 
 
@@ -207,7 +219,7 @@ def _open(path: Path) -> IO[bytes]:
         raise ImageError(f"{path}: the file cannot be opened ({reason(error)})") from error
 
 
-def _decode(file: IO[bytes], path: Path, *, header_only: bool = False) -> Image.Image:
+def _decode(file: IO[bytes], path: object, *, header_only: bool = False) -> Image.Image:
     try:
         head = file.read(16)
         decoder = next((cls for magic, cls in _DECODERS if magic.match(head)), None)

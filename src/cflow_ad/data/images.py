@@ -65,7 +65,7 @@ def read_image_and_mode(path: PathLike) -> tuple[NDArray[Any], str]:
     """Read as `read_image`, and return the file's own pixel mode too, as Pillow names it: ``L``."""
     path = Path(path)
     image = load(path)
-    return _to_rgb(image, str(path)), image.mode
+    return to_rgb(image, str(path)), image.mode
 
 
 def source_name(source: ImageSource) -> str:
@@ -100,7 +100,7 @@ def as_image(source: ImageSource) -> NDArray[Any]:
         case Image.Image():
             name = str(getattr(source, "filename", "") or "the Pillow image")
             finish(source, name)
-            return _to_rgb(source, name)
+            return to_rgb(source, name)
         case np.ndarray():
             return _array_to_rgb(source)
         case ComputedImage():
@@ -146,7 +146,12 @@ def transform(
     return np.array(image.transform(size, Image.Transform.AFFINE, coefficients, kernel))
 
 
-def _to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
+def to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
+    """Convert a decoded image to what `read_image` returns; an error calls it `name`.
+
+    Raises:
+        ImageError: Its pixels have no fixed scale.
+    """
     mode = image.mode
     if mode == "F":
         nan = ", and this one contains NaN" if np.isnan(np.asarray(image)).any() else ""

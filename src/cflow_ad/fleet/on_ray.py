@@ -1,0 +1,167 @@
+"""Workers that are Ray actors, on one machine or many."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from cflow_ad.errors import SettingsError, missing_library
+from cflow_ad.fleet.pool import Pool, Reply, Work, attempt_task
+from cflow_ad.process import tune_process
+
+if TYPE_CHECKING:
+    from cflow_ad.fleet.engines import Engine
+
+OBJECT_STORE = 256 * 2**20
+"""Bytes of shared memory of the Ray that is started on this machine: tasks and results are small.
+"""
+
+_LOOPBACK = "127.0.0.1"
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # read on every system, whatever its name
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report its use to its makers
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@contextlib.contextmanager
+def open_cluster(engine: Engine) -> Iterator[Callable[[Callable[[int], Callable[[], Work]]], Pool]]:
+    """Join the Ray cluster of an engine, or start Ray on this machine; leave it at the end.
+
+    Yields:
+        A function that starts the workers.
+
+    Raises:
+        DependencyError: Ray is not installed.
+        SettingsError: The cluster cannot be joined, or is too small.
+    """
+    address = engine.address or os.environ.get("RAY_ADDRESS")
+    ray = import_ray(alone=address is None)
+    own: dict[str, Any] = {}
+    if address is None:
+        from cflow_ad.fleet.pool import usable_cores
+
+        own = {
+            "num_cpus": usable_cores(),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE,
+            "_node_ip_address": _LOOPBACK,
+        }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **own,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise SettingsError(
+                f"the Ray cluster {address or 'of this machine'} cannot be used "
+                f"({str(error).strip().splitlines()[0][:200]}); check --address"
+            ) from error
+    try:
+        resources = ray.cluster_resources()
+        cores, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        if engine.gpus and not gpus:
+            raise SettingsError("the Ray cluster has no GPU; leave out --gpus")
+        workers, threads = engine.share(cores, gpus)
+        most = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        threads = threads if engine.threads else min(threads, most)
+        yield lambda build: RayPool(ray, build(threads), workers, threads, engine.gpus)
+    finally:
+        ray.shutdown()
+
+
+def import_ray(*, alone: bool) -> Any:
+    """Import Ray, so that it reports nothing to its makers and warns of nothing of its own.
+
+    Args:
+        alone: Whether Ray runs on this machine alone. Then it listens on the loopback interface;
+            else Linux would have it on all.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    for name, value in (_QUIET | _ALONE if alone else _QUIET).items():
+        os.environ.setdefault(name, value)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ray
+    except ModuleNotFoundError as error:
+        raise missing_library(error) or error from None
+    return ray
+
+
+class _Actor:
+    """One worker, in a process of its own."""
+
+    def __init__(self, build: Callable[[], Work], threads: int) -> None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+        tune_process()
+        self._build = build
+        self._work: Work | None = None
+
+    def run(self, task: Any) -> Reply:
+        def do(task: Any) -> Any:
+            self._work = self._work or self._build()
+            return self._work(task)
+
+        return attempt_task(do, task)
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+class RayPool:
+    """Workers that are actors; one that is lost with its node starts again elsewhere.
+
+    Args:
+        ray: The module, which has joined a cluster.
+        build: Makes what does a task, in a worker; can be pickled.
+        size: Number of workers.
+        threads: Cores of each.
+        gpus: GPUs of each; may be a fraction.
+    """
+
+    def __init__(
+        self, ray: Any, build: Callable[[], Work], size: int, threads: int, gpus: float
+    ) -> None:
+        self.size = size
+        self._ray = ray
+        self._build = build
+        self.threads = threads
+        self._type = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0)(_Actor)
+        self._actors: dict[int, Any] = {}
+        self._running: dict[Any, int] = {}
+
+    def submit(self, slot: int, task: Any) -> None:
+        if slot not in self._actors:
+            self._actors[slot] = self._type.remote(self._build, self.threads)
+        self._running[self._actors[slot].run.remote(task)] = slot
+
+    def wait(self) -> tuple[int, Reply]:
+        done, _ = self._ray.wait(list(self._running), num_returns=1)
+        slot = self._running.pop(done[0])
+        try:
+            return slot, self._ray.get(done[0])
+        except self._ray.exceptions.RayError:  # the actor, its node or its result is lost
+            actor = self._actors.pop(slot)
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.kill(actor)
+            return slot, Reply(died=True)
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.kill(actor)
+        self._actors.clear()
