@@ -28,6 +28,13 @@ COMMANDS = (
     ["data", "sample", "carpet"],
     ["data", "download"],
     ["data", "download", "mvtec"],
+    ["fleet"],
+    ["fleet", "train"],
+    ["fleet", "status"],
+    ["fleet", "pull"],
+    ["fleet", "compare"],
+    ["fleet", "promote"],
+    ["fleet", "rollback"],
 )
 
 

@@ -23,7 +23,7 @@ class Engine:
     name: str = "local"
     """`local` or `ray`."""
     workers: int | None = None
-    """How many tasks at a time, at most one for each core; unset, that many, or one for each GPU."""
+    """Tasks at a time, at most one for each core; unset, that many, or one for each GPU."""
     threads: int | None = None
     """Cores of each worker; unset, the cores divided by the workers."""
     gpus: float = 0.0

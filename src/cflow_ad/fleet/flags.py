@@ -126,7 +126,7 @@ def find_drift(vectors: Floats) -> float | None:
 
     scores = _principal_components(vectors)
     strongest = 0.0
-    for component in scores.T:
+    for component in scores.T[np.ptp(scores, axis=0) > 0]:
         found = spearmanr(np.arange(len(component)), component)
         if found.pvalue * scores.shape[1] < _CHANCE:
             strongest = max(strongest, abs(float(found.statistic)))
