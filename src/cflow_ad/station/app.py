@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from cflow_ad._version import __version__
 from cflow_ad.errors import CflowError, ImageError, StationError
 from cflow_ad.station import pages
-from cflow_ad.station.api import access, inspect, models, records, system
+from cflow_ad.station.api import access, cameras, inspect, jobs, models, records, system
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import UnavailableError
 from cflow_ad.station.guard import Guard
@@ -63,7 +63,7 @@ def create_app(config: StationConfig, station: Station | None = None) -> FastAPI
     )
     app.state.station = station
     _add_handlers(app, station)
-    for module in (inspect, records, models, access, system):
+    for module in (inspect, records, models, jobs, cameras, access, system):
         app.include_router(module.router)
     app.include_router(system.health)
     for name in ("drift", "pages"):

@@ -63,8 +63,7 @@ def check(connection: Connection, table: Table, key: bytes) -> Iterator[str]:
         at = row[number.name]
         name = f"{table.name} {at}"
         if at != expected:
-            gone = f"{expected}" if at == expected + 1 else f"{expected} to {at - 1}"
-            yield f"{table.name} {gone}: missing"
+            yield f"{table.name} {_span(expected, at - 1)}: missing"
             # The next row's seal rests on a missing one: take the stored one, and go on.
         elif compute_seal(table, row, seal, key) != row["seal"]:
             yield f"{name}: altered"
@@ -72,11 +71,15 @@ def check(connection: Connection, table: Table, key: bytes) -> Iterator[str]:
     head = connection.execute(select(chains).where(chains.c.name == table.name)).one_or_none()
     count, last = (0, _START) if head is None else (head.rows, head.seal)
     if count >= expected:
-        yield f"{table.name} {expected} to {count}: missing"
+        yield f"{table.name} {_span(expected, count)}: missing"
     elif count < expected - 1:
-        yield f"{table.name} {count + 1} to {expected - 1}: added from outside"
+        yield f"{table.name} {_span(count + 1, expected - 1)}: added from outside"
     elif last != seal:
         yield f"{table.name}: the last seal does not fit"
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _key_column(table: Table) -> Column[Any]:

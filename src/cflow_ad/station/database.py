@@ -16,11 +16,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from cflow_ad.errors import StationError, first_line, missing_library
+from cflow_ad.station.schema import states
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Any]
@@ -28,6 +29,7 @@ Work = Callable[[Connection], Any]
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 256
 _BUSY_MS = 5000
+_PROBE_EVERY = 1.0
 _PATIENCE = 10.0  # seconds for which the writer waits for a locked or absent database
 
 
@@ -109,7 +111,12 @@ class Database:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            waiting = [self._queue.get()]
+            try:
+                waiting = [self._queue.get(timeout=_PROBE_EVERY)]
+            except queue.Empty:
+                if self.last_error is not None:  # else nobody would see that it works again
+                    self._commit([(_probe, Future())])
+                continue
             while len(waiting) < _AT_ONCE:
                 try:
                     waiting.append(self._queue.get_nowait())
@@ -157,6 +164,12 @@ class Database:
             else:
                 self.last_error = None
                 return results
+
+
+def _probe(connection: Connection) -> None:
+    """Write something, to see whether that works."""
+    connection.execute(delete(states).where(states.c.name == "probe"))
+    connection.execute(insert(states).values(name="probe", value=now()))
 
 
 def migrate(engine: Engine) -> None:

@@ -43,10 +43,10 @@ def draw(kind: str, prediction: Prediction, picture: bytes) -> bytes:
     return _png(Image.fromarray(pixels))
 
 
-def draw_thumbnail(picture: bytes) -> bytes:
-    """Shrink a picture, to a JPEG file."""
+def shrink_to_jpeg(picture: bytes, longest: int = _THUMBNAIL) -> bytes:
+    """Shrink an image file to so many pixels on its longer side, as JPEG."""
     image = Image.fromarray(_read(picture))
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2)
+    image.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=2)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, delete, insert, select
 from cflow_ad.errors import CflowError
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.station.auth import Auth
+from cflow_ad.station.background import Part, build_sinks, build_sources
 from cflow_ad.station.broadcast import Broadcast
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import Database, now
@@ -31,6 +32,7 @@ from cflow_ad.station.records import Filter, Records
 from cflow_ad.station.registry import Registry, Version
 from cflow_ad.station.schema import events, states
 from cflow_ad.station.scoring import QueueFullError, ScorerPool
+from cflow_ad.station.training.jobs import Jobs
 
 _LOG = logging.getLogger(__name__)
 _CLEAN_EVERY = 60.0
@@ -61,22 +63,22 @@ class Station:
 
     def __init__(self, config: StationConfig) -> None:
         self.config = config
-        self._lock = Lock(config.data)
-        try:
+        self._stopping = threading.Event()
+        with contextlib.ExitStack() as opened:
+            lock = Lock(config.data)
+            opened.callback(lock.release)
             self.secret = read_secret(config.data / "station.key")
             self.database = Database(config.database_url)
-        except BaseException:
-            self._lock.release()
-            raise
-        try:
+            opened.callback(self.database.close)
             self.broadcast = Broadcast()
             self.auth = Auth(self.database, self.secret)
             self.registry = Registry(
                 config.data / "models", self.database, self.secret, config.device
             )
             self.pictures = PictureStore(config.data / "pictures", config.retention)
-            sinks = [name for name in ("mqtt", "webhook", "csv") if getattr(config, name)]
-            self.records = Records(self.database, self.secret, sinks)
+            self.pictures.sweep(self.database)
+            messages = [name for name in ("mqtt", "webhook", "csv") if getattr(config, name)]
+            self.records = Records(self.database, self.secret, messages)
             self.marks = Marks(self.database, self.secret)
             for note in self.registry.open(config.models):
                 _LOG.warning(note)
@@ -88,16 +90,15 @@ class Station:
                 on_gpu=self._is_on_gpu(),
                 gather=config.limits.gather_ms / 1000,
             )
-        except BaseException:
-            self.database.close()
-            self._lock.release()
-            raise
-        self._stopping = threading.Event()
-        self.metrics = Metrics(self)
-        self._rules: dict[str, Any] = self.load_state("rules") or {}
-        self.pictures.sweep(self.database)
-        self.follower = Follower(self)
-        self._cleaner = threading.Thread(target=self._clean, name="cleaner", daemon=True)
+            opened.callback(self.scorers.close)
+            self._rules: dict[str, Any] = self.load_state("rules") or {}
+            self.metrics = Metrics(self)
+            self.follower = Follower(self)
+            self.jobs = Jobs(self)
+            self._sinks = build_sinks(self)
+            self._folders, self.cameras = build_sources(self)
+            self._cleaner = threading.Thread(target=self._clean, name="cleaner", daemon=True)
+            self._opened = opened.pop_all()
 
     @property
     def writer(self) -> Database:
@@ -108,17 +109,23 @@ class Station:
         """Begin to follow the record, and to do what is done in the background."""
         self.follower.start()
         self._cleaner.start()
+        for part in [*self._sinks, self.jobs, *self._folders, *self.cameras.values()]:
+            part.start()
 
     def close(self) -> None:
         """Finish what was begun, write it, and stop."""
-        self._stopping.set()
         self.broadcast.close()
+        sources: list[Part] = [*self._folders, *self.cameras.values()]
+        for source in sources:
+            source.close()
+        self._stopping.set()
         self.scorers.close()
         self.follower.close()
+        for part in [*self._sinks, self.jobs]:
+            part.close()
         if self._cleaner.is_alive():
             self._cleaner.join(timeout=30)
-        self.database.close()
-        self._lock.release()
+        self._opened.close()
 
     def problem(self) -> str | None:
         """Say why the station cannot inspect at present; None where it can."""
@@ -179,7 +186,7 @@ class Station:
                 threshold=version.threshold,
                 map_threshold=version.map_threshold,
             )
-            audit = secrets.randbelow(1_000_000) < 1_000_000 * self.config.audit_share
+            audit = draw(self.config.audit_share)
             number = str(uuid.uuid4())
             row = {
                 "id": number,
@@ -326,3 +333,8 @@ class Station:
                 self.pictures.clean(self.database)
             except Exception:
                 _LOG.exception("pictures cannot be deleted")
+
+
+def draw(share: float) -> bool:
+    """Draw at random, with a probability that nothing of the part enters."""
+    return secrets.randbelow(1_000_000) < 1_000_000 * share

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Path, Query, Request
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from cflow_ad.station.auth import User, require
 from cflow_ad.station.station import Station
@@ -31,9 +31,15 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@ -]{1,100}$"), P
 
 Model = Annotated[str, Path(max_length=100, description="A model's name."), Plain]
 Number = Annotated[str, Path(max_length=36, description="An inspection's id."), Plain]
-Limit = Annotated[int, Query(ge=1, le=500, description="How many to list.")]
+Limit = Annotated[
+    int,
+    BeforeValidator(lambda value: value or 50),  # `limit=` is as unset
+    Query(ge=1, le=500, description="How many to list."),
+]
 Cursor = Annotated[
-    int | None, Query(ge=0, le=LARGEST, description="`next` of the page before this one.")
+    Annotated[int, Field(ge=0, le=LARGEST)] | None,
+    BeforeValidator(lambda value: None if value == "" else value),
+    Query(description="`next` of the page before this one."),
 ]
 
 Operator = Annotated[User, Depends(require("operator"))]

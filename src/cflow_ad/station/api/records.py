@@ -20,7 +20,7 @@ from cflow_ad.station.api.common import (
     example,
 )
 from cflow_ad.station.api.examples import INSPECTION
-from cflow_ad.station.drawing import draw, draw_thumbnail
+from cflow_ad.station.drawing import draw, shrink_to_jpeg
 from cflow_ad.station.records import Filter
 from cflow_ad.station.review import list_queue
 from cflow_ad.station.similar import find_similar
@@ -108,7 +108,7 @@ def get_picture(station: Here, user: Operator, number: Number) -> Response:
 @router.get("/inspections/{number}/thumbnail", response_class=Response, summary="Its thumbnail")
 def get_thumbnail(station: Here, user: Operator, number: Number) -> Response:
     """Return the picture, shrunk, as JPEG."""
-    data = draw_thumbnail(_picture(station, number))
+    data = shrink_to_jpeg(_picture(station, number))
     return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
 

@@ -25,6 +25,7 @@ from cflow_ad.station.backup import back_up
 from cflow_ad.station.broadcast import ClosedError
 from cflow_ad.station.database import now
 from cflow_ad.station.schema import events
+from cflow_ad.station.sinks.outbox import revive, summarise
 
 health = APIRouter(tags=["health"], responses=ERRORS)
 router = APIRouter(prefix="/v1", tags=["station"], responses=ERRORS)
@@ -120,3 +121,17 @@ def backup(station: Here, user: Admin) -> dict[str, Any]:
     """Copy database, models and key into a new folder below the folder of data, while running."""
     folder = back_up(station.config, station.config.data / "backups")
     return {"folder": str(folder)}
+
+
+@router.get("/outbox", summary="Messages that wait to be sent")
+def get_outbox(station: Here, user: Operator) -> dict[str, Any]:
+    """Count for each sink the messages that wait, and the dead letters."""
+    return {"items": summarise(station.database), "next": None}
+
+
+@router.post("/outbox/{sink}/retry", summary="Send dead letters again")
+def retry(
+    station: Here, user: Admin, sink: Annotated[str, Path(max_length=20), Plain]
+) -> dict[str, int]:
+    """Send the dead letters of a sink again."""
+    return {"revived": revive(station.database, sink)}

@@ -1,0 +1,59 @@
+"""Cameras: their newest picture, and an inspection of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Path, Response
+
+from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain
+from cflow_ad.station.api.inspect import judge
+from cflow_ad.station.drawing import shrink_to_jpeg
+from cflow_ad.station.sources.camera import CameraThread
+from cflow_ad.station.sources.cameras import CameraError
+from cflow_ad.station.station import Station
+
+router = APIRouter(prefix="/v1/cameras", tags=["cameras"], responses=ERRORS)
+
+Name = Annotated[str, Path(max_length=100, description="A camera's name."), Plain]
+_PREVIEW = 1280  # pixels of the longer side
+
+
+@router.get("", summary="List the cameras")
+def list_cameras(station: Here, user: Operator) -> dict[str, Any]:
+    """List the cameras."""
+    items = [
+        {"name": name, "model": camera.model, "connected": camera.is_connected}
+        for name, camera in station.cameras.items()
+    ]
+    return {"items": items, "next": None}
+
+
+@router.get("/{name}/frame", response_class=Response, summary="Its newest picture")
+def get_frame(station: Here, user: Operator, name: Name) -> Response:
+    """Return the newest picture, shrunk, as JPEG."""
+    try:
+        data = _camera(station, name).newest()
+    except CameraError as error:
+        raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+    return Response(shrink_to_jpeg(data, _PREVIEW), media_type="image/jpeg")
+
+
+@router.post("/{name}/inspect", summary="Inspect its next picture")
+async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
+    """Inspect a picture that is taken after the request."""
+    camera = _camera(station, name)
+    try:
+        data = await asyncio.to_thread(camera.newest, after=time.monotonic())
+    except CameraError as error:
+        raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+    return await judge(station, data, camera.model, source=f"camera {name}")
+
+
+def _camera(station: Station, name: str) -> CameraThread:
+    found = station.cameras.get(name)
+    if found is None:
+        raise HTTPException(404, f"there is no camera {name}")
+    return found

@@ -1,0 +1,84 @@
+"""A sink's thread: it is woken by each inspection, and goes on by itself when something fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from cflow_ad.station.sinks.outbox import Message, Outbox
+
+if TYPE_CHECKING:
+    from cflow_ad.station.station import Station
+
+_LOG = logging.getLogger(__name__)
+_LOOK_EVERY = 1.0
+
+
+class OutboxSink(ABC):
+    """Sends the messages of the outbox, one after another.
+
+    Args:
+        station: whose outbox it is.
+    """
+
+    name = ""
+
+    def __init__(self, station: Station) -> None:
+        self.station = station
+        self.outbox = Outbox(station.database, self.name)
+        self.stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+        station.follower.listen(self._on_inspection)
+
+    def start(self) -> None:
+        """Begin; what an earlier start left is sent first."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; what is not sent stays."""
+        self.stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=15)
+
+    def run(self) -> None:
+        """Send until the station stops."""
+        while not self.stopping.is_set():
+            self._wake.clear()
+            try:
+                while not self.stopping.is_set() and (messages := self.outbox.due()):
+                    for message in messages:
+                        if self.stopping.is_set():
+                            return
+                        self._try(message)
+            except Exception:  # the database is away
+                _LOG.exception("%s: the outbox cannot be read now", self.name)
+            self._wake.wait(_LOOK_EVERY)
+
+    @abstractmethod
+    def send(self, message: Message) -> None:
+        """Send one message; raises where that fails."""
+
+    @property
+    def attempts(self) -> int:
+        """Tries of a message before it is given up."""
+        return 2**31
+
+    def _try(self, message: Message) -> None:
+        try:
+            self.send(message)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            if self.outbox.failed(message, text, self.attempts):
+                data = {"sink": self.name, "seq": message.seq, "text": text[:500]}
+                self.station.add_event("sink", data)
+            elif message.attempts == 0:
+                _LOG.warning("%s: inspection %d was not sent: %s", self.name, message.seq, text)
+        else:
+            self.outbox.sent([message])
+
+    def _on_inspection(self, row: dict[str, Any]) -> None:
+        self._wake.set()

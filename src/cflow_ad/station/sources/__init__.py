@@ -1,0 +1,1 @@
+"""Where pictures come from by themselves: watched folders and cameras."""

@@ -1,0 +1,1 @@
+"""Training jobs: each is a process of its own, which a restart of the service does not touch."""

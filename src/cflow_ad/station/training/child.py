@@ -1,0 +1,122 @@
+"""The process of one training job: `python -m cflow_ad.station.training.child FOLDER`.
+
+It reads `job.json`, writes its progress to `progress.json`, and leaves `model.safetensors` and at
+last `result.json`, each whole or not at all. It holds `lock` as long as it lives. Killed, it goes
+on from its checkpoints when it is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from cflow_ad.errors import CflowError
+from cflow_ad.files import replacing
+from cflow_ad.process import tune_process
+from cflow_ad.station.locking import try_lock
+
+_NICENESS = 10
+_EVERY = 0.5  # seconds between two notes of progress
+
+
+class CancelledError(Exception):
+    """Somebody cancelled the job."""
+
+
+def main(folder: Path) -> int:
+    """Train, compare with the model in use, and write the result; returns the exit status."""
+    lock = (folder / "lock").open("a+", encoding="utf-8")
+    if not try_lock(lock):
+        return 0  # another process does it already
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
+    tune_process()
+    result: dict[str, Any]
+    try:
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        result = {"state": "done", **_train(folder, job)}
+    except CancelledError:
+        result = {"state": "cancelled"}
+    except CflowError as error:
+        result = {"state": "failed", "error": str(error)}
+    except Exception as error:
+        result = {"state": "failed", "error": f"{type(error).__name__}: {error}"[:1000]}
+    _write(folder / "result.json", result)
+    return 0
+
+
+def _train(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from cflow_ad.detector import Detector
+    from cflow_ad.errors import CalibrationWarning
+    from cflow_ad.settings import Settings
+
+    # The other half of the cores is for the inspections that go on meanwhile.
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    progress = _Progress(folder)
+    settings = Settings.preset(job["preset"], **job.get("settings", {}))
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", CalibrationWarning)
+        detector = Detector.fit(
+            Path(job["images"]),
+            settings,
+            device=job.get("device"),
+            max_seconds=job.get("max_seconds") or math.inf,
+            work=folder / "work",
+            progress=lambda at: progress.note(at.stage, at.done, at.total, at.loss),
+        )
+    detector.save(folder / "model.safetensors", bundle=True)
+    parts = []
+    for number, part in enumerate(job["parts"]):
+        progress.note("compare", number, len(job["parts"]), None)
+        try:
+            score = detector.predict(part["picture"]).score
+        except CflowError:
+            continue  # the picture is not kept any more
+        parts.append({**part, "new_score": score, "new_anomalous": score > detector.threshold})
+    return {
+        "threshold": detector.threshold,
+        "seconds": detector.training.get("seconds"),
+        "notes": [str(each.message) for each in noted],
+        "parts": parts,
+    }
+
+
+class _Progress:
+    """Writes progress now and then, and looks whether the job is cancelled."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last = -math.inf
+        self._stage = ""
+
+    def note(self, stage: str, done: int, total: int, loss: float | None) -> None:
+        """Note how far the work is."""
+        now = time.monotonic()
+        if stage == self._stage and now - self._last < _EVERY:
+            return
+        self._stage, self._last = stage, now
+        if (self._folder / "cancel").exists():
+            raise CancelledError
+        loss = loss if loss is not None and math.isfinite(loss) else None
+        values = {"stage": stage, "done": done, "total": total, "loss": loss}
+        _write(self._folder / "progress.json", values)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as new:
+        new.write_text(json.dumps(values), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,336 @@
+"""The training jobs of a station: begin, watch, cancel, and take in the model that results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select, update
+
+from cflow_ad.errors import CflowError, StationError
+from cflow_ad.station.database import now
+from cflow_ad.station.locking import try_lock
+from cflow_ad.station.records import Filter
+from cflow_ad.station.schema import jobs
+
+if TYPE_CHECKING:
+    from cflow_ad.station.station import Station
+
+_LOG = logging.getLogger(__name__)
+_EVERY = 0.5
+_ATTEMPTS = 3
+_GRACE = 15.0  # seconds that a cancelled job has to end by itself
+_FEWEST = 4  # images
+_COMPARED = 500  # marked parts
+
+
+class Jobs:
+    """The jobs.
+
+    Args:
+        station: whose they are.
+    """
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._folder = station.config.data / "jobs"
+        self._stopping = threading.Event()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._seen: dict[str, Any] = {}
+        self._cancelled: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._watch, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch; jobs of an earlier start are found again."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching; the jobs go on."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def begin(
+        self,
+        model: str,
+        author: str,
+        *,
+        images: Path | None = None,
+        history: dict[str, Any] | None = None,
+        preset: str = "default",
+        max_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Begin a training job.
+
+        Args:
+            model: the name that the new version gets.
+            author: who begins it.
+            images: a folder of good images; else
+            history: `since`, `until` and `limit`: parts of the record that are marked good.
+            preset: settings to start from.
+            max_seconds: the longest that training may take.
+
+        Returns:
+            The job, as `get` gives it.
+
+        Raises:
+            StationError: another job is not done yet, or there are too few images.
+        """
+        if any(job["state"] == "running" for job in self.all()):
+            raise StationError("another training is not done yet; wait for it, or cancel it")
+        number = str(uuid.uuid4())
+        folder = self._folder / number
+        folder.mkdir(parents=True)
+        try:
+            if images is None:
+                images = folder / "images"
+                self._link_good(images, model, history or {})
+            values = {
+                "images": str(images),
+                "preset": preset,
+                "max_seconds": max_seconds,
+                "device": self._station.config.device,
+                "parts": self._marked_parts(model),
+            }
+            (folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        options = {"images": str(images), "preset": preset, "max_seconds": max_seconds}
+        row = {
+            "id": number,
+            "kind": "train",
+            "model": model,
+            "state": "running",
+            "author": author,
+            "created": now(),
+            "options": options,
+            "attempts": 1,
+        }
+        self._station.database.write(lambda c: c.execute(insert(jobs).values(**row)))
+        self._spawn(number)
+        return self.get(number)
+
+    def all(self) -> list[dict[str, Any]]:
+        """List the jobs, newest first."""
+        query = select(jobs).order_by(jobs.c.created.desc()).limit(100)
+        with self._station.database.engine.connect() as connection:
+            return [self._describe(dict(row._mapping)) for row in connection.execute(query)]
+
+    def get(self, number: str) -> dict[str, Any]:
+        """Return a job.
+
+        Raises:
+            KeyError: there is no such job.
+        """
+        with self._station.database.engine.connect() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == number)).one_or_none()
+        if row is None:
+            raise KeyError(number)
+        return self._describe(dict(row._mapping))
+
+    def cancel(self, number: str) -> dict[str, Any]:
+        """Ask a job to end; one that does not is ended.
+
+        Raises:
+            KeyError: there is no such job.
+            StationError: it is not running.
+        """
+        if self.get(number)["state"] != "running":
+            raise StationError("the training is over already")
+        (self._folder / number / "cancel").touch()
+        self._cancelled[number] = time.monotonic()
+        return self.get(number)
+
+    def comparison(self, number: str) -> dict[str, Any]:
+        """Compare a job's model with the one in use then, on parts that people have marked.
+
+        Raises:
+            KeyError: there is no such job, or it has no result.
+        """
+        job = self.get(number)
+        result = _read(self._folder / number / "result.json")
+        if job["state"] != "done" or result is None:
+            raise KeyError(number)
+        parts = [{k: v for k, v in part.items() if k != "picture"} for part in result["parts"]]
+        summary = {}
+        for label in ("good", "defect"):
+            of = [part for part in parts if part["label"] == label]
+            summary[label] = {
+                "of": len(of),
+                "old_anomalous": sum(part["old_anomalous"] for part in of),
+                "new_anomalous": sum(part["new_anomalous"] for part in of),
+            }
+        return {
+            "model": job["model"],
+            "version": job["version"],
+            "threshold": result["threshold"],
+            "notes": result["notes"],
+            "items": parts,
+            "summary": summary,
+        }
+
+    def _describe(self, row: dict[str, Any]) -> dict[str, Any]:
+        progress = _read(self._folder / row["id"] / "progress.json")
+        row["progress"] = progress if row["state"] == "running" else None
+        row.pop("attempts")
+        return row
+
+    def _link_good(self, images: Path, model: str, history: dict[str, Any]) -> None:
+        """Collect pictures of parts that were marked good."""
+        images.mkdir()
+        wanted = Filter(
+            model=model,
+            mark="good",
+            with_picture=True,
+            since=history.get("since"),
+            until=history.get("until"),
+        )
+        before, left = None, int(history.get("limit") or 1000)
+        while left > 0:
+            rows, before = self._station.records.page(wanted, limit=min(left, 500), before=before)
+            for row in rows:
+                path = self._station.picture_path(row["id"])
+                if path is not None:
+                    _link(path, images / path.name)
+            left -= len(rows)
+            if before is None:
+                break
+        if len(list(images.iterdir())) < _FEWEST:
+            raise StationError(
+                f"fewer than {_FEWEST} parts of {model} are marked good and have a picture; mark "
+                "more in the review, or pick a folder"
+            )
+
+    def _marked_parts(self, model: str) -> list[dict[str, Any]]:
+        if model not in self._station.registry.names():
+            return []
+        threshold = self._station.registry.active(model).threshold
+        wanted = Filter(model=model, mark="any", with_picture=True)
+        rows, _ = self._station.records.page(wanted, limit=_COMPARED)
+        return [
+            {
+                "id": row["id"],
+                "label": row["mark"]["label"],
+                "picture": str(self._station.picture_path(row["id"])),
+                "old_score": row["score"],
+                "old_anomalous": row["score"] > threshold,
+            }
+            for row in rows
+        ]
+
+    def _spawn(self, number: str) -> None:
+        folder = self._folder / number
+        with (folder / "log.txt").open("ab") as log:
+            self._children[number] = subprocess.Popen(
+                [sys.executable, "-m", "cflow_ad.station.training.child", str(folder.absolute())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=Path.cwd(),
+            )
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_EVERY):
+            try:
+                self._look()
+            except Exception:
+                _LOG.exception("the training jobs cannot be watched now")
+
+    def _look(self) -> None:
+        with self._station.database.engine.connect() as connection:
+            rows = connection.execute(select(jobs).where(jobs.c.state == "running")).all()
+        for row in rows:
+            folder = self._folder / row.id
+            child = self._children.get(row.id)
+            alive = child.poll() is None if child is not None else not _is_free(folder / "lock")
+            if alive:
+                self._publish_progress(row.id)
+                since = self._cancelled.get(row.id)
+                if since is not None and time.monotonic() - since > _GRACE:
+                    _end(folder / "lock")
+                continue
+            self._children.pop(row.id, None)
+            result = _read(folder / "result.json")
+            if result is not None:
+                self._finish(row.id, row.model, row.author, result)
+            elif (folder / "cancel").exists():
+                self._finish(row.id, row.model, row.author, {"state": "cancelled"})
+            elif row.attempts < _ATTEMPTS:
+                again = update(jobs).where(jobs.c.id == row.id).values(attempts=row.attempts + 1)
+                self._station.database.write(lambda c, again=again: c.execute(again))  # type: ignore[misc]
+                self._spawn(row.id)
+            else:
+                text = f"the process ended without a word; see {folder / 'log.txt'}"
+                self._finish(row.id, row.model, row.author, {"state": "failed", "error": text})
+
+    def _finish(self, number: str, model: str, author: str, result: dict[str, Any]) -> None:
+        folder = self._folder / number
+        values: dict[str, Any] = {
+            "state": result["state"],
+            "error": result.get("error"),
+            "finished": now(),
+        }
+        if result["state"] == "done":
+            try:
+                path = folder / "model.safetensors"
+                registry = self._station.registry
+                origin = f"training {number}"
+                new = model not in registry.names()
+                values["version"] = registry.add(
+                    model, path, origin=origin, author=author, activate=new
+                )
+            except CflowError as error:
+                values |= {"state": "failed", "error": str(error)}
+        change = update(jobs).where(jobs.c.id == number).values(**values)
+        self._station.database.write(lambda connection: connection.execute(change))
+        for part in ("work", "images"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        self._station.publish("job", self.get(number))
+
+    def _publish_progress(self, number: str) -> None:
+        progress = _read(self._folder / number / "progress.json")
+        if progress is not None and progress != self._seen.get(number):
+            self._seen[number] = progress
+            self._station.publish("job", self.get(number))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        with lock.open("a+", encoding="utf-8") as file:
+            return try_lock(file)
+    except OSError:
+        return True
+
+
+def _end(lock: Path) -> None:
+    """Kill the process that holds a lock."""
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(lock.read_text(encoding="utf-8")), signal.SIGTERM)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,420 @@
+"""Pictures that come by themselves, verdicts that go by themselves, and training jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import dataclasses
+import hashlib
+import hmac
+import http.server
+import json
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cflow_ad.station.config import (
+    Camera,
+    CsvDrop,
+    Folder,
+    Modbus,
+    Mqtt,
+    OpcUa,
+    StationConfig,
+    Webhook,
+)
+from tests.station.conftest import Client
+
+
+def wait_for(condition, seconds=60.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def records(client, **query):
+    return client.get("/v1/inspections", params=query).json()["items"]
+
+
+def test_a_file_is_inspected_once_and_only_when_it_is_whole(config, pictures, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    watched = dataclasses.replace(config, folders=(Folder(folder=str(folder), every=0.05),))
+    with Client(watched) as client:
+        half = folder / "a.png"
+        half.write_bytes(pictures[0][:1000])
+        for end in range(2000, len(pictures[0]), 4000):  # a slow writer
+            half.write_bytes(pictures[0][:end])
+            time.sleep(0.01)
+        half.write_bytes(pictures[0])
+        (folder / "b.png").write_bytes(pictures[1])
+        wait_for(lambda: len(records(client)) == 2)
+        time.sleep(0.3)
+        found = {row["image_sha256"] for row in records(client)}
+        assert found == {hashlib.sha256(data).hexdigest() for data in pictures[:2]}
+        (folder / "c.png").write_bytes(b"not an image")
+        wait_for(lambda: client.get("/v1/events?kind=folder").json()["items"])
+        (folder / "c.png").write_bytes(pictures[2])
+        wait_for(lambda: len(records(client)) == 3)
+    with Client(watched) as client:  # the record says what was inspected already
+        (folder / "d.png").write_bytes(pictures[3])
+        wait_for(lambda: len(records(client)) == 4)
+        time.sleep(0.3)
+        assert len(records(client)) == 4
+
+
+def test_inspected_files_are_moved_where_asked(config, pictures, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(pictures[0])
+    moving = Folder(folder=str(folder), every=0.05, after="move")
+    with Client(dataclasses.replace(config, folders=(moving,))) as client:
+        wait_for(lambda: (folder / "inspected" / "a.png").exists())
+        assert len(records(client)) == 1
+
+
+@pytest.fixture
+def emulated(monkeypatch, tmp_path, images):
+    """A folder that pypylon's emulated camera plays."""
+    pytest.importorskip("pypylon.pylon")
+    monkeypatch.setenv("PYLON_CAMEMU", "1")
+    folder = tmp_path / "played"
+    folder.mkdir()
+    Image.fromarray(np.asarray(images[0], np.uint8)).convert("L").save(folder / "0.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Mono8", "Mono12", "BayerRG8", "BayerRG12"])
+def test_an_industrial_camera_gives_the_picture_it_plays(emulated, images, kind):
+    from pypylon import pylon
+
+    from cflow_ad.station.sources.cameras import open_device, to_png
+
+    device = open_device("basler:")
+    try:
+        camera = device._camera
+        camera.StopGrabbing()
+        camera.ImageFilename.Value = str(emulated)
+        camera.ImageFileMode.Value = "On"
+        camera.TestImageSelector.Value = "Off"
+        camera.PixelFormat.Value = kind
+        camera.Width.Value, camera.Height.Value = 96, 96
+        camera.StartGrabbing(pylon.GrabStrategy_LatestImageOnly)
+        pixels = device.read()
+    finally:
+        device.close()
+    expected = np.asarray(Image.open(emulated / "0.png"), float)
+    assert pixels.shape == ((96, 96) if kind.startswith("Mono") else (96, 96, 3))
+    scale = 65535 if pixels.dtype == np.uint16 else 255
+    grey = pixels.astype(float).reshape(96, 96, -1).mean(2) * 255 / scale
+    if kind.startswith("Mono"):
+        assert np.abs(grey - expected).max() <= 1.5
+    else:  # its plane is interpolated between neighbours
+        assert abs(grey.mean() - expected.mean()) < 3
+    decoded = np.asarray(Image.open(__import__("io").BytesIO(to_png(pixels))))
+    assert decoded.dtype == pixels.dtype or decoded.dtype == np.int32
+    assert np.array_equal(decoded, pixels)
+
+
+def write_video(path, images):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuvj444p"
+        for pixels in images:
+            frame = av.VideoFrame.from_ndarray(np.asarray(pixels, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_a_video_is_inspected_and_its_end_is_told(config, images, tmp_path):
+    path = tmp_path / "line.avi"
+    write_video(path, images * 3)
+    camera = Camera(name="top", url=str(path), every=0.05)
+    with Client(dataclasses.replace(config, cameras=(camera,))) as client:
+        wait_for(lambda: records(client))
+        assert records(client)[0]["source"] == "camera top"
+        assert client.get("/v1/cameras/top/frame").headers["content-type"] == "image/jpeg"
+        events = wait_for(lambda: client.get("/v1/events?kind=camera").json()["items"])
+        assert "ended" in events[-1]["data"]["text"]
+
+
+def test_a_camera_that_is_not_there_is_told_and_asked_for_again(config, tmp_path):
+    path = tmp_path / "line.avi"
+    camera = Camera(name="top", url=str(path))
+    with Client(dataclasses.replace(config, cameras=(camera,))) as client:
+        wait_for(lambda: client.get("/v1/events?kind=camera").json()["items"])
+        assert client.get("/v1/cameras").json()["items"][0]["connected"] is False
+        write_video(path, [np.zeros((96, 96, 3), np.uint8)] * 200)
+        wait_for(lambda: len(client.get("/v1/events?kind=camera").json()["items"]) > 1)
+        assert client.get("/v1/cameras/nowhere/frame").status_code == 404
+
+
+@pytest.fixture
+def broker(tmp_path):
+    """Start and stop a real broker, which remembers what it has not delivered."""
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    if program is None:
+        pytest.skip("needs mosquitto")
+    port = free_port()
+    written = tmp_path / "mosquitto.conf"
+    written.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    running = []
+
+    def start():
+        process = subprocess.Popen([program, "-c", written], stderr=subprocess.DEVNULL)
+        running.append(process)
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0 or None)
+
+    def stop():
+        running[-1].terminate()
+        running[-1].wait()
+
+    yield port, start, stop
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+class Listener:
+    """Collects what a broker publishes."""
+
+    def __init__(self, port):
+        import paho.mqtt.client as mqtt
+
+        self.messages = []
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.client.on_connect = lambda client, *_: client.subscribe("cflow-ad/#", qos=1)
+        self.client.on_message = lambda client, _, m: self.messages.append((m.topic, m.payload))
+        self.client.reconnect_delay_set(1, 1)
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+
+    def seqs(self):
+        found = [json.loads(p) for topic, p in self.messages if topic.endswith("/inspection")]
+        return [message["seq"] for message in found]
+
+    def available(self):
+        return [p.decode() for topic, p in self.messages if topic.endswith("/available")]
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_verdicts_wait_for_a_broker_that_is_away(config, pictures, broker):
+    port, start, stop = broker
+    sink = dataclasses.replace(config, mqtt=Mqtt(host="127.0.0.1", port=port))
+    with Client(sink) as client:
+        client.inspect(pictures[0])  # before there is a broker
+        start()
+        listener = Listener(port)
+        wait_for(lambda: listener.seqs() == [1])
+        wait_for(lambda: listener.available()[-1:] == ["online"])
+        listener.close()
+        stop()
+        for data in pictures[1:4]:
+            client.inspect(data)
+        assert client.get("/v1/outbox").json()["items"][0]["waiting"] == 3
+        start()
+        listener = Listener(port)
+        wait_for(lambda: set(listener.seqs()) == {2, 3, 4})
+        wait_for(lambda: client.get("/v1/outbox").json()["items"] == [])
+    wait_for(lambda: listener.available()[-1:] == ["offline"])
+    listener.close()
+
+
+def test_the_broker_says_that_a_killed_station_is_away(model_file, serve, broker, tmp_path):
+    port, start, _ = broker
+    start()
+    listener = Listener(port)
+    written = tmp_path / "station.toml"
+    written.write_text(f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n')
+    served = serve(model_file, "--config", written, "--data", tmp_path / "data")
+    wait_for(lambda: listener.available() == ["online"])
+    served.kill()
+    wait_for(lambda: listener.available() == ["online", "offline"])
+    listener.close()
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Collects requests, and refuses as many as it is told to."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.requests.append((dict(self.headers), body))
+        status = self.server.answers.pop(0) if self.server.answers else 200
+        self.send_response(status)
+        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.requests, server.answers = [], []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def hooked(config, receiver, tmp_path, **options):
+    (tmp_path / "secret").write_text("shared\n")
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    hook = Webhook(url=url, secret_file=str(tmp_path / "secret"), **options)
+    return dataclasses.replace(config, webhook=hook)
+
+
+def test_a_webhook_is_signed_tried_again_and_never_redirected(config, pictures, receiver, tmp_path):
+    receiver.answers = [500, 302]
+    with Client(hooked(config, receiver, tmp_path)) as client:
+        number = client.inspect(pictures[0])["id"]
+        wait_for(lambda: len(receiver.requests) == 3)
+        wait_for(lambda: client.get("/v1/outbox").json()["items"] == [])
+    for headers, body in receiver.requests:
+        parts = dict(part.split("=") for part in headers["X-Cflow-Signature"].split(","))
+        signed = parts["t"].encode() + b"." + body
+        assert hmac.new(b"shared", signed, hashlib.sha256).hexdigest() == parts["v1"]
+        assert headers["Idempotency-Key"] == number
+        assert json.loads(body)["id"] == number
+
+
+def test_what_is_refused_for_good_is_a_dead_letter_that_can_be_sent_again(
+    config, pictures, receiver, tmp_path
+):
+    receiver.answers = [410]
+    with Client(hooked(config, receiver, tmp_path, attempts=1)) as client:
+        client.inspect(pictures[0])
+        wait_for(lambda: client.get("/v1/outbox").json()["items"] and
+                 client.get("/v1/outbox").json()["items"][0]["dead"] == 1)  # fmt: skip
+        wait_for(lambda: client.get("/v1/events?kind=sink").json()["items"])
+        assert client.post("/v1/outbox/webhook/retry").json() == {"revived": 1}
+        wait_for(lambda: client.get("/v1/outbox").json()["items"] == [])
+    assert len(receiver.requests) == 2
+
+
+def test_each_verdict_is_dropped_as_a_file(config, pictures, tmp_path):
+    drop = dataclasses.replace(config, csv=CsvDrop(folder=str(tmp_path / "drop")))
+    with Client(drop) as client:
+        answers = [client.inspect(data) for data in pictures[:2]]
+        files = wait_for(
+            lambda: len(found := sorted((tmp_path / "drop").glob("*.csv"))) == 2 and found
+        )
+    for answer, path in zip(answers, files, strict=True):
+        (row,) = csv.DictReader(path.open(newline=""))
+        assert row["id"] == answer["id"]
+        assert float(row["score"]) == answer["score"]
+
+
+def test_modbus_shows_the_last_verdict_and_a_heartbeat(config, odd, pictures):
+    client_module = pytest.importorskip("pymodbus.client")
+    port = free_port()
+    with Client(dataclasses.replace(config, modbus=Modbus(port=port))) as client:
+        modbus = client_module.ModbusTcpClient("127.0.0.1", port=port)
+        wait_for(modbus.connect)
+
+        def read():
+            found = modbus.read_holding_registers(0, count=10)
+            return struct.unpack(">HHIfff", struct.pack(">10H", *found.registers))
+
+        assert read()[1:3] == (0, 0)
+        answer = client.inspect(odd)
+        _, verdict, seq, score, threshold, _ = wait_for(lambda: read()[2] == 1 and read())
+        assert verdict == 1 + answer["is_anomalous"]
+        assert (score, threshold) == pytest.approx((answer["score"], answer["threshold"]))
+        beat = read()[0]
+        wait_for(lambda: read()[0] > beat)
+        assert modbus.write_register(1, 1).isError(), "a line cannot write a verdict"
+        client.station.database.last_error = "the disk is full"  # until the next commit
+        client.station.database._queue.put = lambda item: None
+        stopped = read()
+        assert stopped[1] == 0
+        modbus.close()
+
+
+def test_opcua_shows_the_last_verdict(config, odd):
+    asyncua = pytest.importorskip("asyncua")
+    port = free_port()
+    with Client(dataclasses.replace(config, opcua=OpcUa(port=port))) as client:
+
+        async def read(*names):
+            url = f"opc.tcp://127.0.0.1:{port}/cflow-ad"
+            async with asyncua.Client(url) as opc:
+                space = await opc.get_namespace_index("urn:cflow-ad:station")
+                found = []
+                for name in names:
+                    path = f"0:Objects/{space}:Inspection/{space}:{name}"
+                    found.append(await (await opc.nodes.root.get_child(path)).read_value())
+                return found
+
+        def ask(*names):
+            try:
+                return asyncio.run(read(*names))
+            except OSError:  # it does not listen yet
+                return None
+
+        answer = client.inspect(odd)
+        wait_for(lambda: (ask("Number") or [0])[0] == 1)
+        number, verdict, score = ask("Id", "Verdict", "Score")
+        assert (number, score) == (answer["id"], answer["score"])
+        assert verdict == 1 + answer["is_anomalous"]
+        beat = ask("Heartbeat")[0]
+        wait_for(lambda: ask("Heartbeat")[0] > beat)
+
+
+def test_a_rule_raises_one_event_for_a_run(client, pictures, odd):
+    client.put("/v1/models/part/rule", json={"anomalous": 2, "of": 3})
+    client.post("/v1/models/part/thresholds", json={"value": -1.0, "reason": "all bad"})
+    for data in pictures[:4]:
+        client.inspect(data)
+    events = wait_for(lambda: client.get("/v1/events?kind=rule").json()["items"])
+    time.sleep(0.2)
+    assert len(client.get("/v1/events?kind=rule").json()["items"]) == 1
+    assert events[0]["data"]["anomalous"] == 2
+    number = events[0]["id"]
+    assert client.post(f"/v1/events/{number}/acknowledge").status_code == 204
+    seen = client.get("/v1/events").json()["items"][0]["acknowledged"]
+    assert seen["author"] == "key tests"
+
+
+def test_a_configuration_file_says_what_is_wrong_with_it(tmp_path):
+    from cflow_ad.errors import SettingsError
+    from cflow_ad.station.config import read_config
+
+    path = tmp_path / "station.toml"
+    for text, said in (
+        ("nonsense = 1", "unknown nonsense"),
+        ("port = 'x'", "port: 'x' is not a int"),
+        ("[mqtt]\nport = 1", "host is missing"),
+        ("[retention]\nkeep = 'some'", "all, anomalous or none"),
+        ("x = ", "not a TOML file"),
+        ("[[folders]]\nfolder = 1", "folder: 1 is not a str"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=said):
+            read_config(path, data=tmp_path)
+    path.write_text('host = "10.0.0.1"\n[limits]\nupload_seconds = 3\n[[folders]]\nfolder = "in"\n')
+    config = read_config(path, data=tmp_path, host=None)
+    assert isinstance(config, StationConfig)
+    assert (config.host, config.limits.upload_seconds) == ("10.0.0.1", 3.0)
+    assert config.folders[0].folder == "in"

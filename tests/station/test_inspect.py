@@ -1,0 +1,139 @@
+"""Pictures in, verdicts out; and every verdict in the record."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cflow_ad.runtime.opening import open_detector
+
+
+@pytest.fixture
+def detector(model_file):
+    return open_detector(model_file, device="cpu")
+
+
+def test_an_answer_is_what_the_detector_says_and_what_the_record_holds(
+    client, detector, pictures, odd, tmp_path
+):
+    for data in (pictures[0], odd):
+        answer = client.inspect(data, source="line 3")
+        path = tmp_path / "x.png"
+        path.write_bytes(data)
+        expected = detector.predict(path)
+        assert answer["score"] == pytest.approx(expected.score, rel=1e-6)
+        assert answer["is_anomalous"] == expected.is_anomalous
+        assert answer["threshold"] == detector.threshold
+        assert answer["regions"] == [region.to_dict() for region in expected.regions]
+        stored = client.get(f"/v1/inspections/{answer['id']}").json()
+        for name in ("score", "p_value", "threshold", "is_anomalous", "regions", "model", "odds"):
+            assert stored[name] == answer[name]
+        assert stored["source"] == "line 3"
+        assert client.get(f"/v1/inspections/{answer['id']}/picture").content == data
+    listed = client.get("/v1/inspections").json()
+    assert [row["seq"] for row in listed["items"]] == [2, 1]
+    assert listed["next"] is None
+
+
+def test_a_form_and_a_batch_give_the_same_as_single_images(client, pictures, odd):
+    single = [client.inspect(data)["score"] for data in (pictures[0], odd)]
+    form = client.post("/v1/models/part/inspect", files={"image": ("a.png", odd)}).json()
+    assert form["score"] == single[1]
+    files = [("image", ("a.png", pictures[0])), ("image", ("b", b"no")), ("image", ("c", odd))]
+    items = client.post("/v1/models/part/inspect/batch", files=files).json()["items"]
+    assert [items[0]["score"], items[2]["score"]] == single
+    assert "not a" in items[1]["error"]
+    assert client.get("/v1/inspections").json()["items"][0]["seq"] == 5  # one was no image
+
+
+def test_the_score_does_not_depend_on_who_else_asks(client, pictures, odd):
+    alone = [client.inspect(data)["score"] for data in (*pictures[:3], odd)]
+    found = {}
+
+    def ask(number):
+        found[number] = client.inspect((*pictures[:3], odd)[number % 4])["score"]
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[n] == alone[n % 4] for n in range(24))
+    seqs = [row["seq"] for row in client.get("/v1/inspections?limit=500").json()["items"]]
+    assert seqs == list(range(28, 0, -1))
+
+
+def test_pages_of_the_record_list_each_inspection_once_newest_first(client, pictures):
+    for data in pictures[:5]:
+        client.inspect(data)
+    seen, cursor = [], None
+    while True:
+        page = client.get("/v1/inspections", params={"limit": 2, "cursor": cursor}).json()
+        seen += [row["seq"] for row in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+        client.inspect(pictures[0])  # new ones do not move the pages
+    assert seen == [5, 4, 3, 2, 1]
+
+
+def test_a_repeated_request_key_gives_the_first_answer_and_one_record(client, pictures, odd):
+    headers = {"Idempotency-Key": "part 77", "content-type": "image/png"}
+    first = client.post("/v1/models/part/inspect", content=pictures[0], headers=headers).json()
+    again = client.post("/v1/models/part/inspect", content=odd, headers=headers).json()
+    assert again["id"] == first["id"]
+    assert again["score"] == first["score"]
+    assert len(client.get("/v1/inspections").json()["items"]) == 1
+
+
+def test_results_come_as_pictures_and_are_the_same_when_scored_again(client, odd, images):
+    answer = client.inspect(odd, include="mask,map,heat,overlay")
+    assert set(answer["images"]) == {"mask", "map", "heat", "overlay"}
+    for kind, text in answer["images"].items():
+        kept = client.get(f"/v1/inspections/{answer['id']}/{kind}")
+        assert kept.headers["content-type"] == "image/png"
+        assert kept.content == base64.b64decode(text)
+    mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["images"]["mask"]))))
+    assert mask.shape == images[0].shape[:2]
+    assert answer["is_anomalous"] == bool(mask.any())
+    assert sum(region["area"] for region in answer["regions"]) == (mask > 0).sum()
+    thumbnail = client.get(f"/v1/inspections/{answer['id']}/thumbnail")
+    assert Image.open(io.BytesIO(thumbnail.content)).format == "JPEG"
+
+
+def test_similar_parts_are_the_nearest_ones(client, pictures, odd):
+    ids = [client.inspect(data)["id"] for data in (odd, pictures[1], pictures[2], odd)]
+    items = client.get(f"/v1/inspections/{ids[0]}/similar?limit=2").json()["items"]
+    assert items[0]["inspection"]["id"] == ids[3]
+    assert items[0]["distance"] == 0
+    assert items[1]["distance"] > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "empty"),
+        (b"GIF89a nonsense", "not a"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_sentence(client, data, said):
+    answer = client.post(
+        "/v1/models/part/inspect", content=data, headers={"content-type": "image/png"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("the image:")
+    assert said in answer.json()["detail"]
+    assert client.get("/v1/inspections").json()["items"] == []
+
+
+def test_a_truncated_image_is_refused(client, pictures):
+    answer = client.post("/v1/models/part/inspect", content=pictures[0][:-500])
+    assert answer.status_code == 422
+    assert "damaged or truncated" in answer.json()["detail"]
+    assert str(client.station.config.data) not in answer.json()["detail"]

@@ -1,0 +1,275 @@
+"""The record: what was judged by what, by whom it was marked, and that nothing was altered."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import sqlite3
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cflow_ad.cli import app
+from cflow_ad.station.config import Retention
+from tests.station.conftest import Client
+
+
+@pytest.fixture
+def recorded(config, pictures, odd):
+    """The folder of a station that inspected, marked, and changed its threshold."""
+    with Client(dataclasses.replace(config, audit_share=1.0)) as client:
+        ids = [client.inspect(data)["id"] for data in (*pictures[:4], odd)]
+        client.post("/v1/marks", json={"ids": ids[:2], "label": "good"})
+        client.post("/v1/models/part/thresholds", json={"value": 9.5, "reason": "a test"})
+        client.inspect(odd)
+    return config.data
+
+
+def records(*arguments):
+    return CliRunner().invoke(app, ["records", *map(str, arguments)])
+
+
+def change(folder, *statements):
+    with contextlib.closing(sqlite3.connect(folder / "station.db")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_a_whole_record_is_found_whole_and_scores_come_again(recorded):
+    done = records("verify", "--data", recorded)
+    assert done.exit_code == 0, done.output
+    assert "whole" in done.output
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("update inspections set score = score + 1 where seq = 3", "inspections 3: altered"),
+        (
+            "update inspections set is_anomalous = 1 - is_anomalous where seq = 1",
+            "inspections 1: a",
+        ),
+        ("update inspections set seal = 'x' where seq = 6", "inspections 6: altered"),
+        ("update thresholds set author = 'somebody' where id = 2", "thresholds 2: altered"),
+        ("update marks set label = 'defect' where id = 1", "marks 1: altered"),
+        ("delete from model_changes", "model_changes 1: missing"),
+        ("delete from marks where id = 2", "marks 2: missing"),
+        ("delete from thresholds where id = 1", "thresholds 1: missing"),
+    ],
+)
+def test_what_was_altered_or_is_missing_shows(recorded, statement, said):
+    change(recorded, "pragma foreign_keys = off", statement)
+    done = records("verify", "--data", recorded, "--rescore", "0")
+    assert done.exit_code == 1
+    assert said in done.output
+
+
+def test_inspections_cut_from_the_end_or_the_middle_show(recorded):
+    change(recorded, *(f"delete from {t} where seq = 3" for t in ("pictures", "inspections")))
+    assert "inspections 3: missing" in records("verify", "--data", recorded, "--rescore=0").output
+    change(recorded, *(f"delete from {t} where seq > 4" for t in ("pictures", "inspections")))
+    done = records("verify", "--data", recorded, "--rescore", "0")
+    assert "inspections 5 to 6: missing" in done.output
+
+
+def test_an_altered_picture_or_model_shows(recorded):
+    path = next((recorded / "pictures").glob("????-*/*.png"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    model = next((recorded / "models").glob("*/*.safetensors"))
+    model.write_bytes(model.read_bytes() + b"x")
+    done = records("verify", "--data", recorded, "--rescore", "0")
+    assert done.exit_code == 1
+    assert f"({path}): altered" in done.output.replace("\n", "")
+    assert f"model {model}: altered" in done.output.replace("\n", "")
+
+
+def test_a_score_that_does_not_come_again_shows(recorded, images, toy_settings):
+    """Where record and seals were forged with the station's own key."""
+    from cflow_ad.station import chain
+    from cflow_ad.station.database import Database
+    from cflow_ad.station.schema import inspections
+
+    key = (recorded / "station.key").read_bytes()
+    database = Database(f"sqlite:///{recorded / 'station.db'}")
+
+    def forge(connection):
+        row = dict(
+            connection.execute(inspections.select().order_by(inspections.c.seq)).first()._mapping
+        )
+        row["score"] += 0.5
+        seal = chain.compute_seal(inspections, row, "0" * 64, key)
+        connection.execute(
+            inspections.update().where(inspections.c.seq == 1).values(score=row["score"], seal=seal)
+        )
+
+    database.write(forge)
+    database.close()
+    done = records("verify", "--data", recorded)
+    assert "in the record" in done.output
+    assert done.exit_code == 1
+
+
+def test_export_writes_every_row(recorded, tmp_path):
+    done = records("export", tmp_path / "all.csv", "--data", recorded)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seq"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["mark"] for row in rows] == ["good", "good", "", "", "", ""]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    records("export", tmp_path / "all.parquet", "--data", recorded)
+    table = parquet.read_table(tmp_path / "all.parquet")
+    assert table["score"].to_pylist() == [float(row["score"]) for row in rows]
+    assert records("export", tmp_path / "all.txt", "--data", recorded).exit_code == 2
+    assert records("export", tmp_path / "x.csv", "--data", tmp_path / "no").exit_code == 2
+
+
+def test_which_model_and_threshold_judged_a_part_is_one_query(recorded):
+    with contextlib.closing(sqlite3.connect(recorded / "station.db")) as connection:
+        rows = connection.execute(
+            "select i.seq, m.sha256, t.value, t.author, t.reason from inspections i "
+            "join models m on m.id = i.version join thresholds t on t.id = i.threshold_id "
+            "where i.seq in (5, 6) order by i.seq"
+        ).fetchall()
+    assert [row[4] for row in rows] == ["as calibrated", "a test"]
+    assert rows[1][2] == 9.5
+    assert rows[0][1] == rows[1][1]
+
+
+def test_a_mark_is_the_last_ones_and_can_be_undone(client, pictures):
+    ids = [client.inspect(data)["id"] for data in pictures[:3]]
+
+    def labels():
+        rows = client.get("/v1/inspections").json()["items"][::-1]
+        return [row["mark"] and row["mark"]["label"] for row in rows]
+
+    first = client.post("/v1/marks", json={"ids": ids, "label": "good"}).json()["batch"]
+    second = client.post("/v1/marks", json={"ids": ids[:1], "label": "defect"}).json()["batch"]
+    assert labels() == ["defect", "good", "good"]
+    assert client.post("/v1/marks/undo", json={"batch": first}).status_code == 409
+    assert client.post("/v1/marks/undo", json={"batch": second}).status_code == 200
+    assert labels() == ["good", "good", "good"]
+    marks = client.get(f"/v1/inspections/{ids[0]}/marks").json()["items"]
+    assert [mark["label"] for mark in marks] == ["good", "defect", "good"]
+    assert all(mark["author"] == "key tests" for mark in marks)
+    found = {m: len(client.get("/v1/inspections", params={"mark": m}).json()["items"])
+             for m in ("good", "defect", "any", "none")}  # fmt: skip
+    assert found == {"good": 3, "defect": 0, "any": 3, "none": 0}
+    assert client.post("/v1/marks", json={"ids": ["x"], "label": "good"}).status_code == 404
+
+
+def test_the_queue_hides_the_verdict_of_drawn_parts(config, pictures, odd):
+    with Client(dataclasses.replace(config, audit_share=1.0)) as client:
+        number = client.inspect(odd)["id"]
+        client.inspect(pictures[0])
+        queue = client.get("/v1/review").json()
+        assert queue["counts"] == {"anomalous": 0, "near": 0, "audit": 2}
+        for item in queue["items"]:
+            told = {"score", "is_anomalous", "regions", "p_value", "odds", "threshold", "measures"}
+            assert not told & set(item)
+        client.post("/v1/marks", json={"ids": [number], "label": "defect"})
+        assert client.get("/v1/review").json()["counts"]["audit"] == 1
+
+
+def test_only_blind_marks_of_the_draw_say_anything_of_rates(config, pictures, odd):
+    with Client(dataclasses.replace(config, audit_share=1.0)) as client:
+        drawn = [client.inspect(data)["id"] for data in (pictures[0], odd)]
+    with Client(dataclasses.replace(config, audit_share=0.0)) as client:
+        flagged = client.inspect(odd)["id"]
+        client.post("/v1/marks", json={"ids": [flagged], "label": "good"})
+        assert client.get("/v1/models/part/audit").json()["n"] == 0
+        first = client.post("/v1/marks", json={"ids": drawn[:1], "label": "good"}).json()
+        assert client.get("/v1/models/part/audit").json()["n"] == 1
+        client.post("/v1/marks/undo", json={"batch": first["batch"]})
+        client.post("/v1/marks", json={"ids": drawn[:1], "label": "good"})
+        audit = client.get("/v1/models/part/audit").json()
+        assert audit["n"] == 0, "after it was undone the verdict had been in view"
+        client.post("/v1/marks", json={"ids": drawn[1:], "label": "good"})
+        audit = client.get("/v1/models/part/audit").json()
+        assert audit["false_alarms"]["of"] == 1
+        assert audit["drawn"] == 2
+
+
+def test_the_draw_is_random_and_has_the_share_asked_for(client):
+    station = client.station
+    from cflow_ad.station.station import draw
+
+    drawn = [draw(0.25) for _ in range(4000)]
+    assert 800 < sum(drawn) < 1200
+    assert not any(draw(0.0) for _ in range(100))
+    assert all(draw(1.0) for _ in range(100))
+    assert station.config.audit_share == 0
+
+
+def test_a_preview_lists_what_would_change_and_changes_nothing(client, pictures, odd):
+    scores = {}
+    for data in (*pictures[:4], odd):
+        answer = client.inspect(data)
+        scores[answer["id"]] = answer["score"]
+    low, high = sorted(scores.values())[0] - 0.1, max(scores.values()) + 0.1
+    preview = client.get("/v1/models/part/thresholds/preview", params={"value": high}).json()
+    assert preview["to_good"] == sum(s > preview["current"] for s in scores.values())
+    assert preview["to_anomalous"] == 0
+    preview = client.get("/v1/models/part/thresholds/preview", params={"value": low}).json()
+    assert preview["to_anomalous"] == sum(s <= preview["current"] for s in scores.values())
+    listed = [item["score"] for item in preview["items"]]
+    assert listed == sorted(listed, key=lambda s: abs(s - low))
+    assert client.get("/v1/models/part").json()["threshold"] == preview["current"]
+    changed = client.post("/v1/models/part/thresholds", json={"value": low, "reason": "strict"})
+    assert changed.json()["threshold_row"]["reason"] == "strict"
+    assert client.inspect(pictures[0])["is_anomalous"]
+    assert client.post("/v1/models/part/thresholds", json={"value": low}).status_code == 422
+    rows = client.get("/v1/models/part/thresholds").json()["items"]
+    assert [row["reason"] for row in rows] == ["strict", "as calibrated"]
+
+
+def test_pictures_go_when_their_time_is_over_and_the_record_stays(config, pictures, odd):
+    policy = Retention(days=0.0, anomalous_days=1.0, free_gigabytes=0.0)
+    with Client(dataclasses.replace(config, retention=policy)) as client:
+        client.post("/v1/models/part/thresholds", json={"value": 1e6, "reason": "all good"})
+        good = client.inspect(pictures[0])
+        client.post("/v1/models/part/thresholds", json={"value": -1.0, "reason": "all bad"})
+        bad = client.inspect(odd)
+        assert client.station.pictures.clean(client.station.database) == 1
+        assert client.get(f"/v1/inspections/{good['id']}/picture").status_code == 404
+        assert client.get(f"/v1/inspections/{bad['id']}/picture").status_code == 200
+        assert client.get(f"/v1/inspections/{good['id']}").json()["has_picture"] is False
+        assert len(list(config.data.glob("pictures/????-*/*"))) == 1
+
+
+def test_the_oldest_pictures_go_first_when_there_are_too_many_bytes(config, pictures):
+    size = sum(len(data) for data in pictures[2:4]) / 1e9
+    policy = Retention(gigabytes=size + 1e-9, free_gigabytes=0.0)
+    with Client(dataclasses.replace(config, retention=policy)) as client:
+        for data in pictures[:4]:
+            client.inspect(data)
+        assert client.station.pictures.clean(client.station.database) == 2
+        kept = client.get("/v1/inspections?with_picture=true").json()["items"]
+        assert [row["seq"] for row in kept] == [4, 3]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("anomalous", [False, True]), ("none", [False, False])])
+def test_the_policy_says_which_pictures_are_kept(config, pictures, odd, keep, kept):
+    policy = Retention(keep=keep, near=0.0)
+    with Client(dataclasses.replace(config, retention=policy)) as client:
+        scores = [client.inspect(data)["score"] for data in (pictures[0], odd)]
+        value = float(np.mean(scores))
+        client.post("/v1/models/part/thresholds", json={"value": value, "reason": "between"})
+        answers = [client.inspect(data) for data in (pictures[0], odd)]
+        assert [answer["has_picture"] for answer in answers] == kept
+        assert not any((config.data / "pictures" / "incoming").iterdir())
+
+
+def test_a_back_up_of_a_running_station_is_a_station(config, pictures, tmp_path):
+    with Client(config) as client:
+        client.inspect(pictures[0])
+        done = records("backup", tmp_path / "backups", "--data", config.data, "--pictures")
+        assert done.exit_code == 0, done.output
+        client.inspect(pictures[1])
+    (folder,) = (tmp_path / "backups").iterdir()
+    assert records("verify", "--data", folder).exit_code == 0
+    with Client(dataclasses.replace(config, data=folder, models=())) as client:
+        assert [row["seq"] for row in client.get("/v1/inspections").json()["items"]] == [1]
