@@ -49,6 +49,11 @@ def free_port():
         return found.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
 def records(client, **query):
     return client.get("/v1/inspections", params=query).json()["items"]
 
@@ -181,7 +186,7 @@ def broker(tmp_path):
     def start():
         process = subprocess.Popen([program, "-c", written], stderr=subprocess.DEVNULL)
         running.append(process)
-        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0 or None)
+        wait_for(lambda: listens(port))
 
     def stop():
         running[-1].terminate()
@@ -321,7 +326,7 @@ def test_each_verdict_is_dropped_as_a_file(config, pictures, tmp_path):
             lambda: len(found := sorted((tmp_path / "drop").glob("*.csv"))) == 2 and found
         )
     for answer, path in zip(answers, files, strict=True):
-        (row,) = csv.DictReader(path.open(newline=""))
+        (row,) = csv.DictReader(path.read_text().splitlines())
         assert row["id"] == answer["id"]
         assert float(row["score"]) == answer["score"]
 
@@ -339,16 +344,17 @@ def test_modbus_shows_the_last_verdict_and_a_heartbeat(config, odd, pictures):
 
         assert read()[1:3] == (0, 0)
         answer = client.inspect(odd)
-        _, verdict, seq, score, threshold, _ = wait_for(lambda: read()[2] == 1 and read())
+        _, verdict, _, score, threshold, _ = wait_for(lambda: read()[2] == 1 and read())
         assert verdict == 1 + answer["is_anomalous"]
         assert (score, threshold) == pytest.approx((answer["score"], answer["threshold"]))
         beat = read()[0]
         wait_for(lambda: read()[0] > beat)
         assert modbus.write_register(1, 1).isError(), "a line cannot write a verdict"
-        client.station.database.last_error = "the disk is full"  # until the next commit
-        client.station.database._queue.put = lambda item: None
+        client.station.problem = lambda: "the disk is full"
         stopped = read()
         assert stopped[1] == 0
+        time.sleep(1.3)
+        assert read() == stopped, "the heartbeat stands still"
         modbus.close()
 
 

@@ -150,9 +150,10 @@ class _Basler:
                 if not got.GrabSucceeded():
                     raise CameraError(f"{self._name}: no picture ({got.ErrorDescription})")
                 converter = pylon.ImageFormatConverter()
-                converter.OutputPixelFormat = _pylon_format(pylon, got.PixelType)
+                name = f"PixelType_{_pylon_format(pylon, got.PixelType)}"
+                converter.OutputPixelFormat = getattr(pylon, name)
                 # The highest bit of 10 or 12 becomes the highest of 16: white is 65535, nearly.
-                converter.OutputBitAlignment = pylon.OutputBitAlignment_MsbAligned
+                converter.OutputBitAlignment.Value = "MsbAligned"
                 pixels: NDArray[Any] = converter.Convert(got).GetArray().copy()
         except self._pylon.GenericException as error:
             raise CameraError(f"{self._name}: no picture ({first_line(error)})") from error
@@ -162,15 +163,13 @@ class _Basler:
         self._camera.Close()
 
 
-def _pylon_format(pylon: Any, kind: int) -> int:
+def _pylon_format(pylon: Any, kind: int) -> str:
     """The plain format that keeps what a camera's own format holds."""
     if pylon.IsBayer(kind) or pylon.IsRGB(kind) or pylon.IsBGR(kind) or pylon.IsYUV(kind):
-        found = pylon.PixelType_RGB8packed
-    elif pylon.BitDepth(kind) > 8:
-        found = pylon.PixelType_Mono16
-    else:
-        found = pylon.PixelType_Mono8
-    return int(found)
+        return "RGB8packed"
+    if pylon.BitDepth(kind) > 8:
+        return "Mono16"
+    return "Mono8"
 
 
 class _GenTl:
