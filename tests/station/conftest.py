@@ -99,8 +99,10 @@ class Served:
         folder = self.folder
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cflow_ad", "serve", *self.arguments, "--port", str(port)]
-                + ["--key-file", str(folder / "key")],
+                [
+                    *(sys.executable, "-m", "cflow_ad", "serve", *self.arguments),
+                    *("--port", str(port), "--key-file", str(folder / "key")),
+                ],
                 stdout=log,
                 stderr=log,
                 cwd=folder,
