@@ -46,6 +46,8 @@ def test_the_public_names_are_these():
         "Dataset",
         "DependencyError",
         "Detector",
+        "DeviceError",
+        "DeviceWarning",
         "DivergenceError",
         "Evaluation",
         "ExportError",

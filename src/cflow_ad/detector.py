@@ -20,6 +20,7 @@ from cflow_ad._version import __version__
 from cflow_ad.cflow.device import pick_device
 from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.cflow.folded import Scorer
+from cflow_ad.cflow.maps import MapBuilder
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
 from cflow_ad.cflow.transformer import resolve_blocks
@@ -94,6 +95,10 @@ class Detector(BaseDetector):
     def _scorer(self) -> Scorer:
         return Scorer(self.model, precision=self._precision)
 
+    @cached_property
+    def _map_builder(self) -> MapBuilder:
+        return MapBuilder(self.settings.smoothing, self.device)
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -102,9 +107,12 @@ class Detector(BaseDetector):
     def _stream(
         self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
     ) -> Iterator[Prediction]:
-        def finish(canvas: Canvas, energies: list[Tensor]) -> Prediction:
-            return self._build(canvas, [grid.numpy() for grid in energies], maps)
+        def finish(canvas: Canvas, levels: list[Tensor]) -> Prediction:
+            energies = [of.numpy() for of in levels]
+            values = energies.pop() if len(energies) > len(self.settings.strides) else None
+            return self._build(canvas, energies, maps, values=values)
 
+        needs_maps = maps or self.settings.method.image_score == "peak"
         found = run_over(
             self._scorer,
             finish,
@@ -112,6 +120,7 @@ class Detector(BaseDetector):
             self.view,
             device=self.device,
             batch_size=batch_size,
+            extra=self._map_builder if needs_maps else None,
             on_error=on_error,
         )
         return (
@@ -402,9 +411,10 @@ class Detector(BaseDetector):
             weights: a file with the backbone's weights, for a model that does not carry them and
                 whose weights are no longer where they were in training.
             device: where to run; unset, a GPU where there is one.
-            precision: to score in: `fp32`, or `bf16`, faster on processors with such instructions
-                (AVX-512 BF16, AMX, GPUs). Unset, that of training, in which the thresholds were
-                set; in the other one scores differ by up to a tenth.
+            precision: to score in: `fp32`; `tf32`, faster on NVIDIA GPUs; or `bf16`, faster on
+                processors with such instructions (AVX-512 BF16, AMX, GPUs). Unset, that of
+                training, in which the thresholds were set; in others scores differ by up to a
+                tenth.
 
         Raises:
             ModelFileError: the file is missing, damaged, foreign or of another version.

@@ -14,6 +14,7 @@
     ├── TrainingError          training failed
     │   └── DivergenceError    the likelihood became NaN or infinite
     ├── ExportError            a model cannot be exported with the same results
+    ├── DeviceError            a GPU failed, or its memory is too small
     ├── StationError           the inspection station cannot do what was asked
     ├── StoreError             a store of models, or an object store, cannot be used
     └── DependencyError        an optional library is not installed
@@ -21,8 +22,8 @@
 A message names the file or field that is wrong and says what to do. The command line prints it as
 one line, without a traceback, and exits with status 2.
 
-There is one warning: `CalibrationWarning`, when there are too few images for the false-alarm rate
-that was asked for.
+There are two warnings: `CalibrationWarning`, when there are too few images for the false-alarm rate
+that was asked for, and `DeviceWarning`, when a GPU does less at once than it was asked for.
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ class StoreError(CflowError):
     """A store of models, or an object store, cannot be used, or lacks what is asked for."""
 
 
+class DeviceError(CflowError):
+    """A GPU failed, or its memory is too small."""
+
+
 class DependencyError(CflowError):
     """An optional library is not installed; the message has the command that installs it."""
 
@@ -139,3 +144,7 @@ def first_line(error: Exception) -> str:
 
 class CalibrationWarning(UserWarning):
     """There are too few images for the false-alarm rate that was asked for."""
+
+
+class DeviceWarning(UserWarning):
+    """A GPU does less at once than was asked for."""

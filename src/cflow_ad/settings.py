@@ -15,7 +15,7 @@ from cflow_ad.validation import Checked, Range, describe_type, field_types
 if TYPE_CHECKING:
     from cflow_ad.scoring.canvas import Sizing
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 """The number format of the encoder's and the subnets' arithmetic."""
 
 
@@ -56,7 +56,8 @@ class Settings(Checked):
 
     precision: Precision = "fp32"
     """Number format of the encoder and the subnets, in training and scoring. `bf16` is faster on
-    processors with such instructions (AVX-512 BF16, AMX, GPUs)."""
+    processors with such instructions (AVX-512 BF16, AMX, GPUs); `tf32` on NVIDIA GPUs since 2020,
+    and elsewhere the same as `fp32`."""
 
     # Backbone
 

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cflow_ad.cflow import folded
 from cflow_ad.cflow.folded import FoldedLevel, FoldedModel, Scorer
 from cflow_ad.cflow.model import CflowModel
+from tests.cflow.fake import make_fake
 from tests.cflow.networks import encoder_of, energies_of, make_level, random_pixels
 
 KINDS = {
@@ -260,3 +263,47 @@ def test_energies_do_not_depend_on_the_layout_of_the_pixels(model):
     turned = torch.from_numpy(np.asfortranarray(pixels.numpy()))
     for one, other in zip(Scorer(model)(pixels), Scorer(model)(turned), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+# Accelerators
+
+
+@pytest.mark.parametrize("kind", ["default", "accurate", "paper"])
+@torch.inference_mode()
+def test_products_and_layouts_as_on_a_gpu_are_the_same_function(kind, monkeypatch):
+    model, pixels = model_of(kind), random_pixels(3)
+    expected = Scorer(model)(pixels)
+    monkeypatch.setattr(folded, "_is_accelerator", lambda device: True)
+    for one, other in zip(Scorer(model)(pixels), expected, strict=True):
+        assert relative_error(one, other) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["default", "accurate"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_scorer_stays_on_its_device(kind, precision):
+    """Once it has the tables of a size: then it can be captured in a graph."""
+    scorer = Scorer(model_of(kind, join_finer=True, average=(16,)), precision=precision)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, Transfers() as transfers:
+        make_fake(scorer.folded, mode)
+        pixels = torch.empty(2, 64, 64, 3, dtype=torch.uint8, device="cuda")
+        scorer(pixels)
+        assert transfers.seen  # of the tables
+        transfers.seen.clear()
+        for energies in scorer(pixels):
+            assert energies.device.type == "cuda"
+    assert transfers.seen == []
+
+
+class Transfers(TorchDispatchMode):
+    """Lists operations whose result lies on another device than their first tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        first = next((value for value in args if isinstance(value, torch.Tensor)), None)
+        if first is not None and isinstance(result, torch.Tensor) and result.device != first.device:
+            self.seen.append(function)
+        return result

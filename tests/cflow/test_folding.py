@@ -69,7 +69,7 @@ def test_a_folded_encoder_has_the_levels_of_the_encoder():
 def test_a_bf16_encoder_has_features_that_are_close():
     encoder, pixels = encoder_of(), random_pixels(1)
     for found, expected in zip(
-        FoldedEncoder(encoder, torch.bfloat16)(pixels), encoder(pixels), strict=True
+        FoldedEncoder(encoder, "bf16")(pixels), encoder(pixels), strict=True
     ):
         assert found.dtype == torch.bfloat16
         assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()

@@ -86,4 +86,4 @@ def test_images_of_one_size_go_together_on_other_devices():
         batch_size=3,
     )
     assert [result for _, result in found] == [10, 11, 12, 20, 21, 30, 31, 32]
-    assert batches == [(3, 32), (2, 32), (3, 64)]
+    assert batches == [(3, 32), (3, 32), (3, 64)]

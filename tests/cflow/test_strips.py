@@ -93,7 +93,7 @@ def test_only_large_images_are_cut_and_weights_are_shared(small_strips, monkeypa
         return over(self, x, **options)
 
     monkeypatch.setattr(strips.Segment, "over", counted)
-    folded = FoldedEncoder(encoder_of(), torch.bfloat16)
+    folded = FoldedEncoder(encoder_of(), "bf16")
     folded(random_pixels(1, (64, 64)))
     assert calls == []
     large = random_pixels(1, (128, 64))

@@ -15,6 +15,7 @@ from cflow_ad.fitting.likelihood import _Steps, build_level, compute_loss
 from cflow_ad.fitting.place_means import subtract_place_means
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
+from tests.cflow.fake import make_fake
 from tests.fitting.vectors import cache_of, random_maps
 
 SETTINGS = Settings(method=Method(blocks=2), strides=(8,))
@@ -102,14 +103,7 @@ def test_the_forward_pass_stays_on_its_device(features, permutation, positions):
     level = build_level(features, dataclasses.replace(SETTINGS, method=method), 0)
     level.flow.reserve(256)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for module in level.modules():
-            for name, value in [*module._parameters.items(), *module._buffers.items()]:
-                if value is not None:
-                    fake = torch.empty_like(mode.from_tensor(value), device="cuda")
-                    kind = torch.nn.Parameter if name in module._parameters else lambda t: t
-                    module._parameters.pop(name, None)
-                    module._buffers.pop(name, None)
-                    setattr(module, name, kind(fake))
+        make_fake(level, mode)
         batches = fake_batches(16, 3, "cuda")
         loss = compute_loss(level.of_whitened(batches.x[0], batches.rows[0], batches.columns[0]))
         assert loss.device.type == "cuda"
@@ -121,9 +115,7 @@ def test_a_step_reads_no_value_back(features):
     """So that it can be captured in a graph: tensors without values, backward pass and all."""
     level = build_level(features, SETTINGS, 0)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for block in level.flow.blocks:
-            for name, value in list(block._parameters.items()):
-                setattr(block, name, torch.nn.Parameter(torch.empty_like(mode.from_tensor(value))))
+        make_fake(level.flow, mode, "cpu")
         optimiser = torch.optim.Adam(level.flow.parameters(), foreach=False)
         steps = _Steps(level, optimiser, fake_batches(16, 3, "cpu"))
         optimiser.param_groups[0]["lr"] = 1e-3  # torch's own loop reads a tensor on a CPU

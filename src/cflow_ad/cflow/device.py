@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from cflow_ad.errors import SettingsError
+from cflow_ad.errors import CflowError, DeviceError, SettingsError, first_line
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -31,15 +32,45 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
-def own_stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a queue of work that runs beside others on a CUDA device; it begins after the work that
-    is already queued. On other devices, the common queue.
+class Lane:
+    """A queue of work on a device, beside its others: a stream of CUDA or XPU. Devices without
+    streams have one queue for all.
     """
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    return torch.cuda.stream(stream)
+
+    def __init__(self, device: torch.device) -> None:
+        self._module = _module_of(device)
+        has_streams = device.type in ("cuda", "xpu")
+        self._stream = self._module.Stream(device) if has_streams else None
+
+    @contextlib.contextmanager
+    def after(self, mark: Any = None) -> Iterator[None]:
+        """Queue the work of this block here, after a mark of another lane; unset, after what the
+        calling thread has queued outside.
+        """
+        if self._stream is None:
+            yield
+            return
+        if mark is None:
+            self._stream.wait_stream(self._module.current_stream(self._stream.device))
+        else:
+            self._stream.wait_event(mark)
+        with self._module.stream(self._stream):
+            yield
+
+    def mark(self) -> Any:
+        """Mark the end of the work queued so far; None where there is nothing to wait for."""
+        return None if self._stream is None else self._stream.record_event()
+
+    def before(self, tensors: Iterable[Tensor]) -> None:
+        """Let what the calling thread queues outside come after the work queued here, whose results
+        these tensors are.
+        """
+        if self._stream is None:
+            return
+        outside = self._module.current_stream(self._stream.device)
+        outside.wait_stream(self._stream)
+        for tensor in tensors:
+            tensor.record_stream(outside)
 
 
 def free_memory(device: torch.device) -> float:
@@ -47,6 +78,48 @@ def free_memory(device: torch.device) -> float:
     tell.
     """
     try:
-        return float(getattr(torch, device.type).mem_get_info(device)[0])
+        return float(_module_of(device).mem_get_info(device)[0])
     except (AttributeError, RuntimeError):
         return math.inf
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Free what torch keeps of an accelerator's memory for later."""
+    if hasattr(_module_of(device), "empty_cache"):
+        _module_of(device).empty_cache()
+
+
+def _module_of(device: torch.device) -> Any:
+    """Torch's functions for a kind of device, such as `torch.cuda`; None for `meta`."""
+    return getattr(torch, device.type, None)
+
+
+@contextlib.contextmanager
+def one_line_errors(device: torch.device) -> Iterator[None]:
+    """Turn what torch raises when a device fails into an error of one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, CflowError):
+            raise
+        if is_out_of_memory(error):
+            raise DeviceError(
+                f"device {device}: its memory is too small, or other programs have it "
+                f"({first_line(error)}); give a smaller size, or --device cpu"
+            ) from error
+        if device.type != "cpu" and ("CUDA" in str(error) or "device" in str(error).lower()):
+            raise DeviceError(
+                f"device {device}: it failed ({first_line(error)}); start the program again, or "
+                "give --device cpu"
+            ) from error
+        raise
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a device's memory is used up."""
+    text = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "ALLOC_FAILED" in text  # as CUDA's libraries say it
+    )

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cflow_ad.cflow.precision import products_in
 from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, random_weights
 from cflow_ad.cflow.transformer import MOST_POSITIONS, rename_weights
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.errors import ImageError, SettingsError, WeightsError
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.settings import Settings
+from cflow_ad.settings import Precision, Settings
 
 AVERAGED = 3
 """Positions along either side over which `Method.average` takes the mean."""
@@ -95,6 +96,7 @@ class Encoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    precision: Precision = "fp32"
 
     def __init__(self, network: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
@@ -128,7 +130,8 @@ class Encoder(nn.Module):
         if self.spec.blocks and not torch.compiler.is_compiling():
             _check_positions(self.spec.grids((pixels.shape[1], pixels.shape[2]))[0])
         try:
-            maps = self.compute_maps(pixels)
+            with products_in(self.precision, pixels.device):
+                maps = self.compute_maps(pixels)
         except RuntimeError as error:
             if self.spec.padding == "reflect" and "padding size" in str(error).lower():
                 raise SettingsError(

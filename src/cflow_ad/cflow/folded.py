@@ -21,15 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.flow import CouplingBlock
-from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
+from cflow_ad.cflow.folding import FoldedEncoder
+from cflow_ad.cflow.graphs import OneAtATime
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.position import at_places, axis_places, encode_axis
+from cflow_ad.cflow.precision import dtype_of, products_in
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.settings import Precision
 
 _KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
 _AT_ONCE = 2**14  # positions whose tables are kept; a larger map goes in blocks of rows
+_GRAPHED = 2**20  # pixels of an image, at the most, for whose size a CUDA graph is kept
 _ALL = slice(None)
 
 _OfLevel = Callable[["FoldedLevel", Tensor, "Tables"], Tensor]
@@ -51,6 +54,14 @@ class Tables(NamedTuple):
     def tensors(self) -> list[Tensor]:
         """All of them."""
         return [self.shift, *self.terms, self.location, self.scale]
+
+    def laid_out(self) -> Tables:
+        """Arrange them in memory as maps are on their device."""
+        layout = _layout(self.shift.device)
+        shift, *terms = (
+            of[None].contiguous(memory_format=layout)[0] for of in (self.shift, *self.terms)
+        )
+        return Tables(shift, terms, self.location, self.scale)
 
 
 class FoldedBlock(nn.Module):
@@ -125,15 +136,15 @@ class FoldedBlock(nn.Module):
     def forward(self, y: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
         """Map `y`, shape `(B, C, h, w)`; returns the next `y` and the sum of the log-scales."""
         y1, y2 = y[:, : self.n1], y[:, self.n1 :]
-        hidden = F.relu_(F.conv2d(y1.to(term.dtype), self.first, self.first_bias) + term)
-        a, shift = F.conv2d(hidden, self.second, self.second_bias).float().chunk(2, dim=1)
+        hidden = F.relu_(_at_each_position(y1.to(term.dtype), self.first, self.first_bias) + term)
+        a, shift = _at_each_position(hidden, self.second, self.second_bias).float().chunk(2, dim=1)
         log_scale = torch.sigmoid(a) * (2 * self.clamp) - self.clamp
         changed = (y2 + self.offset) * log_scale.exp() + shift
         y = torch.cat((y1, changed), dim=1)
         if self.mixing is not None:
-            y = F.conv2d(y, self.mixing, self.mixing_bias)
+            y = _at_each_position(y, self.mixing, self.mixing_bias)
         elif self.order is not None:
-            y = y.index_select(1, self.order)
+            y = _reordered(y, self.order)
         return y, log_scale.sum(1)
 
 
@@ -208,9 +219,9 @@ class FoldedLevel(nn.Module):
         """Compute the log-likelihood per dimension at every position, as `Level.forward`: features
         `(B, C, h, w)`, with the tables of their positions, to `(B, h, w)`.
         """
-        y = features.float().contiguous()
+        y = features.float().contiguous(memory_format=_layout(features.device))
         if self.whitening is not None:
-            y = F.conv2d(y, self.whitening)
+            y = _at_each_position(y, self.whitening)
         y = y + tables.shift
         log_det = torch.zeros_like(y[:, 0]) + self.constant
         for block, term in zip(self.blocks, tables.terms, strict=True):
@@ -232,14 +243,15 @@ class FoldedModel(nn.Module):
 
     Args:
         model: fitted.
-        precision: `fp32`, or `bf16` for the encoder and the subnets, which are most of the work.
-            Whitening, couplings and likelihoods stay in single precision.
+        precision: `fp32`; `tf32`, in which a CUDA device computes products; or `bf16` for the
+            encoder and the subnets, which are most of the work. Whitening, couplings and
+            likelihoods stay in single precision.
     """
 
     def __init__(self, model: CflowModel, precision: Precision = "fp32") -> None:
         super().__init__()
         dtype = dtype_of(precision)
-        self.encoder = FoldedEncoder(model.encoder, dtype)
+        self.encoder = FoldedEncoder(model.encoder, precision)
         self.levels = nn.ModuleList(FoldedLevel(level, dtype) for level in model)
         self.eval()
 
@@ -274,6 +286,7 @@ class Scorer:
         self.folded = FoldedModel(model, precision)
         self._tables: OrderedDict[tuple[int, Shape], Tables] = OrderedDict()
         self._lock = threading.Lock()
+        self._one_at_a_time = OneAtATime(self._energies, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -283,6 +296,12 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Compute energies, as `FoldedModel.forward`."""
+        is_small = len(pixels) == 1 and pixels.shape[1] * pixels.shape[2] <= _GRAPHED
+        if is_small and self.device.type == "cuda":
+            return self._one_at_a_time(pixels)
+        return self._energies(pixels)
+
+    def _energies(self, pixels: Tensor) -> list[Tensor]:
         return self._over(self.folded.encoder(pixels), FoldedLevel.forward)
 
     @torch.no_grad()
@@ -300,6 +319,10 @@ class Scorer:
         return self._over(self.folded.encoder(pixels), FoldedLevel.log_likelihood)
 
     def _over(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
+        with products_in(self.folded.encoder.precision, self.device):
+            return self._launch(pyramid, compute)
+
+    def _launch(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
         maps = []
         for number, (level, features) in enumerate(zip(self.folded, pyramid, strict=True)):
             height, width = features.shape[2:]
@@ -321,13 +344,42 @@ class Scorer:
             tables = self._tables.get((number, grid))
             if tables is None:
                 level = cast(FoldedLevel, self.folded.levels[number])
-                tables = self._tables[number, grid] = level.tables(*grid)
+                tables = self._tables[number, grid] = level.tables(*grid).laid_out()
                 while len(self._tables) > 1 and self._bytes() > _KEPT:
                     self._tables.popitem(last=False)
             return tables
 
     def _bytes(self) -> int:
         return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)
+
+
+def _is_accelerator(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    """Return how maps lie in memory: on accelerators, the channels of a position together."""
+    return torch.channels_last if _is_accelerator(device) else torch.contiguous_format
+
+
+def _at_each_position(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply the vector of each position by a matrix: a 1x1 convolution. On accelerators it is
+    one product, which reads some of the channels where they are.
+    """
+    if not _is_accelerator(x.device):
+        return F.conv2d(x, kernel, bias)
+    batch, channels, height, width = x.shape
+    vectors = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    matrix = kernel[:, :, 0, 0].T
+    product = vectors @ matrix if bias is None else torch.addmm(bias, vectors, matrix)
+    return product.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _reordered(y: Tensor, order: Tensor) -> Tensor:
+    """Reorder the channels; the layout in memory stays."""
+    if not _is_accelerator(y.device):
+        return y.index_select(1, order)
+    return y.permute(0, 2, 3, 1).index_select(3, order).permute(0, 3, 1, 2)
 
 
 def _contiguous(level: Level) -> Level:

@@ -16,13 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cflow_ad.cflow.encoder import Encoder
+from cflow_ad.cflow.precision import dtype_of
 from cflow_ad.cflow.strips import PIXELS_AT_ONCE, Segment, split_into_segments
 from cflow_ad.settings import Precision
-
-
-def dtype_of(precision: Precision) -> torch.dtype:
-    """Return the type of tensors in a precision."""
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 class FoldedEncoder(Encoder):
@@ -32,14 +28,15 @@ class FoldedEncoder(Encoder):
 
     Args:
         encoder: with its weights.
-        dtype: of its weights and of the features.
+        precision: of its weights and products, and of the features.
     """
 
-    def __init__(self, encoder: Encoder, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, encoder: Encoder, precision: Precision = "fp32") -> None:
         # A transformer has no batch normalisation, and each of its positions sees all others.
         is_whole = bool(encoder.spec.blocks)
         fold = copy.deepcopy if is_whole else fold_network
-        super().__init__(fold(encoder.network).to(dtype), encoder.spec)
+        super().__init__(fold(encoder.network).to(dtype_of(precision)), encoder.spec)
+        self.precision = precision
         self._segments: list[Segment] | None = [] if is_whole else None
         self._lock = threading.Lock()
         self.to(encoder.mean.device)

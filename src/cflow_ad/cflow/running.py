@@ -8,15 +8,19 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
+from cflow_ad.cflow.pipeline import Extra, run_on_accelerator
 from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.parallel import OnError, work_ahead
 from cflow_ad.process import give_memory_back
 from cflow_ad.scoring.canvas import Canvas
-from cflow_ad.scoring.loading import canvas_pixels, load_batches
+from cflow_ad.scoring.loading import canvas_pixels
 from cflow_ad.scoring.view import View
 
 Result = TypeVar("Result")
+
+BATCH_SIZE = 32
+"""Images at once on a GPU, where nothing else is said."""
 
 LARGE = 2048 * 2048
 """An image of more pixels is computed by all cores, alone."""
@@ -29,7 +33,8 @@ def run_over(
     view: View,
     *,
     device: torch.device,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
+    extra: Extra | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[tuple[ImageSource, Result]]:
     """Run a network over images; the results come in the images' order.
@@ -38,7 +43,7 @@ def run_over(
     of the cores than sharing the work of one image among them, and makes a result bit for bit that
     of the image alone, whatever the number of cores: convolutions choose their algorithm by the
     size of the batch and the number of threads. Large images are computed one after another by all
-    cores. On a GPU images go in batches.
+    cores. On a GPU images go in batches, see `pipeline`.
 
     Args:
         network: pixels `(B, H, W, 3)` to one `(B, ...)` per level. Called from several threads.
@@ -47,20 +52,24 @@ def run_over(
         view: how they are brought to the network's input.
         device: where the network is.
         batch_size: the most images at once on a GPU.
+        extra: on a GPU, see `run_on_accelerator`.
         on_error: as for `load_batches`.
 
     Raises:
         ImageError: an image cannot be used and `on_error` is unset.
+        DeviceError: a GPU failed, or one image is too much for its memory.
     """
     if device.type != "cpu":
-        for batch in load_batches(sources, view, batch_size=batch_size, on_error=on_error):
-            pixels = torch.from_numpy(batch.pixels)
-            with torch.no_grad():
-                if device.type == "cuda":
-                    pixels = pixels.pin_memory()
-                levels = [level.cpu() for level in network(pixels.to(device, non_blocking=True))]
-            for number, each in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-                yield each[0], finish(each[1], [level[number] for level in levels])
+        yield from run_on_accelerator(
+            network,
+            finish,
+            sources,
+            view,
+            device=device,
+            batch_size=batch_size,
+            extra=extra,
+            on_error=on_error,
+        )
         return
 
     def compute(canvas: Canvas) -> Result:

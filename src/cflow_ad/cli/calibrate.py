@@ -34,7 +34,8 @@ def calibrate(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Number format of scoring: fp32 or bf16. [default: as it is]")
+        str | None,
+        typer.Option(help="Number format of scoring: fp32, tf32 or bf16. [default: as it is]"),
     ] = None,
     rescale: Annotated[
         bool, typer.Option("--rescale", help="Also fit location and scale of each level again.")

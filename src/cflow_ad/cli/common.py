@@ -19,6 +19,7 @@ from cflow_ad.errors import (
     CalibrationWarning,
     CflowError,
     DataError,
+    DeviceWarning,
     FolderError,
     SettingsError,
     missing_library,
@@ -78,9 +79,9 @@ Roi = Annotated[
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="fp32, or bf16: faster on processors with such instructions (AVX-512 BF16, AMX, "
-        "GPUs). Scores differ by up to a tenth from those of the other one, in which the threshold "
-        "was set. [default: as trained]"
+        help="fp32; tf32, faster on NVIDIA GPUs; or bf16, faster on processors with such "
+        "instructions (AVX-512 BF16, AMX, GPUs). Scores differ by up to a tenth from those of the "
+        "precision in which the threshold was set. [default: as trained]"
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")]
@@ -97,7 +98,8 @@ Device = Annotated[
 def plain_errors() -> Iterator[None]:
     """Print an error that a person can fix as one line and exit with 2; warnings likewise."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CalibrationWarning)
+        for kind in (CalibrationWarning, DeviceWarning):
+            warnings.simplefilter("always", kind)
         warnings.showwarning = lambda text, *_, **__: print_message(f"warning: {text}", "yellow")
         try:
             yield

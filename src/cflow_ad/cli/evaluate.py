@@ -55,7 +55,7 @@ def evaluate(
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compute the scores of the paper's code.")
     ] = False,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = 32,
     precision: Precision = None,
     roi: Roi = None,
     weights: Weights = None,

@@ -71,7 +71,7 @@ def predict(
             callback=_finite,
         ),
     ] = None,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = 32,
     exit_zero: Annotated[
         bool, typer.Option("--exit-zero", help="Exit with 0 even if images are anomalous.")
     ] = False,

@@ -175,7 +175,7 @@ def evaluate(
     detector: BaseDetector,
     dataset: Dataset,
     *,
-    batch_size: int = 8,
+    batch_size: int = 32,
     skip_unreadable: bool = False,
     reference: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,

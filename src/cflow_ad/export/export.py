@@ -103,8 +103,9 @@ def export_model(
     _check(path, format, precision, data)
     if detector.settings.precision != "fp32":
         raise SettingsError(
-            "the model's threshold was set for scores in bf16, but a graph scores in fp32; set it "
-            "for fp32 first: cflow-ad calibrate MODEL GOOD --precision fp32 -o NEW"
+            f"the model's threshold was set for scores in {detector.settings.precision}, but a "
+            "graph scores in fp32; set it for fp32 first: "
+            "cflow-ad calibrate MODEL GOOD --precision fp32 -o NEW"
         )
     canvas = _canvas(size, detector.settings.sizing)
     material = gather(detector, data, canvas, needs_ranges=precision == "int8")

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.cflow.encoder import Encoder, EncoderSpec
-from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
+from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.place_means import PlaceMeans, aspect_of
 from cflow_ad.cflow.position import Frame, axis_places
-from cflow_ad.cflow.running import run_over
+from cflow_ad.cflow.running import BATCH_SIZE, run_over
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import SettingsError
@@ -127,7 +127,7 @@ def build_cache(
     settings: Settings,
     *,
     budget: float | None = None,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     folder: Path | None = None,
     key: str = "",
     stage: Stage = "encode",
@@ -179,7 +179,7 @@ def build_cache(
     done = store.done
     progress(Progress(stage, done, len(order)))
     encoded = run_over(
-        FoldedEncoder(encoder, dtype_of(settings.precision)),
+        FoldedEncoder(encoder, settings.precision),
         lambda canvas, pyramid: pyramid,
         [sources[i] for i in order[done:]],
         view,

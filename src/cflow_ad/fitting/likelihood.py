@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cflow_ad.cflow.device import own_stream
+from cflow_ad.cflow.device import Lane, one_line_errors
 from cflow_ad.cflow.graphs import Repeated
 from cflow_ad.cflow.level import Level, build_flow
 from cflow_ad.cflow.threads import one_core_pool
@@ -144,12 +144,12 @@ def train_levels(
 
 def run_beside(trainings: Sequence[Training], device: torch.device) -> list[Ended]:
     """Run trainings to their end, a block of steps of each in turn."""
-    streams = [own_stream(device) for _ in trainings]
+    lanes = [Lane(device) for _ in trainings]
     ended: dict[int, Ended] = {}
     while len(ended) < len(trainings):
         for number, training in enumerate(trainings):
             if number not in ended:
-                with streams[number]:
+                with one_line_errors(device), lanes[number].after():
                     try:
                         next(training)
                     except StopIteration as stop:
@@ -253,7 +253,7 @@ class _Steps:
         self._rate = torch.zeros((), device=device)
         self._set("lr", self._rate)
         self.take = Repeated(
-            self._take, device, before_capture=lambda: self._set("capturable", True)
+            self._take, device, on_capture=lambda begins: self._set("capturable", begins)
         )
 
     def begin(self, first: int, rates: Sequence[float]) -> None:

@@ -56,7 +56,7 @@ def compute_anomaly_map(
     """
     weights = [np.exp(-grid) for grid in energies]
     rows, columns = (
-        [_resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
+        [resampling(original[axis], valid[axis], cell[axis], smoothing) for cell in cells]
         for axis in (0, 1)
     )
     halfway = [
@@ -80,7 +80,7 @@ def compute_anomaly_map(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Band:
+class Band:
     """The part of a resampling matrix that makes some neighbouring pixels; the rest is 0."""
 
     pixels: slice
@@ -89,7 +89,7 @@ class _Band:
 
 
 @lru_cache(maxsize=64)
-def _resampling(pixels: int, valid: int, cell: float, smoothing: float) -> tuple[_Band, ...]:
+def resampling(pixels: int, valid: int, cell: float, smoothing: float) -> tuple[Band, ...]:
     """Bilinear interpolation along one axis, from cell centres to pixel centres: a matrix
     `(pixels, cells)` whose rows sum to 1, in bands, outside which it is 0. Beyond the outermost
     centres in the image the value stays: the cells further out see its reflection, and no flow was
@@ -104,7 +104,7 @@ def _resampling(pixels: int, valid: int, cell: float, smoothing: float) -> tuple
 
 def _band(
     start: int, stop: int, pixels: int, valid: int, cell: float, weights: NDArray[np.float64]
-) -> _Band:
+) -> Band:
     radius = len(weights) // 2
     # The pixels that the smoothing takes from; beyond the edge the outermost one again.
     taken = np.clip(np.arange(start - radius, stop + radius), 0, pixels - 1)
@@ -121,7 +121,7 @@ def _band(
     smooth = np.stack([np.convolve(column, weights, mode="valid") for column in matrix.T], axis=1)
     banded = smooth.astype(np.float32)
     banded.setflags(write=False)
-    return _Band(slice(start, stop), slice(int(first), int(last)), banded)
+    return Band(slice(start, stop), slice(int(first), int(last)), banded)
 
 
 def gaussian_weights(sigma: float) -> NDArray[np.float64]:

@@ -87,7 +87,7 @@ class BaseDetector(ABC):
         sources: Iterable[ImageSource],
         *,
         maps: bool = True,
-        batch_size: int = 8,
+        batch_size: int = 32,
         on_error: OnError | None = None,
     ) -> Iterator[Prediction]:
         """Score many images, decoding ahead; the results come in the images' order.
@@ -154,7 +154,12 @@ class BaseDetector(ABC):
     ) -> Iterator[Prediction]: ...
 
     def _build(
-        self, canvas: Canvas, energies: Sequence[Floats], maps: bool, source: str = ""
+        self,
+        canvas: Canvas,
+        energies: Sequence[Floats],
+        maps: bool,
+        source: str = "",
+        values: Floats | None = None,
     ) -> Prediction:
         return build_prediction(
             energies,
@@ -165,4 +170,5 @@ class BaseDetector(ABC):
             map_threshold=self.calibration.map_threshold,
             source=source,
             with_map=maps,
+            values=values,
         )

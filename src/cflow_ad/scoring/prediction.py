@@ -133,6 +133,7 @@ def build_prediction(
     map_threshold: float = math.inf,
     source: str = "",
     with_map: bool = True,
+    values: Floats | None = None,
 ) -> Prediction:
     """Decide on one image: the single way from energies to a result, in every runtime.
 
@@ -145,6 +146,7 @@ def build_prediction(
         map_threshold: of the map.
         source: the image's path, or empty.
         with_map: compute the map now, in this thread; else when it is first needed.
+        values: the map, as `compute_anomaly_map` makes it, where a GPU has computed it.
 
     Raises:
         ImageError: the score is NaN.
@@ -154,10 +156,12 @@ def build_prediction(
     frame = replace(canvas, pixels=np.broadcast_to(np.uint8(0), canvas.pixels.shape))
 
     def compute_map() -> MapInFrame:
-        values = compute_anomaly_map(
+        if values is not None:
+            return settle(frame, values)
+        made = compute_anomaly_map(
             energies, cells, valid=frame.valid, original=frame.original, smoothing=smoothing
         )
-        return settle(frame, values)
+        return settle(frame, made)
 
     is_peak = image_score == "peak"
     made = compute_map() if with_map or is_peak else None
