@@ -278,6 +278,17 @@ def test_products_and_layouts_as_on_a_gpu_are_the_same_function(kind, monkeypatc
         assert relative_error(one, other) < 1e-5
 
 
+@torch.inference_mode()
+def test_images_that_come_one_at_a_time_have_the_same_energies(model):
+    """By the functions that a GPU has a graph of."""
+    scorer = Scorer(model)
+    for _ in range(2):
+        for shape in ((64, 96), (32, 64)):
+            pixels = random_pixels(1, shape)
+            for one, other in zip(scorer._one_at_a_time(pixels), scorer(pixels), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["default", "accurate"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_scorer_stays_on_its_device(kind, precision):

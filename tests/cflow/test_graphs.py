@@ -80,7 +80,7 @@ def test_work_on_a_cpu_is_never_captured():
 
 def test_results_of_one_image_outlast_the_next_and_few_sizes_are_kept(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: None)
-    network = OneAtATime(lambda x: [x * 2, x.sum(0)], torch.device("cpu"))
+    network = OneAtATime(lambda: lambda x: [x * 2, x.sum(0)], torch.device("cpu"))
     inputs = [torch.full((1, size), value) for size in range(1, 8) for value in (1.0, 2.0)]
     results = [network(x) for x in inputs]
     for x, (doubled, total) in zip(inputs, results, strict=True):

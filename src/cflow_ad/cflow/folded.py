@@ -286,7 +286,7 @@ class Scorer:
         self.folded = FoldedModel(model, precision)
         self._tables: OrderedDict[tuple[int, Shape], Tables] = OrderedDict()
         self._lock = threading.Lock()
-        self._one_at_a_time = OneAtATime(self._energies, self.device)
+        self._one_at_a_time = OneAtATime(self._for_one_size, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -299,10 +299,25 @@ class Scorer:
         is_small = len(pixels) == 1 and pixels.shape[1] * pixels.shape[2] <= _GRAPHED
         if is_small and self.device.type == "cuda":
             return self._one_at_a_time(pixels)
-        return self._energies(pixels)
-
-    def _energies(self, pixels: Tensor) -> list[Tensor]:
         return self._over(self.folded.encoder(pixels), FoldedLevel.forward)
+
+    def _for_one_size(self) -> Callable[[Tensor], list[Tensor]]:
+        """Build a function of images of one size, with tables of its own, for as long as it is."""
+        tables: list[Tables] = []
+
+        @torch.no_grad()
+        def run(pixels: Tensor) -> list[Tensor]:
+            pyramid = self.folded.encoder(pixels)
+            with products_in(self.folded.encoder.precision, self.device):
+                if not tables:
+                    for level, features in zip(self.folded, pyramid, strict=True):
+                        tables.append(level.tables(*features.shape[2:]).laid_out())
+                return [
+                    level(features, own)
+                    for level, features, own in zip(self.folded, pyramid, tables, strict=True)
+                ]
+
+        return run
 
     @torch.no_grad()
     def with_vectors(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:

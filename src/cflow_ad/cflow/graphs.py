@@ -89,12 +89,15 @@ class OneAtATime:
     The last few sizes have a graph each.
 
     Args:
-        network: a tensor to tensors, of which it reads no value back.
+        build: builds a network for one size, a tensor to tensors. It reads no value back, and what
+            it uses is its own, since a graph finds it by its place in memory.
         device: where it is.
     """
 
-    def __init__(self, network: Callable[[Tensor], list[Tensor]], device: torch.device) -> None:
-        self._network = network
+    def __init__(
+        self, build: Callable[[], Callable[[Tensor], list[Tensor]]], device: torch.device
+    ) -> None:
+        self._build_network = build
         self._device = device
         self._lane = Lane(device)
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
@@ -123,10 +126,10 @@ class OneAtATime:
         return self._kept[key]
 
     def _build(self, x: Tensor) -> _Kept:
-        fixed = torch.empty_like(x)
+        network, fixed = self._build_network(), torch.empty_like(x)
         results: list[Tensor] = []
 
         def work() -> None:
-            results[:] = self._network(fixed)
+            results[:] = network(fixed)
 
         return _Kept(Repeated(work, self._device), fixed, results)
