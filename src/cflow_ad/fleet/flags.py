@@ -59,12 +59,12 @@ def describe_images(detector: Detector, sources: Sequence[ImageSource]) -> Float
 
     Of more than 256 images, 256 at equal distances are taken.
     """
-    from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
+    from cflow_ad.cflow.folding import FoldedEncoder
     from cflow_ad.cflow.running import run_over
 
     number = min(len(sources), _MOST)
     chosen = np.linspace(0, len(sources) - 1, number).round().astype(int)
-    encoder = FoldedEncoder(detector.model.encoder, dtype_of(detector.settings.precision))
+    encoder = FoldedEncoder(detector.model.encoder, detector.settings.precision)
     encoded = run_over(
         encoder,
         lambda canvas, levels: np.concatenate([of.float().mean((1, 2)).numpy() for of in levels]),
