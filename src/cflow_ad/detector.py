@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,17 +27,17 @@ from cflow_ad.cflow.running import run_over
 from cflow_ad.cflow.transformer import resolve_blocks
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import DataError, SettingsError
-from cflow_ad.fitting.calibration import fit_scales, set_thresholds
-from cflow_ad.fitting.fit import fit_levels
-from cflow_ad.fitting.good_images import GoodData, GoodImages, good_images
+from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
+from cflow_ad.fitting.calibration import GoodScores, fit_scales, score_images
+from cflow_ad.fitting.fit import fit_model
+from cflow_ad.fitting.good_images import GoodData, GoodImages, find_good_images
 from cflow_ad.fitting.progress import ProgressCallback, silent
-from cflow_ad.fitting.screening import ScreenedImages
+from cflow_ad.fitting.screening import Screening, screen
 from cflow_ad.scoring.base import BaseDetector, Scored
 from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.region import RegionSource
-from cflow_ad.scoring.threshold import Calibration, split_good
+from cflow_ad.scoring.threshold import MOST, Calibration, calibrate_thresholds
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Precision, Settings
 from cflow_ad.store.model_file import provenance
@@ -44,11 +45,11 @@ from cflow_ad.store.parts import restore, store
 
 
 class GoodSplit(NamedTuple):
-    """Good images, by whether the model was fitted to them."""
+    """Good images, by whether a model knows them."""
 
     images: GoodImages
-    trained_on: list[int]
-    """Numbers of the images that the model was fitted to."""
+    known: list[int]
+    """Numbers of the images that it was fitted to, or that were excluded from training."""
     unseen: list[int]
     """Numbers of the others."""
 
@@ -85,9 +86,9 @@ class Detector(BaseDetector):
         super().__init__(settings, calibration, view, name)
         self.model = model.eval()
         self.training = dict(training)
-        self.screening: ScreenedImages | None = None
-        """Out-of-fold scores of the good images of `fit`; not stored, except for the names of
-        outliers, in `training`."""
+        self.screening: Screening | None = None
+        """The outliers among the good images of `fit`; of these only their names and scores are
+        stored, in `training`."""
         self._bundled = bundled
         self._precision = precision or settings.precision
 
@@ -205,9 +206,9 @@ class Detector(BaseDetector):
     ) -> Detector:
         """Fit a model to good images.
 
-        Some of the images are the calibration set, which the model is not fitted to: the thresholds
-        are set on it; see `Settings.calibration_fraction`. With fewer than 4 images there is no
-        calibration set: the thresholds are set on the training images, with a warning.
+        The thresholds are set by `calibrate_thresholds`, to scores of good images by models that
+        were not fitted to them; see `Settings.folds`. A single image is scored by the model that
+        was fitted to it, with a warning.
 
         Args:
             data: a folder of good images, a folder in the MVTec layout (its `train/good`), a
@@ -236,59 +237,48 @@ class Detector(BaseDetector):
         """
         settings = resolve_blocks(settings or Settings())
         began = time.perf_counter()
-        good = good_images(data, exclude)
-        sources = good.sources
-        training, held_out = split_good(len(sources), settings.calibration_fraction, settings.seed)
-        fitted_to = [sources[i] for i in training]
-        view = View.of(settings, fitted_to, roi=roi, own=good.regions)
+        good = find_good_images(data, exclude)
         encoder = build_encoder(settings).to(pick_device(device))
-        fitted = fit_levels(
+        fitted = fit_model(
             encoder,
-            fitted_to,
+            good,
             settings,
-            fingerprint=good.fingerprint + view.fingerprint(),
-            view=view,
+            roi=roi,
             seconds=max_seconds - (time.perf_counter() - began),
-            held_out=[sources[i] for i in held_out],
             work=None if work is None else Path(work),
             progress=progress,
         )
-        model = CflowModel(encoder, fitted.levels)
-        calibration = set_thresholds(
-            model,
-            settings,
-            [sources[i] for i in held_out or training],
-            view=view,
-            held_out=bool(held_out),
-            progress=progress,
-        )
-        order = training + held_out
-        screened = ScreenedImages(
-            fitted.screening,
-            [good.names[i] for i in order],
-            [sources[i] for i in order],
-            trained_on=len(training),
-        )
+        found, rate = fitted.scores, settings.false_alarm_rate
+        calibration = calibrate_thresholds(found.scores, found.peaks, rate, folds=fitted.folds)
+        _warn(calibration)
+        screening = screen(found if fitted.folds else GoodScores(), good, fitted.view, settings)
         about = {
             "dataset": good.name,
             "fingerprint": good.fingerprint,
-            "n_images": len(training),
-            "excluded": good.excluded,
-            "screening": screened.to_dict(),
+            "n_images": len(fitted.fitted_to),
+            "excluded": list(good.excluded),
+            "known": [good.hashes[i] for i in fitted.fitted_to] + list(good.excluded.values()),
+            "screening": screening.to_dict(),
             "steps": [level.steps for level in fitted.ended],
             "ended_by": [level.why for level in fitted.ended],
             "seconds": round(time.perf_counter() - began, 2),
             "device": str(encoder.mean.device),
-            **({"aligned_to": view.reference.name} if view.reference else {}),
+            **({"aligned_to": fitted.view.reference.name} if fitted.view.reference else {}),
             **provenance(),
         }
-        detector = cls(model, settings=settings, calibration=calibration, training=about, view=view)
-        detector.screening = screened
+        detector = cls(
+            fitted.model,
+            settings=settings,
+            calibration=calibration,
+            training=about,
+            view=fitted.view,
+        )
+        detector.screening = screening
         return detector
 
     def calibrate(
         self,
-        data: GoodData,
+        data: GoodData | None = None,
         *,
         false_alarm_rate: float | None = None,
         smoothing: float | None = None,
@@ -298,12 +288,12 @@ class Detector(BaseDetector):
     ) -> Detector:
         """Set the thresholds again, on good images that the model was not fitted to.
 
-        The scales of an imported model are fitted first, to a part of the images, and the
-        thresholds are set on the others; so are those of a trained model where `rescale` is given.
-        Else the thresholds are set on all images that the model was not fitted to, see `split`.
+        Images that it was fitted to, or that were excluded from training, are left out, see
+        `split`. The scales of an imported model are fitted to the images first, and the images are
+        scored out-of-fold; so are those of a trained model where `rescale` is given.
 
         Args:
-            data: as for `fit`.
+            data: as for `fit`; unset, the scores are those that the model holds.
             false_alarm_rate: unset, as it was.
             smoothing: unset, as it was.
             precision: to score in from now on; unset, as it was.
@@ -314,9 +304,10 @@ class Detector(BaseDetector):
             A detector with this one's flows, which is left as it is.
 
         Raises:
-            DataError: there are no images, or one cannot be used.
-            SettingsError: an argument is out of its range, the images have two regions of interest,
-                or `rescale` is given and the scales are already fitted to these images.
+            CalibrationError: no images are given, and the model holds no scores.
+            DataError: there are no images that the model was not fitted to, or one cannot be used.
+            SettingsError: an argument is out of its range, or needs images; or the images have two
+                regions of interest.
         """
         changes = {
             "false_alarm_rate": false_alarm_rate,
@@ -325,48 +316,70 @@ class Detector(BaseDetector):
         }
         given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
         settings = dataclasses.replace(self.settings, **given)
-        good, trained_on, unseen = self.split(data)
-        view = self.view.with_own(good.regions)
-        model = self.model
-        if rescale and trained_on:
-            raise SettingsError(
-                f"rescale: the scales are already fitted to these images ({good.name}); give other "
-                "good images, or leave it out"
+        if data is None:
+            if rescale or (settings.smoothing, settings.precision) != (
+                self.settings.smoothing,
+                self.settings.precision,
+            ):
+                raise SettingsError(
+                    "smoothing, precision and rescale change the scores: give good images"
+                )
+            old, rate = self.calibration, settings.false_alarm_rate
+            calibration = calibrate_thresholds(old.scores, old.peaks, rate, folds=old.folds)
+            _warn(calibration)
+            return self._with(self.model, settings, calibration, {}, self.view)
+        good, _, unseen = self.split(data)
+        if not unseen:
+            raise DataError(
+                f"{good.name}: the model was trained on these images, so their scores set no "
+                "threshold; give other good images, or none to use the scores of training"
             )
+        view = self.view.with_own(good.regions)
         about: dict[str, Any] = {
             "calibrated_on": good.name,
             "calibration_fingerprint": good.fingerprint,
+            "calibrated": provenance()["finished"],
         }
+        model, folds = self.model, 1
+        sources = [good.sources[i] for i in unseen]
         if rescale or not self.is_calibrated:
-            trained_on, unseen = self._split_for_scales(len(good.sources))
-            fitted_to = [good.sources[i] for i in trained_on]
-            model = fit_scales(model, settings, fitted_to, view=view, progress=progress)
-            about["scales_fingerprint"] = good.fingerprint
-        calibration = set_thresholds(
-            model,
-            settings,
-            [good.sources[i] for i in unseen or trained_on],
-            view=view,
-            held_out=bool(unseen),
-            progress=progress,
-        )
-        about["calibrated"] = provenance()["finished"]
+            scaled = fit_scales(model, settings, sources, view=view, progress=progress)
+            model, found, folds = scaled.model, scaled.scores, scaled.folds
+            hashes = [good.hashes[unseen[i]] for i in scaled.fitted_to]
+            about["known"] = [*self.training.get("known", []), *hashes]
+        else:
+            some = np.random.default_rng(settings.seed).permutation(len(sources))[:MOST]
+            images = {int(i): sources[i] for i in np.sort(some)}
+            found = score_images(model, settings, images, view=view, progress=progress)
+        rate = settings.false_alarm_rate
+        calibration = calibrate_thresholds(found.scores, found.peaks, rate, folds=folds)
+        _warn(calibration)
+        return self._with(model, settings, calibration, about, view)
+
+    def _with(
+        self,
+        model: CflowModel,
+        settings: Settings,
+        calibration: Calibration,
+        about: Mapping[str, Any],
+        view: View,
+    ) -> Detector:
+        """Copy the detector, with other thresholds."""
         return Detector(
             model,
             settings=settings,
             calibration=calibration,
-            training=self.training | about,
+            training={**self.training, **about},
             view=view,
             name=self._name,
             bundled=self._bundled,
         )
 
     def split(self, data: GoodData) -> GoodSplit:
-        """Split good images by whether the model was fitted to them.
+        """Split good images by whether the model knows them.
 
-        The training images are recognised by their fingerprint, without those excluded in training;
-        of them only the calibration set is unseen. So are the images that `calibrate` fitted the
-        scales to a part of. Any other images are unseen.
+        It knows, by the hashes of their content, the images that it or its scales were fitted to,
+        and those excluded from training.
 
         Args:
             data: as for `fit`.
@@ -374,26 +387,14 @@ class Detector(BaseDetector):
         Raises:
             DataError: there are no images, or one cannot be used.
         """
-        good = good_images(data)
-        own = self.training.get("fingerprint")
-        if good.fingerprint != own and (excluded := self.training.get("excluded")):
-            try:
-                without = good_images(data, excluded)
-            except DataError:
-                without = good  # the excluded images are not among these
-            good = without if without.fingerprint == own else good
-        n = len(good.sources)
-        if good.fingerprint == own:
-            fraction = self.settings.calibration_fraction
-            return GoodSplit(good, *split_good(n, fraction, self.settings.seed))
-        if good.fingerprint == self.training.get("scales_fingerprint"):
-            return GoodSplit(good, *self._split_for_scales(n))
-        return GoodSplit(good, [], list(range(n)))
-
-    def _split_for_scales(self, n: int) -> tuple[list[int], list[int]]:
-        """Split images into those to fit the scales to and those to set the thresholds on."""
-        fraction = self.settings.calibration_fraction or Settings().calibration_fraction
-        return split_good(n, fraction, self.settings.seed)
+        good = find_good_images(data)
+        known = set(self.training.get("known", []))
+        seen = [of in known for of in good.hashes]
+        return GoodSplit(
+            good,
+            [i for i, is_known in enumerate(seen) if is_known],
+            [i for i, is_known in enumerate(seen) if not is_known],
+        )
 
     @classmethod
     def load(
@@ -426,3 +427,9 @@ class Detector(BaseDetector):
         if precision is not None:
             dataclasses.replace(stored.settings, precision=precision)  # checks it
         return cls(**stored._asdict(), name=str(path), precision=precision)
+
+
+def _warn(calibration: Calibration) -> None:
+    """Warn where the thresholds do not promise the rate that was asked for."""
+    if not calibration.is_as_asked:
+        warnings.warn(calibration.note, CalibrationWarning, stacklevel=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
     if not _is_of(value, hint):
         raise SettingsError(f"{name} is {value!r}: it must be {describe_type(hint)}")
     for allowed in bounds:
-        if value not in allowed:
+        if value is not None and value not in allowed:
             raise SettingsError(f"{name} is {value!r}: it must be {allowed}")
 
 
@@ -70,10 +71,20 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_is_of(value, one) for one in arguments)
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        # Of whole numbers some are beyond every float.
+        return (type(value) is int and abs(value) <= sys.float_info.max) or (
+            type(value) is float and math.isfinite(value)
+        )
     if hint in (int, bool):
         return type(value) is hint
     return isinstance(value, hint)
+
+
+def strip_none(hint: Any) -> Any:
+    """Return the annotation without the None that it allows."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
+    return hint
 
 
 def describe_type(hint: Any) -> str:
@@ -82,5 +93,6 @@ def describe_type(hint: Any) -> str:
         return " or ".join(typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return "whole numbers with commas between"
+    hint = strip_none(hint)
     names = {float: "a finite number", int: "a whole number", bool: "true or false"}
     return names.get(hint, "text")

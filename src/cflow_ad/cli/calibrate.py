@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 def calibrate(
     model: Trained,
     good: Annotated[
-        Path, path_argument("Folder of good images that the model was not trained on.")
-    ],
+        Path | None,
+        path_argument(
+            "Folder of good images that the model was not trained on. Without it, the scores that "
+            "the model holds set the threshold for another rate."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The model file to write. [default: MODEL itself]"),
@@ -46,7 +50,7 @@ def calibrate(
 ) -> None:
     """Set a model's threshold for a stated false-alarm rate, on good images alone.
 
-    For an imported model, location and scale of each level are fitted too, on part of the images.
+    For an imported model, location and scale of each level are fitted too.
     """
     with plain_errors():
         from cflow_ad.detector import Detector

@@ -224,7 +224,6 @@ class Bars:
 
     _UNITS: dict[str, tuple[str, str]] = {  # noqa: RUF012
         "encode": ("Encoding", "images/s"),
-        "screen": ("Screening", "images/s"),
         "train": ("Training", "steps/s"),
         "passes": ("Training", "images/s"),
         "calibrate": ("Calibrating", "images/s"),
@@ -254,7 +253,7 @@ class Bars:
             return
         task = next(task for task in self._bar.tasks if task.id == self._tasks[stage])
         rate = f"{task.speed:.1f} {unit}" if task.speed else ""
-        self._bar.update(task.id, completed=done, rate=rate, note=note)
+        self._bar.update(task.id, completed=done, total=total, rate=rate, note=note)
 
     def counter(self, stage: str) -> Callable[[int, int], None]:
         """Return a function that updates one stage."""

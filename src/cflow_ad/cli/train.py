@@ -89,8 +89,8 @@ def train(
 ) -> None:
     """Train on good images, and write a model file.
 
-    Part of the images is held out as the calibration set, on which the threshold is set for the
-    false-alarm rate. Defective images are not used. Outliers among the good images, which may be
+    The threshold is set for the false-alarm rate, by scores of the images from models that were not
+    trained on them. Defective images are not used. Outliers among the good images, which may be
     defective, are reported; none is excluded unless you name it.
     """
     with plain_errors():
@@ -169,16 +169,16 @@ def _check_report(report: Path, exclude: list[str]) -> None:
 
 def _print_screening(detector: Detector, report: Path | None) -> None:
     """Print which good images are outliers, and write the page if it is asked for."""
-    screened = detector.screening
-    assert screened is not None, "`fit` screens the images"
-    typer.echo(screened.note)
+    screening = detector.screening
+    assert screening is not None, "`fit` screens the images"
+    typer.echo(screening.note)
     if report is not None:
         from cflow_ad.evaluation.suspects import list_beside, write_suspects
 
-        write_suspects(screened, report)
+        write_suspects(screening, report)
         listed = list_beside(report)
         hint = f"; train with --exclude {listed} to exclude those on its list"
-        hint = hint if screened.flagged else ""
+        hint = hint if screening.flagged else ""
         typer.echo(f"{report}: the images with the highest scores{hint}")
-    elif screened.flagged:
+    elif screening.flagged:
         typer.echo("--report FILE.html shows them; --exclude excludes them.")

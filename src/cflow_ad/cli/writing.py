@@ -20,7 +20,7 @@ from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
 from cflow_ad.scoring.prediction import Prediction
 
-_COLUMNS = ("path", "score", "threshold", "is_anomalous")
+_COLUMNS = ("path", "score", "threshold", "is_anomalous", "p_value")
 _MOST_IN_PICTURE = 12
 
 

@@ -80,7 +80,7 @@ class FalseAlarms:
     interval: tuple[float, float]
     """95% Clopper-Pearson interval of the rate."""
     promised: float
-    """The rate that the calibration promises; `nan` without a calibration set held out."""
+    """The rate that the calibration promises; `nan` where training images set the threshold."""
 
     @property
     def rate(self) -> float:
@@ -271,7 +271,7 @@ def evaluate(
             count=n_alarms,
             trials=len(good),
             interval=binomial_interval(n_alarms, len(good)) if good else (math.nan, math.nan),
-            promised=calibration.achieved_rate if calibration.held_out else math.nan,
+            promised=calibration.achieved_rate if calibration.folds else math.nan,
         ),
         images=tuple(records),
         skipped=tuple(skipped),

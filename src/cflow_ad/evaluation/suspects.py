@@ -16,7 +16,7 @@ from cflow_ad.evaluation._examples import Example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.overlay import heatmap, map_scale, shrink_image, shrink_map
-from cflow_ad.fitting.screening import ScreenedImages, Suspect
+from cflow_ad.fitting.screening import Screening, Suspect
 
 _LONGEST = 288
 """Pixels of a picture's longer side."""
@@ -27,7 +27,7 @@ def list_beside(page: Path) -> Path:
     return page.with_suffix(".csv")
 
 
-def write_suspects(screened: ScreenedImages, path: Path) -> None:
+def write_suspects(screening: Screening, path: Path) -> None:
     """Write the page, and beside it the list of the outliers.
 
     The list, with the page's name and the suffix `.csv`, has the columns `path` and `score`. A
@@ -36,12 +36,11 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
     Raises:
         DataError: a file cannot be written.
     """
-    screening = screened.screening
     limit, suspects = screening.limit, screening.suspects
     scale = map_scale(limit)
-    outliers = [_example(s, screened, scale) for s in suspects if s.stands_out]
-    others = [_example(s, screened, scale) for s in suspects if not s.stands_out]
-    more = len(screened.flagged) - len(outliers)
+    outliers = [_example(s, scale) for s in suspects if s.is_outlier]
+    others = [_example(s, scale) for s in suspects if not s.is_outlier]
+    more = len(screening.flagged) - len(outliers)
     groups = [
         ("Outliers", f"{more} more are on the list." if more else "", outliers),
         ("Highest scores below the limit", "", others),
@@ -49,12 +48,11 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
     page = render(
         "suspects.html.j2",
         {
-            "verdict": screened.verdict,
+            "verdict": screening.verdict,
             "limit": number(limit) if math.isfinite(limit) else "",
             "median": number(float(np.median(screening.scores))),
             "groups": [group for group in groups if group[-1]],
-            "n_flagged": len(screened.flagged),
-            "n_held_out": screened.flagged_held_out,
+            "n_flagged": len(screening.flagged),
             "list_name": list_beside(path).name,
             "version": __version__,
             "written": "",
@@ -63,7 +61,7 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(("path", "score"))
-    writer.writerows(screened.flagged.items())
+    writer.writerows(screening.flagged.items())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, text in ((path, page), (list_beside(path), rows.getvalue())):
@@ -73,13 +71,13 @@ def write_suspects(screened: ScreenedImages, path: Path) -> None:
         raise DataError(f"{where}: the report cannot be written ({error.strerror})") from error
 
 
-def _example(suspect: Suspect, screened: ScreenedImages, scale: tuple[float, float]) -> Example:
-    name, source = screened.names[suspect.index], screened.sources[suspect.index]
+def _example(suspect: Suspect, scale: tuple[float, float]) -> Example:
+    name = suspect.name
     pictures: tuple[Picture, ...] = ()
     problem = ""
     try:
-        image = shrink_image(as_image(source), _LONGEST)
-        colours = heatmap(shrink_map(suspect.anomaly_map, _LONGEST), scale)
+        image = shrink_image(as_image(suspect.source), _LONGEST)
+        colours = heatmap(shrink_map(suspect.compute_map(), _LONGEST), scale)
         pictures = (
             Picture.of(image, "image", f"the image {name}"),
             Picture.of(colours, "anomaly map", f"the anomaly map of {name}"),
@@ -88,10 +86,10 @@ def _example(suspect: Suspect, screened: ScreenedImages, scale: tuple[float, flo
         problem = str(error)
     return Example(
         name=name,
-        label="training set" if suspect.index < screened.trained_on else "calibration set",
+        label="good",
         score=number(suspect.score),
-        outcome="outlier" if suspect.stands_out else "below the limit",
-        is_wrong=suspect.stands_out,
+        outcome="outlier" if suspect.is_outlier else "below the limit",
+        is_wrong=suspect.is_outlier,
         pictures=pictures,
         problem=problem,
     )

@@ -27,9 +27,6 @@ _MOST_COMPARED = 32
 _MOST_RANGES = 128
 """Images that the ranges of activations are taken from."""
 
-_RANGES = 0.2
-"""Share of new good images that the ranges are taken from."""
-
 _SIDE = 384
 """The longest side of generated images."""
 
@@ -98,11 +95,12 @@ def gather(
     def fits(source: ImageSource) -> bool:
         return canvas is None or sizing.canvas_shape(image_shape(source)) == canvas
 
-    good, trained_on, unseen = detector.split(data)
-    if needs_ranges and not trained_on:
-        ranges, unseen = split_good(len(unseen), 1 - _RANGES, detector.settings.seed)
-    else:
-        ranges = trained_on
+    good, ranges, unseen = detector.split(data)
+    if needs_ranges and not ranges:
+        if len(unseen) == 1:
+            ranges, unseen = unseen, []
+        else:
+            unseen, ranges = split_good(len(unseen), 1, detector.settings.seed)[0]
     seen, new = (
         [good.sources[i] for i in part if fits(good.sources[i])] for part in (ranges, unseen)
     )

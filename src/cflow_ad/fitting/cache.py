@@ -39,7 +39,7 @@ _FEWEST = 100  # vectors of a level that must be kept, or one of each image if t
 
 
 class LevelFeatures:
-    """The cached vectors of one level.
+    """The cached vectors of one level, of all images or of some of them.
 
     Args:
         vectors: shape `(M, C)`, float32.
@@ -51,7 +51,9 @@ class LevelFeatures:
         self.vectors = vectors
         self.positions = positions
         self.bounds: NDArray[np.int64] = np.empty((0, 2), np.int64)
-        """Where the vectors of each image begin and end, by its number among the sources."""
+        """Where the vectors of each image begin and end, by its number among the images."""
+        self._moved: NDArray[np.int64] | None = None
+        """Of each image, how far its vectors lie behind `bounds` in the arrays; unset, nowhere."""
         self.grids: list[Shape] = []
         """Of each image, height and width of this level in positions."""
         self.means: PlaceMeans | None = None
@@ -62,7 +64,14 @@ class LevelFeatures:
         """The means on the device that vectors were last read to."""
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        if self._moved is None:
+            return len(self.vectors)
+        return int((self.bounds[:, 1] - self.bounds[:, 0]).sum())
+
+    @property
+    def channels(self) -> int:
+        """Of a vector."""
+        return int(self.vectors.shape[1])
 
     @cached_property
     def aspects(self) -> Tensor:
@@ -78,9 +87,10 @@ class LevelFeatures:
         self, index: NDArray[np.int64], device: torch.device = _CPU
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices, on a device."""
-        places = torch.from_numpy(self.positions[index].astype(np.int64)).to(device)
+        at = index if self._moved is None else index + self._moved[self.images_of(index).numpy()]
+        places = torch.from_numpy(self.positions[at].astype(np.int64)).to(device)
         rows, columns = places.unbind(1)
-        z = torch.from_numpy(self.vectors[index]).to(device)
+        z = torch.from_numpy(self.vectors[at]).to(device)
         if self.means is not None:
             image = self.images_of(index)
             aspects, factors = self.aspects[image].to(device), self._factors[image].to(device)
@@ -112,6 +122,20 @@ class LevelFeatures:
         # Of images that begin at one place the last has the vectors.
         order = np.lexsort((self.bounds[:, 1], self.bounds[:, 0]))
         return order, self.bounds[order, 0]
+
+    def of_images(self, numbers: Sequence[int]) -> LevelFeatures:
+        """Share the vectors of some images, which are numbered anew in this order."""
+        some = LevelFeatures(self.vectors, self.positions)
+        begin, end = self.bounds[list(numbers)].T
+        ends = np.cumsum(end - begin)
+        some.bounds = np.stack([ends - (end - begin), ends], axis=1)
+        some._moved = begin - some.bounds[:, 0]
+        if self._moved is not None:
+            some._moved += self._moved[list(numbers)]
+        some.grids = [self.grids[number] for number in numbers]
+        if self.means is not None:
+            some.means, some._factors = self.means, self._factors[list(numbers)]
+        return some
 
     def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
         """Share the vectors, less the means of their places, the rest times a factor per image."""

@@ -1,10 +1,17 @@
-"""Set a fitted model's thresholds, and the scales of a model that was trained elsewhere."""
+"""Score good images for the thresholds; fit the scales of a model that was trained elsewhere."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.cflow.folded import Scorer
@@ -12,35 +19,83 @@ from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
 from cflow_ad.data.images import ImageSource
-from cflow_ad.errors import CalibrationWarning
-from cflow_ad.fitting.cache import build_cache
+from cflow_ad.files import replacing
+from cflow_ad.fitting.cache import LevelFeatures, build_cache
 from cflow_ad.fitting.place_means import subtract_known_means
-from cflow_ad.fitting.progress import Progress, ProgressCallback
+from cflow_ad.fitting.progress import Progress, ProgressCallback, shift_progress, silent
 from cflow_ad.fitting.scale import fit_scale
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import build_prediction
-from cflow_ad.scoring.threshold import Calibration, calibrate_thresholds
+from cflow_ad.scoring.threshold import split_good
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
 
-def set_thresholds(
+@dataclass
+class GoodScores:
+    """Scores of good images, one after another."""
+
+    numbers: list[int] = field(default_factory=list)
+    """Of the images, among the good images."""
+    scores: list[float] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
+    """The maxima of the anomaly maps."""
+    energies: dict[int, list[NDArray[np.float32]]] = field(default_factory=dict)
+    """Of the images with the highest scores, by number: of each level, shape `(h, w)`."""
+
+    def add(self, others: GoodScores) -> None:
+        """Add the scores of other images."""
+        self.numbers += others.numbers
+        self.scores += others.scores
+        self.peaks += others.peaks
+        self.energies |= others.energies
+
+    def save(self, path: Path, key: str) -> None:
+        """Write a file that `restore` reads with the same `key`."""
+        tensors: dict[str, NDArray[np.generic]] = {
+            "numbers": np.array(self.numbers, np.int64),
+            "scores": np.array(self.scores, np.float64),
+            "peaks": np.array(self.peaks, np.float64),
+        }
+        for number, levels in self.energies.items():
+            tensors |= {f"{number}.{level}": grid for level, grid in enumerate(levels)}
+        with replacing(path) as new:
+            safetensors.numpy.save_file(tensors, new, metadata={"key": key})
+
+    @classmethod
+    def restore(cls, path: Path, key: str) -> GoodScores | None:
+        """Read what `save` wrote; None without a whole file of this key."""
+        try:
+            with safetensors.safe_open(path, framework="np") as file:
+                if (file.metadata() or {}).get("key") != key:
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, safetensors.SafetensorError):
+            return None
+        numbers, scores, peaks = (tensors.pop(of).tolist() for of in ("numbers", "scores", "peaks"))
+        energies: dict[int, list[NDArray[np.float32]]] = {}
+        for name in sorted(tensors, key=lambda name: tuple(map(int, name.split(".")))):
+            energies.setdefault(int(name.split(".")[0]), []).append(tensors[name])
+        return cls(numbers, scores, peaks, energies)
+
+
+def score_images(
     model: CflowModel,
     settings: Settings,
-    sources: Sequence[ImageSource],
+    images: Mapping[int, ImageSource],
     *,
     view: View,
-    held_out: bool,
-    progress: ProgressCallback,
-) -> Calibration:
-    """Score good images, and set the thresholds for `Settings.false_alarm_rate`.
+    keep: int = 0,
+    progress: ProgressCallback = silent,
+) -> GoodScores:
+    """Score good images as a detector does.
 
     Args:
         model: fitted.
         settings: of the model.
-        sources: the images, at least one.
+        images: by number.
         view: of the model.
-        held_out: whether the model was not fitted to them.
+        keep: how many images' energies are kept, those with the highest scores.
         progress: called as the work advances.
 
     Raises:
@@ -48,25 +103,44 @@ def set_thresholds(
     """
     scorer = Scorer(model, precision=settings.precision)
 
-    def score(canvas: Canvas, energies: list[Tensor]) -> tuple[float, float]:
+    def score(
+        canvas: Canvas, levels: list[Tensor]
+    ) -> tuple[float, float, list[NDArray[np.float32]]]:
+        energies = [level.numpy() for level in levels]
         prediction = build_prediction(
-            [grid.numpy() for grid in energies],
+            energies,
             canvas,
             smoothing=settings.smoothing,
             image_score=settings.method.image_score,
         )
-        return prediction.score, float(prediction.anomaly_map.max())
+        return prediction.score, float(prediction.anomaly_map.max()), energies
 
-    scores, peaks = [], []
-    progress(Progress("calibrate", 0, len(sources)))
-    for _, (of_image, peak) in run_over(scorer, score, sources, view, device=scorer.device):
-        scores.append(of_image)
-        peaks.append(peak)
-        progress(Progress("calibrate", len(scores), len(sources)))
-    calibration = calibrate_thresholds(scores, peaks, settings.false_alarm_rate, held_out=held_out)
-    if not calibration.is_as_asked:
-        warnings.warn(calibration.note, CalibrationWarning, stacklevel=3)
-    return calibration
+    found = GoodScores(list(images))
+    highest: list[tuple[float, int, list[NDArray[np.float32]]]] = []
+    progress(Progress("calibrate", 0, len(images)))
+    sources = list(images.values())
+    results = run_over(scorer, score, sources, view, device=scorer.device)
+    for number, (_, (of_image, peak, energies)) in zip(images, results, strict=True):
+        found.scores.append(of_image)
+        found.peaks.append(peak)
+        heapq.heappush(highest, (of_image, number, energies))
+        if len(highest) > keep:
+            heapq.heappop(highest)
+        progress(Progress("calibrate", len(found.scores), len(images)))
+    found.energies = {number: energies for _, number, energies in highest}
+    return found
+
+
+class Scaled(NamedTuple):
+    """A model with fitted scales, and scores of good images that set its thresholds."""
+
+    model: CflowModel
+    fitted_to: list[int]
+    """Numbers of the images that its scales are fitted to."""
+    scores: GoodScores
+    """By scales that were fitted without the images, where there are folds."""
+    folds: int
+    """How many times scales were fitted for the scores."""
 
 
 def fit_scales(
@@ -75,13 +149,15 @@ def fit_scales(
     sources: Sequence[ImageSource],
     *,
     view: View,
-    progress: ProgressCallback,
-) -> CflowModel:
+    progress: ProgressCallback = silent,
+) -> Scaled:
     """Fit the location and scale of each level to images that the model was not trained on.
+
+    The images are scored out-of-fold, by scales that are fitted without them; see `split_good`.
 
     Args:
         model: whose encoder and flows the result shares.
-        settings: of the model.
+        settings: of the model; where `folds` is 0, it counts as unset.
         sources: the images, at least one.
         view: of the model.
         progress: called as the work advances.
@@ -90,11 +166,37 @@ def fit_scales(
         DivergenceError: a likelihood is NaN or infinite.
         ImageError: an image cannot be used.
     """
-    features = build_cache(model.encoder, sources, view, settings, progress=progress)
+    splits = split_good(len(sources), settings.folds or None, settings.seed)
+    fitted_to = splits[0].fitted_to if len(splits) == 1 else list(range(len(sources)))
+    features = build_cache(
+        model.encoder, [sources[i] for i in fitted_to], view, settings, progress=progress
+    )
+    features = [
+        of_level if level.means is None else subtract_known_means(level.means, of_level)
+        for level, of_level in zip(model, features, strict=True)
+    ]
+    kept = _with_scales(model, settings, features)
+    scores = GoodScores()
+    for number, split in enumerate(splits):
+        scaled = kept
+        if len(splits) > 1:
+            some = [of_level.of_images(split.fitted_to) for of_level in features]
+            scaled = _with_scales(model, settings, some)
+        unseen = {i: sources[i] for i in split.unseen}
+        shifted = shift_progress(progress, number, len(splits))
+        scores.add(score_images(scaled, settings, unseen, view=view, progress=shifted))
+    if not splits:
+        images = dict(enumerate(sources))
+        scores = score_images(kept, settings, images, view=view, progress=progress)
+    return Scaled(kept, fitted_to, scores, len(splits))
+
+
+def _with_scales(
+    model: CflowModel, settings: Settings, features: Sequence[LevelFeatures]
+) -> CflowModel:
+    """Copy a model, with scales fitted to vectors."""
     levels = []
     for number, (old, of_level) in enumerate(zip(model, features, strict=True)):
-        if old.means is not None:
-            of_level = subtract_known_means(old.means, of_level)
         level = Level(old.input_layer, old.flow, means=old.means).to(model.device)
         fit_scale(level, of_level, settings, number)
         levels.append(level)

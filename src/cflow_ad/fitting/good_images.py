@@ -13,6 +13,7 @@ from typing import TypeAlias
 from cflow_ad.data.excluding import find_excluded
 from cflow_ad.data.images import ImageSource, as_image, source_name
 from cflow_ad.data.layouts import Dataset, check_masks, open_dataset
+from cflow_ad.data.layouts.dataset import hash_file
 from cflow_ad.errors import DataError
 from cflow_ad.scoring.image_regions import RegionFiles, regions_of
 
@@ -30,13 +31,15 @@ class GoodImages:
     """Equal where names and content of all images are equal."""
     names: list[str]
     """Of the images, relative to the data set; those from memory are numbered from 1."""
-    excluded: list[str]
-    """Names of the images left out."""
+    hashes: list[str]
+    """Of each image: of its file's bytes, or of its pixels where it is from memory."""
+    excluded: dict[str, str]
+    """Names and hashes of the images left out."""
     regions: RegionFiles | None = None
     """Regions of interest that the data set lists; None where it lists none."""
 
 
-def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
+def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
     """Find the good images.
 
     Args:
@@ -52,15 +55,20 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
     if isinstance(data, Dataset):
         samples, root = data.require_train(), data.root
         out = find_excluded([sample.path for sample in samples], root, exclude)
-        kept = tuple(sample for number, sample in enumerate(samples) if number not in out)
-        names = [_relative(sample.path, root) for sample in samples]
+        kept = [number for number in range(len(samples)) if number not in out]
         _require_some(kept, data.name)
-        check_masks(kept)
+        check_masks([samples[i] for i in kept])
+        names = [_relative(sample.path, root) for sample in samples]
+        hashes = data.hash_images()
+        of_kept = [hashes[i] for i in kept]
+        without = dataclasses.replace(data, train=tuple(samples[i] for i in kept))
         return GoodImages(
-            [sample.path for sample in kept],
+            [samples[i].path for i in kept],
             data.name,
-            dataclasses.replace(data, train=kept).fingerprint(),
-            *_parted(names, out),
+            without.fingerprint(of_kept),
+            [names[i] for i in kept],
+            [_shorten(of) for of in of_kept],
+            {names[i]: _shorten(hashes[i]) for i in sorted(out)},
             regions=regions_of(data),
         )
     sources = list(data)
@@ -68,22 +76,32 @@ def good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
         raise DataError("no good images to train on: the sequence is empty")
     names = [source_name(source) or f"image {n}" for n, source in enumerate(sources, start=1)]
     out = find_excluded([Path(name) for name in names], Path(), exclude)
-    sources = [source for number, source in enumerate(sources) if number not in out]
-    _require_some(sources, "the sequence")
-    digest = hashlib.sha256()
-    for source in sources:
-        pixels = as_image(source)
-        digest.update(f"{pixels.shape} {pixels.dtype}".encode())
-        digest.update(pixels.tobytes())
-    return GoodImages(sources, "images from memory", digest.hexdigest()[:16], *_parted(names, out))
-
-
-def _parted(names: Sequence[str], out: set[int]) -> tuple[list[str], list[str]]:
-    """Split names into those kept and those left out."""
-    return (
-        [name for number, name in enumerate(names) if number not in out],
-        [name for number, name in enumerate(names) if number in out],
+    kept = [number for number in range(len(sources)) if number not in out]
+    _require_some(kept, "the sequence")
+    hashes = [_hash(source) for source in sources]
+    digest = hashlib.sha256("".join(hashes[i] for i in kept).encode())
+    return GoodImages(
+        [sources[i] for i in kept],
+        "images from memory",
+        digest.hexdigest()[:16],
+        [names[i] for i in kept],
+        [_shorten(hashes[i]) for i in kept],
+        {names[i]: _shorten(hashes[i]) for i in sorted(out)},
     )
+
+
+def _hash(source: ImageSource) -> str:
+    if isinstance(source, str | os.PathLike):
+        return hash_file(Path(source))
+    pixels = as_image(source)
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def _shorten(digest: str) -> str:
+    """Keep 48 bits of a hash, which two of a million images share with a chance of 1 in 500."""
+    return digest[:12]
 
 
 def _relative(path: Path, root: Path) -> str:

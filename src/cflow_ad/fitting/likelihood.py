@@ -30,7 +30,7 @@ from cflow_ad.settings import Settings
 
 def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
     """Build a level before training: the input layer fitted, the flow in its initial state."""
-    channels = features.vectors.shape[1]
+    channels = features.channels
     layer = raw_layer(channels)
     if settings.method.whiten:
         layer = fit_whitening(features.chunks(), channels)

@@ -74,7 +74,7 @@ def fit_means(features: LevelFeatures, n: int, fitted: Tensor) -> PlaceMeans:
     aspects = torch.unique(used)
     which, share = nearest(features.aspects, aspects)
 
-    tables, channels = len(aspects) + 1, features.vectors.shape[1]
+    tables, channels = len(aspects) + 1, features.channels
     sums = np.zeros((tables * n * n, channels))
     counts = np.zeros(tables * n * n)
     for index in np.array_split(index_all, max(1, len(index_all) // 65536)):

@@ -48,11 +48,11 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     level.eval().requires_grad_(False)
     rng = np.random.default_rng([settings.seed, number, 1])
     index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
-    parts = []
+    found = []
     for part in np.array_split(index, max(1, len(index) // 4096)):
         z, rows, columns = (value.to(level.location.device) for value in features.take(part))
-        parts.append(level(z, rows, columns))
-    values = torch.cat(parts).double().cpu()
+        found.append(torch.stack((level(z, rows, columns).double(), rows, columns)).cpu())
+    values, rows, columns = torch.cat(found, dim=1)
     if not values.isfinite().all():
         raise DivergenceError("the likelihood of good vectors is not finite; lower learning_rate")
     quantiles = torch.tensor([0.5, TAIL, _LOW], dtype=torch.float64)
@@ -60,8 +60,8 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     location, scale = median, (median - tail) / TAIL_ENERGY
     if settings.method.place_scales:
         n = count_parts(settings.strides[number])
-        rows, columns = torch.from_numpy(features.positions[index].astype(np.int64)).unbind(1)
-        weight, medians, lows = _of_parts(values, rows * n // FRAME * n + columns * n // FRAME, n)
+        part = (rows * n // FRAME * n + columns * n // FRAME).long()
+        weight, medians, lows = _of_parts(values, part, n)
         weight *= settings.method.place_scales
         wider = ((medians - lows) / (median - low).clamp(min=1e-12)).clamp(1 / _MOST, _MOST)
         location = median + weight * (medians - median)

@@ -77,7 +77,7 @@ def assemble(
         "paper",
         backbone=backbone,
         strides=pyramid.strides,
-        calibration_fraction=Settings().calibration_fraction,
+        folds=None,
         method={
             "padding": padding,
             "interpolation": interpolation,

@@ -16,6 +16,7 @@ from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.components import label_runs
 from cflow_ad.scoring.score import compute_image_score
+from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import MapInFrame, settle
 
 
@@ -58,6 +59,10 @@ class Prediction:
 
     source: str = ""
     """The image's path, or empty for an image from memory."""
+
+    p_value: float | None = None
+    """The share of good images that score at least as high, see `Calibration.compute_p_value`; None
+    where no unseen good images were scored."""
 
     @property
     def is_anomalous(self) -> bool:
@@ -129,8 +134,7 @@ def build_prediction(
     *,
     smoothing: float,
     image_score: str,
-    threshold: float = math.inf,
-    map_threshold: float = math.inf,
+    calibration: Calibration | None = None,
     source: str = "",
     with_map: bool = True,
     values: Floats | None = None,
@@ -142,8 +146,7 @@ def build_prediction(
         canvas: of the image.
         smoothing: see `compute_anomaly_map`.
         image_score: `levels`, see `compute_image_score`; or `peak`, the map's maximum.
-        threshold: of the image's score.
-        map_threshold: of the map.
+        calibration: of the model; unset, no image is anomalous.
         source: the image's path, or empty.
         with_map: compute the map now, in this thread; else when it is first needed.
         values: the map, as `compute_anomaly_map` makes it, where a GPU has computed it.
@@ -173,7 +176,16 @@ def build_prediction(
     )
     if math.isnan(score):
         raise ImageError("the image: its score is not a number; check the model's weights")
-    return Prediction(score, threshold, map_threshold, get_map, source)
+    if calibration is None:
+        return Prediction(score, math.inf, math.inf, get_map, source)
+    return Prediction(
+        score,
+        calibration.threshold,
+        calibration.map_threshold,
+        get_map,
+        source,
+        calibration.compute_p_value(score),
+    )
 
 
 def _around_maximum(

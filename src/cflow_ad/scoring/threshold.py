@@ -1,21 +1,42 @@
-"""A threshold without defects: split-conformal calibration on a calibration set of good images.
+"""A threshold without defects: a conformal quantile of scores of good images.
 
-If a new good image is exchangeable with the `n` images of the calibration set, its score exceeds
-the `k`-th smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the
+Each score is given by a model that the image had no part in. With many images, that is the model
+itself, and the images are a calibration set that it was not fitted to (split conformal prediction).
+With fewer, it is one of several models, each fitted without one fold of the images, while the model
+itself is fitted to all of them (cross-fitting). `split_good` states which images are used for what.
+
+If a new good image is exchangeable with the `n` images of a calibration set, its score exceeds the
+`k`-th smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the
 distribution of scores (Vovk et al., Algorithmic Learning in a Random World, 2005; Lei et al., JASA
-2018). The threshold is the smallest such score that keeps this at or below the stated rate.
+2018). The threshold is the smallest such score that keeps this at or below the stated rate `a`.
+
+With cross-fitted scores the rate is about the same as long as a model fitted to all images scores a
+new one about as one fitted to most of them does. Where the new image is scored by the models of the
+folds, it is at most `2 a + sqrt(2 / n)` (Vovk, Annals of Mathematics and Artificial Intelligence,
+2015; Barber et al., Predictive inference with the jackknife+, Annals of Statistics, 2021).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cflow_ad.errors import CalibrationError
+
+FOLDS = 3
+"""Of the good images, where `Settings.folds` is unset and there are fewer than `MANY`."""
+
+MANY = 500
+"""Good images from which on a calibration set is held out where `Settings.folds` is unset: a fifth
+of them allows a false-alarm rate of 1 %, and training hardly misses it."""
+
+MOST = 10_000
+"""Images at the most that calibrate, drawn at random: their scores are stored in the model."""
 
 _ROUNDING = 5e-4
 """Relative to a score (at least 1): how far rounding may move it from one machine, number of
@@ -23,9 +44,50 @@ threads or GPU batch to another. The threshold lies this much above the score th
 the image it was set on is not flipped."""
 
 
+class Split(NamedTuple):
+    """Numbers of good images, by whether a model is fitted to them."""
+
+    fitted_to: list[int]
+    unseen: list[int]
+
+
+def split_good(n: int, folds: int | None, seed: int) -> list[Split]:
+    """Choose which of `n` good images each model is fitted to, and which it scores.
+
+    - With several folds, each model is fitted without one of the folds and scores it: every image
+      is scored once. The model that is kept is another, fitted to all images.
+    - With one, a fifth of the images is the calibration set. The model that is kept is fitted to
+      the others.
+    - With none, or a single image, nothing is split.
+
+    Args:
+        n: at least 1.
+        folds: unset, `FOLDS`, or 1 from `MANY` images on; at most `n`.
+        seed: of the random order.
+
+    Returns:
+        One split for each model that scores images that it is not fitted to.
+
+    Example:
+        >>> [len(split.unseen) for split in split_good(100, None, seed=0)]
+        [34, 33, 33]
+        >>> [len(split.unseen) for split in split_good(500, None, seed=0)]
+        [100]
+    """
+    if folds is None:
+        folds = FOLDS if n < MANY else 1
+    folds = min(folds, n)
+    if n < 2 or folds == 0:
+        return []
+    order = np.random.default_rng([seed, n]).permutation(n)
+    held = min(max(1, n // 5), MOST)
+    parts = np.array_split(order, folds) if folds > 1 else [order[:held]]
+    return [Split(np.setdiff1d(order, part).tolist(), np.sort(part).tolist()) for part in parts]
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A threshold and what it promises."""
+    """A threshold, what it promises, and the scores of good images that it comes from."""
 
     threshold: float
     """An image is anomalous when its score lies above this."""
@@ -40,64 +102,102 @@ class Calibration:
     achieved_rate: float
     """The share that the number of images allows to promise."""
 
-    n_images: int
-    """Good images the threshold was set on."""
+    folds: int
+    """How many models scored the images, none of them one that it was fitted to: 1, the model
+    itself; more, models that are not kept; 0, the model was fitted to the images, and nothing is
+    promised."""
 
-    held_out: bool
-    """Whether they were kept out of training; without that nothing is promised."""
+    scores: tuple[float, ...] = field(repr=False)
+    """Of the good images, in rising order."""
+
+    peaks: tuple[float, ...] = field(repr=False)
+    """The maxima of their maps, in rising order."""
+
+    @property
+    def n_images(self) -> int:
+        """Good images the threshold was set on."""
+        return len(self.scores)
 
     @property
     def is_as_asked(self) -> bool:
         """Whether the threshold promises the rate that was asked for."""
-        return self.held_out and self.achieved_rate <= self.false_alarm_rate
+        return self.folds > 0 and self.achieved_rate <= self.false_alarm_rate
+
+    def compute_p_value(self, score: float) -> float | None:
+        """Compute how probable a score as high as this is for a good image: the share of good
+        images, this one among them, that score as high.
+
+        Returns:
+            `(1 + m) / (n + 1)` where `m` of the `n` good images score at least as high. It is at
+            most `achieved_rate` exactly where the score lies above the threshold. None where the
+            model was fitted to the images.
+
+        Example:
+            >>> calibration = calibrate_thresholds(range(1, 100), range(1, 100), 0.05)
+            >>> calibration.compute_p_value(97.5)  # 98 and 99 are as high
+            0.03
+        """
+        if not self.folds:
+            return None
+        higher = self.n_images - int(np.searchsorted(_raise(self.scores), score, side="left"))
+        return (1 + higher) / (self.n_images + 1)
 
     @property
     def note(self) -> str:
         """What the threshold promises, in a sentence."""
-        if not self.held_out:
-            where = "image itself" if self.n_images == 1 else "images themselves"
+        n, rate = self.n_images, self.false_alarm_rate
+        if not self.folds:
+            where = "image itself" if n == 1 else "images themselves"
             return (
-                f"The threshold was set on the training {where}, because there is no calibration "
-                "set: it promises no false-alarm rate, and good images may well score above it. "
-                "`cflow-ad calibrate` sets one that does, on other good images."
+                f"The threshold was set on the training {where}: it promises no false-alarm rate, "
+                "and good images may well score above it. `cflow-ad calibrate` sets one that does, "
+                "on other good images."
             )
         if not self.is_as_asked:
-            needed = images_needed(self.false_alarm_rate)
-            there = "image is" if self.n_images == 1 else "images are"
             return (
-                f"{self.n_images} held-out good {there} too few for a false-alarm rate of "
-                f"{self.false_alarm_rate:.3g}: the lowest possible is {self.achieved_rate:.3g}. "
-                f"{needed} held-out images would allow it."
+                f"{n} good image{' is' if n == 1 else 's are'} too few for a false-alarm rate of "
+                f"{rate:.3g}: the lowest possible is {self.achieved_rate:.3g}. "
+                f"{count_needed(rate)} would allow it."
+            )
+        if self.folds == 1:
+            return (
+                f"At most {rate:.3g} of good images score above the threshold, in expectation, by "
+                f"{n} good images that the model was not trained on."
             )
         return (
-            f"At most {self.false_alarm_rate:.3g} of good images score above the threshold, in "
-            f"expectation, by {self.n_images} held-out good images."
+            f"About {rate:.3g} of good images score above the threshold, by {n} good images, each "
+            f"scored by a model that was not trained on it."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return asdict(self) | {"note": self.note}
+        lists = {"scores": list(self.scores), "peaks": list(self.peaks)}
+        return {**asdict(self), "n_images": self.n_images, "note": self.note, **lists}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """From `to_dict`'s form."""
-        return cls(**{k: v for k, v in values.items() if k != "note"})
+        given = {of.name: values[of.name] for of in fields(cls)}
+        return cls(**given | {name: tuple(given[name]) for name in ("scores", "peaks")})
 
 
 def calibrate_thresholds(
-    scores: Sequence[float],
-    peaks: Sequence[float],
+    scores: Sequence[float] | NDArray[np.float64],
+    peaks: Sequence[float] | NDArray[np.float64],
     false_alarm_rate: float,
     *,
-    held_out: bool = True,
+    folds: int = 1,
 ) -> Calibration:
-    """Set the threshold for a stated false-alarm rate.
+    """Set the thresholds for a stated false-alarm rate.
 
     Args:
-        scores: of good images, at least one.
+        scores: of good images, at least one; beyond `MOST`, a random choice of these counts.
         peaks: the maximum of each one's anomaly map.
         false_alarm_rate: between 0 and 1.
-        held_out: whether the images were kept out of training.
+        folds: see `Calibration`.
+
+    Raises:
+        CalibrationError: there are no scores, or one is not finite.
 
     Example:
         >>> round(calibrate_thresholds(range(1, 100), range(1, 100), 0.05).threshold)
@@ -106,39 +206,36 @@ def calibrate_thresholds(
         >>> calibrate_thresholds(ten, ten, 0.01).achieved_rate
         0.0909...
     """
-    n = len(scores)
-    if not n or not np.isfinite([*scores, *peaks]).all():
+    both = np.array([scores, peaks], np.float64)
+    if not both.size or not np.isfinite(both).all():
         raise CalibrationError(
             "a threshold needs at least one good image, and finite scores; check the weights"
         )
+    if both.shape[1] > MOST:
+        both = np.random.default_rng(0).choice(both, MOST, axis=1, replace=False)
+    # Seven digits, about single precision, keep the model's file short.
+    both = np.array([[float(f"{value:.7g}") for value in np.sort(of)] for of in both])
+    n = both.shape[1]
     # The rounding guards against 0.99 * 100 being a hair above 99.
     k = min(n, math.ceil(round((n + 1) * (1 - false_alarm_rate), 9)))
-    threshold, map_threshold = (
-        value + _ROUNDING * max(1.0, abs(value))
-        for value in (float(np.sort(np.asarray(of, np.float64))[k - 1]) for of in (scores, peaks))
-    )
+    threshold, map_threshold = (float(_raise(of)[k - 1]) for of in both)
     return Calibration(
         threshold=threshold,
         map_threshold=map_threshold,
         false_alarm_rate=false_alarm_rate,
         achieved_rate=(n + 1 - k) / (n + 1),
-        n_images=n,
-        held_out=held_out,
+        folds=folds,
+        scores=tuple(both[0].tolist()),
+        peaks=tuple(both[1].tolist()),
     )
 
 
-def images_needed(false_alarm_rate: float) -> int:
-    """How many held-out images a rate asks for: `1 / rate - 1`, rounded up."""
+def count_needed(false_alarm_rate: float) -> int:
+    """Count the good images that a rate asks for: `1 / rate - 1`, rounded up."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 
-def split_good(n: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Choose which of `n` good images to train on, and which fraction, below 1, to hold out.
-
-    Returns:
-        Indices to train on, at least one, and indices held out: none where `n` is below 4
-        or `fraction` is 0.
-    """
-    held = 0 if n < 4 or fraction == 0 else min(n - 1, max(1, round(n * fraction)))
-    order = np.random.default_rng([seed, n]).permutation(n)
-    return sorted(order[held:].tolist()), sorted(order[:held].tolist())
+def _raise(scores: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Raise scores by what rounding may add to them."""
+    values = np.asarray(scores, np.float64)
+    return values + _ROUNDING * np.maximum(1.0, np.abs(values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cflow_ad.errors import ModelFileError
 
-SCHEMA = 2
+SCHEMA = 3
 """Only files of this version are read."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,24 +85,30 @@ class Dataset:
             raise DataError(f"{self.root}: no images to evaluate on; {self.test_place}")
         return self.test
 
-    def fingerprint(self) -> str:
+    def hash_images(self) -> list[str]:
+        """Compute the `hash_file` of each training image."""
+        return [hash_file(sample.path) for sample in self.train]
+
+    def fingerprint(self, hashes: Sequence[str] | None = None) -> str:
         """Hash the training images, to 16 hexadecimal digits.
 
         The hash is a SHA-256 of each image's name relative to `root` and the bytes in it. Moving or
         copying the data set, or touching or reordering its files, does not change it; renaming,
         adding, removing or changing an image does.
 
+        Args:
+            hashes: What `hash_images` returns, where it is known.
+
         Raises:
             DataError: An image cannot be read.
         """
+        hashes = self.hash_images() if hashes is None else hashes
         total = hashlib.sha256()
-        for name, path in sorted((self.relative(s.path), s.path) for s in self.train):
-            try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").digest()
-            except OSError as error:
-                raise DataError(f"{path}: the image cannot be read ({error.strerror})") from error
-            total.update(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() + content)
+        for name, content in sorted(
+            (self.relative(sample.path), of) for sample, of in zip(self.train, hashes, strict=True)
+        ):
+            total.update(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+            total.update(bytes.fromhex(content))
         return total.hexdigest()[:16]
 
     def relative(self, path: Path) -> str:
@@ -110,6 +116,19 @@ class Dataset:
         inside = path.is_relative_to(self.root)
         name = path.relative_to(self.root).as_posix() if inside else path.name
         return unicodedata.normalize("NFC", name)  # macOS spells accents another way
+
+
+def hash_file(path: Path) -> str:
+    """Compute the SHA-256 of an image file's bytes, in hexadecimal digits.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: the image cannot be read ({error.strerror})") from error
 
 
 def check_masks(samples: Iterable[Sample]) -> None:
