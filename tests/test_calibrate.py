@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -93,37 +94,54 @@ def test_enough_images_give_no_warning(toy_detector, others):
 def test_the_detector_itself_is_left_as_it_is(toy_detector, others):
     before = toy_detector.info()
     state = {k: v.clone() for k, v in toy_detector.model.state_dict().items()}
-    recalibrated(toy_detector, others, rescale=True, smoothing=0.0, false_alarm_rate=0.2)
+    recalibrated(toy_detector, others, rescale=True, smoothing=0.0, false_alarm_rate=0.05)
     assert toy_detector.info() == before
     assert all(torch.equal(v, state[k]) for k, v in toy_detector.model.state_dict().items())
 
 
-def test_the_images_of_training_give_the_calibration_of_training(toy_detector, images):
-    """Only the calibration set then sets the threshold: others would promise what is not so."""
-    new = recalibrated(toy_detector, images)
-    assert new.calibration == toy_detector.calibration
+def test_training_images_set_no_threshold(toy_detector, images, others):
+    """Their scores are too low. Those that are among others are left out."""
+    with pytest.raises(DataError, match="trained on these images"):
+        toy_detector.calibrate(images)
+    mixed = recalibrated(toy_detector, [*images[:3], *others])
+    assert mixed.calibration == recalibrated(toy_detector, others).calibration
+
+
+def test_without_images_the_stored_scores_set_the_threshold_for_another_rate(
+    toy_detector, tmp_path
+):
+    toy_detector.save(tmp_path / "m.safetensors")
+    loaded = Detector.load(tmp_path / "m.safetensors", device="cpu")
+    new = loaded.calibrate(false_alarm_rate=0.25)
+    old = toy_detector.calibration
+    assert new.calibration == calibrate_thresholds(old.scores, old.peaks, 0.25, folds=old.folds)
+    assert new.settings.false_alarm_rate == 0.25
+    assert sum(score > new.threshold for score in old.scores) == 2  # of 13 with a new one, 3
+    assert recalibrated(new, None, false_alarm_rate=0.01).calibration == old
     assert_same_model(new, toy_detector)
 
 
-def test_scales_are_not_fitted_again_to_the_images_they_are_fitted_to(
-    toy_detector, imported, images, others
-):
-    for detector, data in ((toy_detector, images), (imported, others)):
-        with pytest.raises(SettingsError, match="rescale: the scales are already fitted to these"):
-            detector.calibrate(data, rescale=True)
+@pytest.mark.parametrize("change", [{"smoothing": 1.0}, {"precision": "bf16"}, {"rescale": True}])
+def test_what_changes_the_scores_needs_images(toy_detector, change):
+    with pytest.raises(SettingsError, match="give good images"):
+        toy_detector.calibrate(**change)
+
+
+def test_scales_are_not_fitted_again_to_the_images_they_are_fitted_to(imported, others):
+    with pytest.raises(DataError, match="trained on these images"):
+        imported.calibrate(others, rescale=True)
 
 
 def test_where_all_images_were_trained_on_nothing_is_promised(images, toy_settings, others):
-    settings = dataclasses.replace(toy_settings, calibration_fraction=0.0)
+    settings = dataclasses.replace(toy_settings, folds=0)
     with pytest.warns(CalibrationWarning):
         detector = Detector.fit(images, settings, device="cpu")
-    assert not recalibrated(detector, images).calibration.held_out
-    assert recalibrated(detector, others).calibration.held_out
+    assert detector.calibration.folds == 0
+    assert recalibrated(detector, None).calibration.folds == 0
+    assert recalibrated(detector, others).calibration.folds == 1
     rescaled = recalibrated(detector, others, rescale=True)
-    assert rescaled.calibration.held_out
-    assert rescaled.calibration.n_images == 2  # the default's fifth
-    again = recalibrated(rescaled, others)
-    assert again.calibration == rescaled.calibration
+    assert rescaled.calibration.folds == 3
+    assert rescaled.calibration.n_images == len(others)
 
 
 def test_rate_and_smoothing_become_the_models(toy_detector, others):
@@ -209,48 +227,58 @@ def test_without_a_threshold_nothing_is_predicted(bare, images, tmp_path):
                 use()
 
 
-def test_the_scales_are_of_the_images_that_do_not_set_the_threshold(bare, toy_detector, others):
+def test_the_scales_are_of_all_images_and_each_is_scored_by_scales_of_the_others(
+    bare, toy_detector, others
+):
     settings = dataclasses.replace(
         bare.settings, method=dataclasses.replace(bare.settings.method, place_scales=0.0)
     )
     old = Detector(bare.model, settings=settings, calibration=None, training={})
     new = recalibrated(old, others)
-    fitted, held_out = split_good(len(others), settings.calibration_fraction, settings.seed)
-    likelihoods = [toy_detector.log_likelihoods(others[i]) for i in fitted]
-    for number, level in enumerate(new.model):
-        values = np.concatenate([maps[number].ravel() for maps in likelihoods]).astype(float)
-        median, tail = np.quantile(values, [0.5, TAIL])
-        assert float(level.location) == pytest.approx(median, abs=1e-4)
-        assert float(level.scale) == pytest.approx((median - tail) / TAIL_ENERGY, rel=1e-3)
-    scores = scores_of(new, [others[i] for i in held_out])
-    assert new.threshold == pytest.approx(max(scores), rel=1e-3)
-    assert new.calibration.n_images == len(held_out) == 2
+
+    def fitted(numbers):
+        """Location and scale of each level."""
+        likelihoods = [toy_detector.log_likelihoods(others[i]) for i in numbers]
+        found = []
+        for number in range(len(likelihoods[0])):
+            values = np.concatenate([maps[number].ravel() for maps in likelihoods]).astype(float)
+            median, tail = np.quantile(values, [0.5, TAIL])
+            found += [median, (median - tail) / TAIL_ENERGY]
+        return found
+
+    both = [float(of) for level in new.model for of in (level.location, level.scale)]
+    assert both == pytest.approx(fitted(range(len(others))), rel=1e-3, abs=1e-4)
+    scores = []
+    for split in split_good(len(others), None, settings.seed):
+        model = copy.deepcopy(new.model)
+        values = iter(fitted(split.fitted_to))
+        for level in model:
+            level.location, level.scale = (torch.tensor(next(values)).float() for _ in range(2))
+        scaled = Detector(model, settings=settings, calibration=new.calibration, training={})
+        scores += scores_of(scaled, [others[i] for i in split.unseen])
+    assert new.calibration.scores == pytest.approx(sorted(scores), rel=1e-3)
+    assert new.calibration.folds == 3
 
 
 def test_the_images_of_the_scales_are_recognised(imported, others, images, tmp_path):
     """A threshold on images that the scales were fitted to would be too low."""
     imported.save(tmp_path / "m.safetensors")
     loaded = Detector.load(tmp_path / "m.safetensors", device="cpu")
-    settings = loaded.settings
-    expected = split_good(len(others), settings.calibration_fraction, settings.seed)
-    split = loaded.split(others)
-    assert (split.trained_on, split.unseen) == expected
-    again = recalibrated(loaded, others)
-    assert again.calibration == imported.calibration
-    assert scales(again) == scales(imported)
-    assert loaded.split(images).trained_on == []
+    split = loaded.split([*others, *images])
+    assert split.trained_on == list(range(len(others)))
+    assert split.unseen == list(range(len(others), len(others) + len(images)))
+    new = recalibrated(loaded, images)
+    assert scales(new) == scales(imported)
 
 
-def test_a_model_that_knows_its_training_images_is_given_the_scales_of_training(
-    bare, toy_detector, images, others
-):
-    known = Detector(
-        bare.model, settings=bare.settings, calibration=None, training=toy_detector.training
-    )
-    seen = []
-    new = recalibrated(known, images, progress=seen.append)
+def test_an_imported_model_that_one_image_calibrates_promises_nothing(bare, others):
+    new = recalibrated(bare, others[:1])
+    assert new.calibration.folds == 0
     assert new.is_calibrated
-    assert len(scales(new)) == len(scales(toy_detector))
+
+
+def test_the_progress_of_fitting_scales_runs_to_its_end(bare, others):
+    seen = []
+    recalibrated(bare, others, progress=seen.append)
     assert list(dict.fromkeys(progress.stage for progress in seen)) == ["encode", "calibrate"]
-    assert seen[-1].done == seen[-1].total == 2
-    assert scales(recalibrated(new, others)) == scales(new)  # the scales are kept from then on
+    assert seen[-1].done == seen[-1].total == len(others)

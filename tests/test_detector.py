@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,7 @@ from cflow_ad import (
 )
 from cflow_ad.cflow.device import pick_device
 from cflow_ad.method import Method
-from cflow_ad.scoring.threshold import split_good
+from cflow_ad.scoring.threshold import calibrate_thresholds, split_good
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,7 @@ def test_an_image_is_anomalous_exactly_when_its_mask_is_not_empty(
     toy_detector, images, predictions
 ):
     """Good images have empty masks, also where a good pixel lies above the map's threshold."""
-    held_out = split_good(len(images), 0.2, 0)[1]
-    good = list(toy_detector.stream([images[i] for i in held_out]))
+    good = list(toy_detector.stream(images))  # whose out-of-fold scores set the threshold
     assert not any(prediction.is_anomalous for prediction in good)
     assert any(prediction.is_anomalous for prediction in predictions)
     for prediction in [*good, *predictions]:
@@ -180,35 +180,57 @@ def test_a_folder_a_data_set_and_its_images_give_one_model(
         assert other.threshold == toy_detector.threshold
 
 
-@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize("n", [1, 2, 4])
 def test_few_images_are_enough_and_a_warning_states_what_that_loses(images, toy_settings, n):
     with pytest.warns(CalibrationWarning) as caught:
         detector = Detector.fit(images[:n], toy_settings, device="cpu")
-    expected = "promises no false-alarm rate" if n < 4 else "too few"
+    expected = "promises no false-alarm rate" if n == 1 else "too few"
     assert expected in str(caught[0].message)
-    assert detector.calibration.held_out == (n >= 4)
+    assert detector.calibration.n_images == n
+    assert detector.calibration.folds == (0 if n == 1 else min(n, 3))
+    assert (detector.predict(images[0]).p_value is None) == (n == 1)
     assert math.isfinite(detector.predict(images[6]).score)
 
 
 def test_enough_images_give_no_warning(images, toy_settings):
-    settings = dataclasses.replace(toy_settings, false_alarm_rate=0.4, calibration_fraction=0.5)
+    settings = dataclasses.replace(toy_settings, false_alarm_rate=0.1, folds=2)
     detector = Detector.fit(images, settings, device="cpu")  # a warning would be an error
     assert detector.calibration.is_as_asked
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_the_highest_score_of_the_calibration_set_sets_the_threshold_and_does_not_exceed_it(
-    toy_detector, toy_settings, images, batch_size
+    toy_settings, images, batch_size
 ):
-    fraction, seed = toy_settings.calibration_fraction, toy_settings.seed
-    training, held_out = split_good(len(images), fraction, seed)
-    assert toy_detector.calibration.n_images == len(held_out) == 2
-    assert toy_detector.training["n_images"] == len(training) == 10
-    good = toy_detector.stream([images[i] for i in held_out], batch_size=batch_size)
+    detector = fit(images, dataclasses.replace(toy_settings, folds=1))
+    (split,) = split_good(len(images), 1, toy_settings.seed)
+    assert detector.calibration.n_images == len(split.unseen) == 2
+    assert detector.training["n_images"] == len(split.fitted_to) == 10
+    good = list(detector.stream([images[i] for i in split.unseen], batch_size=batch_size))
     scores, peaks = zip(*((p.score, p.anomaly_map.max()) for p in good), strict=True)
-    assert max(scores) <= toy_detector.threshold == pytest.approx(max(scores), rel=1e-3)
-    map_threshold = toy_detector.calibration.map_threshold
+    assert max(scores) <= detector.threshold == pytest.approx(max(scores), rel=1e-3)
+    map_threshold = detector.calibration.map_threshold
     assert max(peaks) <= map_threshold == pytest.approx(max(peaks), rel=1e-3)
+    assert sorted(p.p_value for p in good) == pytest.approx([2 / 3, 1])
+
+
+def test_with_folds_all_images_train_and_each_is_scored_by_a_model_that_was_not_fitted_to_it(
+    toy_detector, toy_settings, images
+):
+    """The thresholds are conformal quantiles of what models of the other folds' images give."""
+    without = dataclasses.replace(toy_settings, folds=0)
+    scores, peaks = [], []
+    for split in split_good(len(images), None, toy_settings.seed):
+        model = fit([images[i] for i in split.fitted_to], without)
+        for prediction in model.stream([images[i] for i in split.unseen]):
+            scores.append(prediction.score)
+            peaks.append(prediction.anomaly_map.max())
+    expected = calibrate_thresholds(scores, peaks, 0.01, folds=3)
+    assert toy_detector.calibration.scores == pytest.approx(expected.scores, rel=1e-4)
+    assert toy_detector.calibration.peaks == pytest.approx(expected.peaks, rel=1e-4)
+    assert toy_detector.threshold == pytest.approx(expected.threshold, rel=1e-4)
+    assert toy_detector.calibration.achieved_rate == 1 / 13
+    assert_same_model(toy_detector, fit(images, without))
 
 
 def test_the_setting_smooths_the_map(toy_detector, images):
@@ -227,9 +249,12 @@ def test_the_setting_smooths_the_map(toy_detector, images):
     assert steepness[0] > 1.1 * steepness[1] > 1.2 * steepness[2]
 
 
-def test_a_stopped_fit_continues_to_the_same_model(images, toy_settings, toy_detector, tmp_path):
+@pytest.mark.parametrize("step", [5, 25, 35])  # of 4 models with 10 steps each
+def test_a_stopped_fit_continues_to_the_same_model(
+    images, toy_settings, toy_detector, tmp_path, step
+):
     def stop(progress):
-        if progress.stage == "train" and progress.done > 0:
+        if progress.stage == "train" and progress.done >= step:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -238,14 +263,32 @@ def test_a_stopped_fit_continues_to_the_same_model(images, toy_settings, toy_det
     resumed = fit(images, toy_settings, work=tmp_path / "work", progress=seen.append)
     assert seen[0].stage == "encode"
     assert seen[0].done > 0  # the features were kept
+    done_folds = step // 10
+    assert min(p.done for p in seen if p.stage == "train") == 10 * done_folds + 5
+    scored = [p.done for p in seen if p.stage == "calibrate"]
+    assert scored == sorted(scored)
+    assert (not scored) if done_folds == 3 else scored[0] == 4 * done_folds
     assert_same_model(toy_detector, resumed)
+    assert resumed.calibration == toy_detector.calibration
+    assert resumed.screening.to_dict() == toy_detector.screening.to_dict()
+    for ours, theirs in zip(
+        resumed.screening.suspects, toy_detector.screening.suspects, strict=True
+    ):
+        assert np.array_equal(ours.compute_map(), theirs.compute_map())
+
+
+def test_a_resumed_fit_scores_again_with_another_smoothing(images, toy_settings, tmp_path):
+    fit(images[:6], toy_settings, work=tmp_path / "work")
+    rough = dataclasses.replace(toy_settings, smoothing=0.0)
+    again, new = fit(images[:6], rough, work=tmp_path / "work"), fit(images[:6], rough)
+    assert again.calibration == new.calibration
 
 
 def test_progress_runs_through_the_stages_to_their_ends(images, toy_settings):
     seen = []
     fit(images[:5], toy_settings, progress=seen.append)
     stages = list(dict.fromkeys(progress.stage for progress in seen))
-    assert stages == ["encode", "screen", "train", "calibrate"]
+    assert stages == ["encode", "train", "calibrate"]
     for stage in stages:
         last = [progress for progress in seen if progress.stage == stage][-1]
         assert last.done == last.total
@@ -281,27 +324,45 @@ def test_new_threads_keep_their_number_of_cores(images, toy_settings):
 # Which images a model was fitted to
 
 
-def test_the_training_images_are_recognised_without_those_excluded(carpet_folder, toy_settings):
-    """Of them only the calibration set is unseen: a threshold set on all would be too low."""
+def test_training_images_are_recognised_wherever_they_are(carpet_folder, toy_settings, tmp_path):
+    """Also some of them, among others, and under other names; those excluded set no threshold."""
+    good = carpet_folder / "train" / "good"
     detector = fit(carpet_folder, toy_settings, exclude=["003.png"])
     split = detector.split(carpet_folder)
-    assert len(split.images.sources) == 11
-    assert all(path.name != "003.png" for path in split.images.sources)
-    training, held_out = split_good(11, toy_settings.calibration_fraction, toy_settings.seed)
-    assert (split.trained_on, split.unseen) == (training, held_out)
-    unseen = [split.images.sources[i] for i in split.unseen]
-    highest = max(prediction.score for prediction in detector.stream(unseen))
-    assert detector.threshold == pytest.approx(highest, rel=1e-3)
+    assert len(split.images.sources) == 12
+    assert split.trained_on == [0, 1, 2, *range(4, 12)]
+    assert split.unseen == []
+    for name, source in (("a", good / "003.png"), ("b", good / "004.png")):
+        shutil.copy(source, tmp_path / f"{name}.png")
+    shutil.copy(carpet_folder / "test" / "good" / "000.png", tmp_path / "c.png")
+    split = detector.split(tmp_path)
+    assert (split.trained_on, split.unseen) == ([1], [2])
     with pytest.warns(CalibrationWarning):
-        assert detector.calibrate(carpet_folder).calibration == detector.calibration
+        assert detector.calibrate(tmp_path).calibration.n_images == 1
+
+
+def test_of_many_images_those_held_out_are_unseen(images, toy_settings):
+    detector = fit(images, dataclasses.replace(toy_settings, folds=1))
+    (split,) = split_good(len(images), 1, toy_settings.seed)
+    found = detector.split(images)
+    assert (found.trained_on, found.unseen) == (split.fitted_to, split.unseen)
+    with pytest.warns(CalibrationWarning):
+        again = detector.calibrate(images)
+    assert again.calibration == detector.calibration
 
 
 def test_other_images_are_all_unseen(toy_detector, carpet_folder, images):
-    for data, n in ((carpet_folder / "test" / "good", 4), (images[:5], 5)):
-        split = toy_detector.split(data)
-        assert split.trained_on == []
-        assert split.unseen == list(range(n))
-    assert len(toy_detector.split(images).trained_on) == 10
+    split = toy_detector.split(carpet_folder / "test" / "good")
+    assert (split.trained_on, split.unseen) == ([], list(range(4)))
+    assert toy_detector.split(images[:5]).trained_on == list(range(5))
+
+
+def test_the_image_that_others_are_aligned_to_sets_no_threshold(images, toy_settings):
+    settings = dataclasses.replace(toy_settings, align="shift")
+    detector = fit(images[:6], settings)
+    assert detector.calibration.n_images == 5
+    assert detector.training["n_images"] == 6
+    assert detector.training["aligned_to"] not in detector.screening.names
 
 
 # Bad input
@@ -385,15 +446,15 @@ def test_an_unknown_precision_is_an_error(toy_detector, tmp_path):
         Detector.load(tmp_path / "m.safetensors", device="cpu", precision="fp8")
 
 
-def test_a_model_scores_in_the_precision_it_was_trained_in(
-    toy_detector, images, toy_settings, tmp_path
-):
-    detector = fit(images, dataclasses.replace(toy_settings, precision="bf16"))
+def test_a_model_scores_in_the_precision_it_was_trained_in(images, toy_settings, tmp_path):
+    settings = dataclasses.replace(toy_settings, folds=1)
+    detector = fit(images, dataclasses.replace(settings, precision="bf16"))
     scores = [p.score for p in detector.stream(images)]
-    held_out = split_good(len(images), toy_settings.calibration_fraction, toy_settings.seed)[1]
+    (split,) = split_good(len(images), 1, toy_settings.seed)
     # A threshold set in the other precision would be off by more.
-    assert max(scores[i] for i in held_out) == pytest.approx(detector.threshold, rel=1e-3)
-    assert scores == pytest.approx([p.score for p in toy_detector.stream(images)], abs=0.3)
+    assert max(scores[i] for i in split.unseen) == pytest.approx(detector.threshold, rel=1e-3)
+    single = [p.score for p in fit(images, settings).stream(images)]
+    assert scores == pytest.approx(single, abs=0.3)
     detector.save(tmp_path / "m.safetensors")
     again = Detector.load(tmp_path / "m.safetensors", device="cpu")
     assert [p.score for p in again.stream(images)] == scores

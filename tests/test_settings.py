@@ -35,9 +35,9 @@ BAD = {
         "seed": [-1, 2**32, 0.5],
         "feature_budget": [0, -1.0],
         "paper": [True, {"epochs": 3}],
-        "smoothing": [-1.0, 1001.0, math.inf],
+        "smoothing": [-1.0, 1001.0, math.inf, 10**400],
         "false_alarm_rate": [0.0, 1.0, None],
-        "calibration_fraction": [-0.1, 1.0, 1.5],
+        "folds": [-1, 101, 2.5, "3"],
         "method": [None, {"blocks": 3}],
     },
     Method: {
@@ -78,7 +78,7 @@ def test_a_bad_value_is_named_with_its_field(owner, name):
 
 
 def test_the_user_chooses_from_a_limited_number_of_fields():
-    assert len(dataclasses.fields(Settings)) <= 26
+    assert len(dataclasses.fields(Settings)) <= 24
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -109,6 +109,7 @@ def test_every_default_can_be_written_on_a_command_line(setting):
     ("name", "text", "value"),
     [
         ("strides", "8,16", (8, 16)),
+        ("folds", "5", 5),
         ("strides", "8", (8,)),
         ("steps", "12", 12),
         ("learning_rate", "1e-3", 1e-3),
@@ -171,7 +172,7 @@ def test_the_paper_preset_is_the_papers():
     assert (paper.backbone, paper.strides) == ("wide_resnet50_2.tv_in1k", (8, 16, 32))
     assert (paper.size, paper.resize) == ("512x512", "stretch")
     assert (paper.batch_size, paper.learning_rate) == (256, 2e-4)
-    assert (paper.smoothing, paper.calibration_fraction) == (0, 0)
+    assert (paper.smoothing, paper.folds) == (0, 0)
     assert paper.paper == PaperSchedule()
     assert method == Method(
         join_finer=False,

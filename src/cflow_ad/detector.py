@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,13 +45,13 @@ from cflow_ad.store.parts import restore, store
 
 
 class GoodSplit(NamedTuple):
-    """Good images, by whether a model knows them."""
+    """Good images, by whether a model was fitted to them."""
 
     images: GoodImages
-    known: list[int]
-    """Numbers of the images that it was fitted to, or that were excluded from training."""
+    trained_on: list[int]
+    """Numbers of the images that the model or its scales were fitted to."""
     unseen: list[int]
-    """Numbers of the others."""
+    """Numbers of the others that were not excluded from training."""
 
 
 class Detector(BaseDetector):
@@ -257,7 +257,10 @@ class Detector(BaseDetector):
             "fingerprint": good.fingerprint,
             "n_images": len(fitted.fitted_to),
             "excluded": list(good.excluded),
-            "known": [good.hashes[i] for i in fitted.fitted_to] + list(good.excluded.values()),
+            "hashes": {
+                "trained_on": [good.hashes[i] for i in fitted.fitted_to],
+                "excluded": list(good.excluded.values()),
+            },
             "screening": screening.to_dict(),
             "steps": [level.steps for level in fitted.ended],
             "ended_by": [level.why for level in fitted.ended],
@@ -324,8 +327,8 @@ class Detector(BaseDetector):
                 raise SettingsError(
                     "smoothing, precision and rescale change the scores: give good images"
                 )
-            old, rate = self.calibration, settings.false_alarm_rate
-            calibration = calibrate_thresholds(old.scores, old.peaks, rate, folds=old.folds)
+            was, rate = self.calibration, settings.false_alarm_rate
+            calibration = calibrate_thresholds(was.scores, was.peaks, rate, folds=was.folds)
             _warn(calibration)
             return self._with(self.model, settings, calibration, {}, self.view)
         good, _, unseen = self.split(data)
@@ -345,8 +348,10 @@ class Detector(BaseDetector):
         if rescale or not self.is_calibrated:
             scaled = fit_scales(model, settings, sources, view=view, progress=progress)
             model, found, folds = scaled.model, scaled.scores, scaled.folds
-            hashes = [good.hashes[unseen[i]] for i in scaled.fitted_to]
-            about["known"] = [*self.training.get("known", []), *hashes]
+            old = self._hashes("trained_on")
+            new = [good.hashes[unseen[i]] for i in scaled.fitted_to]
+            excluded = self._hashes("excluded")
+            about["hashes"] = {"trained_on": [*old, *new], "excluded": excluded}
         else:
             some = np.random.default_rng(settings.seed).permutation(len(sources))[:MOST]
             images = {int(i): sources[i] for i in np.sort(some)}
@@ -376,10 +381,10 @@ class Detector(BaseDetector):
         )
 
     def split(self, data: GoodData) -> GoodSplit:
-        """Split good images by whether the model knows them.
+        """Split good images by whether the model, or its scales, were fitted to them.
 
-        It knows, by the hashes of their content, the images that it or its scales were fitted to,
-        and those excluded from training.
+        Images are recognised by their content, or by the bytes of their files. Those excluded from
+        training are in neither part.
 
         Args:
             data: as for `fit`.
@@ -388,13 +393,17 @@ class Detector(BaseDetector):
             DataError: there are no images, or one cannot be used.
         """
         good = find_good_images(data)
-        known = set(self.training.get("known", []))
-        seen = [of in known for of in good.hashes]
+        trained_on, excluded = set(self._hashes("trained_on")), set(self._hashes("excluded"))
+        numbers = range(len(good.sources))
         return GoodSplit(
             good,
-            [i for i, is_known in enumerate(seen) if is_known],
-            [i for i, is_known in enumerate(seen) if not is_known],
+            [i for i in numbers if good.hashes[i] in trained_on],
+            [i for i in numbers if good.hashes[i] not in trained_on | excluded],
         )
+
+    def _hashes(self, of: Literal["trained_on", "excluded"]) -> list[str]:
+        """Return the hashes of images that training had."""
+        return list(self.training.get("hashes", {}).get(of, []))
 
     @classmethod
     def load(

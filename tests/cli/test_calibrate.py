@@ -33,7 +33,7 @@ def test_the_file_is_changed_in_place_or_another_is_written(model, copy, carpet,
     assert copy.read_bytes() == before
     assert str(other) in result.stdout
     assert "set on 4 good images" in result.stdout
-    assert result.stderr.startswith("warning: 4 held-out good images are too few")
+    assert result.stderr.startswith("warning: 4 good images are too few")
     assert run("calibrate", copy, good).exit_code == 0
     with pytest.warns(CalibrationWarning):
         expected = Detector.load(model, device="cpu").calibrate(good)
@@ -48,6 +48,20 @@ def test_the_rate_asked_for_is_the_models(copy, carpet):
     assert read_metadata(copy)["settings"]["false_alarm_rate"] == 0.4
     said = refused("calibrate", copy, carpet / "test" / "good", "--false-alarm-rate", 4)
     assert "false_alarm_rate is 4.0" in said
+
+
+def test_without_images_the_stored_scores_give_the_threshold_for_another_rate(model, copy):
+    result = run("calibrate", copy, "--false-alarm-rate", 0.4)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "set on 10 good images" in result.stdout
+    assert (
+        Detector.load(copy, device="cpu").threshold < Detector.load(model, device="cpu").threshold
+    )
+    assert "give good images" in refused("calibrate", copy, "--smoothing", 1)
+
+
+def test_training_images_are_refused(copy, carpet):
+    assert "trained on these images" in refused("calibrate", copy, carpet)
 
 
 def test_scale_and_smoothing_change_when_asked(model, copy, carpet):

@@ -19,8 +19,9 @@ CALIBRATION = Calibration(
     map_threshold=MAP_THRESHOLD,
     false_alarm_rate=0.01,
     achieved_rate=1 / 21,
-    n_images=20,
-    held_out=True,
+    folds=3,
+    scores=tuple(THRESHOLD * n / 20 for n in range(1, 21)),
+    peaks=tuple(MAP_THRESHOLD * n / 20 for n in range(1, 21)),
 )
 ABOUT = {
     "version": "0.1.0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 import sys
 
 import numpy as np
@@ -181,21 +182,23 @@ def with_one_excluded(good_folder, toy_settings):
 
 
 def test_the_threshold_of_an_export_is_set_on_images_that_nothing_was_fitted_to(
-    with_one_excluded, good_folder, tmp_path
+    with_one_excluded, good_folder, images, tmp_path
 ):
-    """An excluded image shifts the numbers of the others."""
-    with pytest.warns(CalibrationWarning, match="lowest possible"):  # 5 images for a rate of 0.01
+    """Of a folder with training images, one that was excluded from training, and new ones."""
+    mixed = tmp_path / "mixed"
+    shutil.copytree(good_folder, mixed)
+    unseen = [mixed / f"new-{number}.png" for number in range(4)]
+    for path, image in zip(unseen, images, strict=False):
+        Image.fromarray(image[::-1]).save(path)
+    with pytest.warns(CalibrationWarning, match="lowest possible"):  # 4 images for a rate of 0.01
         report = export_model(
             with_one_excluded,
             tmp_path / "m.onnx",
             precision="int8",
             size="64x64",
-            data=open_dataset(good_folder),
+            data=open_dataset(mixed),
             force=True,
         )
-    screening = with_one_excluded.screening
-    unseen = screening.sources[screening.trained_on :]
-    assert len(unseen) == 5
     exported = RuntimeDetector.load(report.path)
     found = list(exported.stream(unseen))
     expected = calibrate_thresholds(
@@ -206,14 +209,30 @@ def test_the_threshold_of_an_export_is_set_on_images_that_nothing_was_fitted_to(
     assert report.calibration == exported.calibration == expected
 
 
+def test_without_unseen_images_an_export_keeps_the_threshold_and_says_so(
+    with_one_excluded, good_folder, tmp_path
+):
+    with pytest.warns(CalibrationWarning, match="the threshold is that of the trained model"):
+        report = export_model(
+            with_one_excluded,
+            tmp_path / "m.onnx",
+            precision="bf16",
+            size="64x64",
+            data=open_dataset(good_folder),
+            force=True,
+        )
+    assert report.calibration == with_one_excluded.calibration
+    assert report.change.n_images > 0
+    assert 0 < report.change.mean <= report.change.largest
+
+
 def test_ranges_and_thresholds_share_no_image(with_one_excluded, good_folder, images, tmp_path):
-    screening = with_one_excluded.screening
     own = gather(with_one_excluded, open_dataset(good_folder), None, needs_ranges=True)
-    assert set(own.unseen) == set(screening.sources[screening.trained_on :])
-    assert set(own.ranges) == set(screening.sources[: screening.trained_on])
-    assert set(own.compared) == set(own.unseen)
+    assert len(own.ranges) == 24
+    assert not own.unseen
+    assert not any(path.name == "03.png" for path in (*own.ranges, *own.compared))
     for number, image in enumerate(images[:10]):
-        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        Image.fromarray(image[:, ::-1]).save(tmp_path / f"{number}.png")
     others = open_dataset(tmp_path)
     new = gather(with_one_excluded, others, None, needs_ranges=True)
     assert (len(new.ranges), len(new.unseen)) == (2, 8)

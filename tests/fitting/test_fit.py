@@ -11,8 +11,9 @@ import torch
 
 from cflow_ad import Detector, DivergenceError, TrainingError
 from cflow_ad.cflow.encoder import build_encoder
-from cflow_ad.fitting.fit import discard, fit_levels, work_folder
-from cflow_ad.scoring.view import View
+from cflow_ad.fitting import fit as fit_module
+from cflow_ad.fitting.fit import discard, fit_model, work_folder
+from cflow_ad.fitting.good_images import find_good_images
 from cflow_ad.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
@@ -60,7 +61,7 @@ def changed(settings, changes):
 def test_a_finished_run_is_used_again_whatever_is_set_after_training(
     images, toy_settings, work, change
 ):
-    assert first_encoded(images[:8], changed(toy_settings, change), work) == 6
+    assert first_encoded(images[:8], changed(toy_settings, change), work) == 8
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_finished_run_is_used_again_whatever_is_set_after_training(
     [
         {"size": "32x32"},
         {"seed": 1},
-        {"calibration_fraction": 0.5},
+        {"folds": 2},
         {"steps": 6},
         {"learning_rate": 1e-4},
         {"feature_budget": 1e-4},
@@ -102,68 +103,86 @@ def test_a_work_folder_lies_beside_its_model_and_is_removed_with_its_content(tmp
     discard(work)  # a missing folder is no error
 
 
-# The levels
+# The model
 
 
 def fit(encoder, images, settings, **changes):
-    """Levels, and the progress reported."""
+    """What is fitted, and the progress reported."""
     seen = []
-    fitted = fit_levels(
-        encoder,
-        images,
-        settings,
-        **{
-            "fingerprint": "f",
-            "view": View(sizing=settings.sizing),
-            "progress": seen.append,
-            **changes,
-        },
-    )
-    return fitted.levels, seen
+    fitted = fit_model(encoder, find_good_images(images), settings, progress=seen.append, **changes)
+    return fitted, seen
 
 
 @pytest.fixture(scope="module")
-def levels(encoder, images, toy_settings):
-    """Fitted without a work folder."""
-    return fit(encoder, images[:8], toy_settings)[0]
+def settings(toy_settings):
+    """With two folds."""
+    return dataclasses.replace(toy_settings, folds=2)
+
+
+@pytest.fixture(scope="module")
+def fitted(encoder, images, settings):
+    """Without a work folder."""
+    return fit(encoder, images[:8], settings)
 
 
 def assert_equal(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        for name, value in a.state_dict().items():
-            assert torch.equal(value, b.state_dict()[name]), name
+    state = theirs.model.state_dict()
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert ours.scores.scores == theirs.scores.scores
+    assert ours.scores.peaks == theirs.scores.peaks
 
 
-def test_every_level_is_fitted_to_its_own_channels(encoder, images, toy_settings, levels):
-    _, seen = fit(encoder, images[:8], toy_settings)
-    assert [level.flow.channels for level in levels] == list(encoder.spec.channels)
-    for level in levels:
+def test_every_level_is_fitted_to_its_own_channels(encoder, fitted):
+    model, seen = fitted[0].model, fitted[1]
+    assert [level.flow.channels for level in model] == list(encoder.spec.channels)
+    for level in model:
         assert not any(value.requires_grad for value in level.parameters())
         assert all(value.isfinite().all() for value in level.state_dict().values())
     trained = [(p.stride, p.done, p.total) for p in seen if p.stage == "train"]
-    assert trained == [(8, 5, 10), (16, 10, 10)]
+    of_levels = [(stride, done, 30) for done in range(0, 30, 10) for stride in (8, 16)]
+    assert trained == [
+        (stride, done + (5 if stride == 8 else 10), total) for stride, done, total in of_levels
+    ]
+    assert fitted[0].fitted_to == list(range(8))
+    assert sorted(fitted[0].scores.numbers) == list(range(8))
 
 
-def test_a_work_folder_changes_nothing(encoder, images, toy_settings, levels, tmp_path):
+def test_a_work_folder_changes_nothing(encoder, images, settings, fitted, tmp_path):
     work = tmp_path / "deep" / "work"
-    assert_equal(fit(encoder, images[:8], toy_settings, work=work)[0], levels)
-    again, seen = fit(encoder, images[:8], toy_settings, work=work)
-    assert [p.done for p in seen if p.stage == "train"] == [5, 10]  # each at its end
-    assert_equal(again, levels)
+    assert_equal(fit(encoder, images[:8], settings, work=work)[0], fitted[0])
+    again, seen = fit(encoder, images[:8], settings, work=work)
+    # No fold is fitted or scored again; each level of the model is at its end.
+    assert [p.done for p in seen if p.stage == "train"] == [25, 30]
+    assert not [p for p in seen if p.stage == "calibrate"]
+    assert_equal(again, fitted[0])
 
 
-def test_a_run_stopped_in_encoding_continues_to_the_same_levels(
-    encoder, images, toy_settings, tmp_path
+@pytest.mark.parametrize("damage", ["missing", "cut short", "garbage"])
+def test_a_fold_whose_scores_are_damaged_is_scored_again(
+    encoder, images, settings, fitted, tmp_path, damage
 ):
+    fit(encoder, images[:8], settings, work=tmp_path)
+    scores = tmp_path / "fold-2" / "scores.safetensors"
+    content = scores.read_bytes()
+    scores.unlink()
+    if damage != "missing":
+        scores.write_bytes(content[:100] if damage == "cut short" else b"x" * 64)
+    again, seen = fit(encoder, images[:8], settings, work=tmp_path)
+    assert [p.done for p in seen if p.stage == "calibrate"] == [4, 5, 6, 7, 8]
+    assert_equal(again, fitted[0])
+
+
+def test_a_run_stopped_in_encoding_continues_to_the_same_model(encoder, images, settings, tmp_path):
     """Also where the budget keeps a share of the vectors; `test_detector` stops in training."""
 
     def stop(progress):
         if progress.done >= 7:
             raise KeyboardInterrupt
 
-    settings = dataclasses.replace(toy_settings, feature_budget=1e-4)
+    settings = dataclasses.replace(settings, feature_budget=1e-4)
     with pytest.raises(KeyboardInterrupt):
-        fit(encoder, images[:8], settings, work=tmp_path, progress=stop)
+        fit_model(encoder, find_good_images(images[:8]), settings, work=tmp_path, progress=stop)
     resumed, seen = fit(encoder, images[:8], settings, work=tmp_path)
     assert seen[0].done > 0
     assert_equal(resumed, fit(encoder, images[:8], settings)[0])
@@ -175,8 +194,38 @@ def test_another_encoder_starts_again(images, toy_settings, work):
     assert seen[0].done == 0
 
 
-def test_weights_that_give_no_numbers_are_an_error(encoder, images, toy_settings):
+def test_weights_that_give_no_numbers_are_an_error(encoder, images, settings):
     broken = copy.deepcopy(encoder)
     broken.network.conv_stem.weight.fill_(torch.nan)
     with pytest.raises(DivergenceError, match="not finite"):
-        fit(broken, images[:8], toy_settings)
+        fit(broken, images[:8], settings)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_time_limit_leaves_time_to_score(
+    encoder, images, settings, tmp_path, monkeypatch, resumed
+):
+    """Also of a run that continues, whose images are encoded already."""
+    settings = dataclasses.replace(settings, steps=10**6)
+    good = find_good_images(images[:8])
+    if resumed:
+
+        def stop(progress):
+            if progress.stage == "train":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit_model(encoder, good, settings, work=tmp_path, progress=stop)
+    limits = []
+    fit_levels = fit_module.fit_levels
+
+    def note(*arguments, seconds, **options):
+        limits.append(seconds)
+        return fit_levels(*arguments, seconds=0, **options)
+
+    monkeypatch.setattr(fit_module, "fit_levels", note)
+    monkeypatch.setattr(fit_module, "_time_encoding", lambda *arguments: 10.0)
+    fit_model(encoder, good, settings, seconds=1000, work=tmp_path)
+    # 20 seconds for each of the 8 images, the others in three equal parts.
+    assert limits[0] == pytest.approx((1000 - 8 * 20) / 3, abs=10)
+    assert limits[-1] == pytest.approx(1000, abs=30)

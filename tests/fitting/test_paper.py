@@ -219,7 +219,7 @@ def test_a_detector_of_the_papers_schedule_scores_noise_higher(images):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
         detector = Detector.fit(images, settings, device="cpu", progress=seen.append)
-    assert not detector.calibration.held_out
+    assert not detector.calibration.folds
     assert detector.calibration.n_images == len(images)  # the paper holds none out
     assert [p.done for p in seen if p.stage == "passes"][-1] == 24
     noise = np.random.default_rng(0).integers(0, 256, images[0].shape, dtype=np.uint8)

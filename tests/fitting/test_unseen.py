@@ -9,80 +9,108 @@ import pytest
 import torch
 
 from cflow_ad import Detector
+from cflow_ad.fitting.fit import fit_model
+from cflow_ad.fitting.good_images import find_good_images
 from cflow_ad.scoring.threshold import split_good
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
 
 
+FOLDS = 3
+
+
 @pytest.fixture(scope="module")
 def settings(toy_settings):
-    """With everything that is fitted."""
-    return dataclasses.replace(toy_settings, size="32x32", steps=2, align="shift", augment_copies=1)
+    """With all that is fitted to vectors, and with copies."""
+    return dataclasses.replace(toy_settings, size="32x32", steps=2, augment_copies=1, folds=FOLDS)
 
 
 @pytest.fixture(scope="module")
 def good(images):
-    """Twelve small images, of which two are the calibration set."""
-    return [image[:48, :48] for image in images]
+    """Nine small images, three to a fold."""
+    return [image[:48, :48] for image in images[:9]]
 
 
 @pytest.fixture(scope="module")
-def sets(good, settings):
-    """Numbers of images in each set."""
-    training, calibration = split_good(len(good), settings.calibration_fraction, settings.seed)
-    assert (len(training), len(calibration)) == (10, 2)
-    return {"training": training[:2], "calibration": calibration}
+def fit_spoilt(encoder, good, settings):
+    """Fit with some images replaced by noise."""
 
-
-@pytest.fixture(scope="module")
-def fit_spoilt(good, sets, settings):
-    """Fit with images of one set replaced: one by noise, and one by the mean of all images, which
-    would be the alignment's reference.
-    """
-
-    def fit(name):
+    def fit(*spoilt, **changes):
         images = list(good)
-        if name in sets:
-            first, second = sets[name]
-            shape = good[first].shape
-            images[first] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-            images[second] = np.mean(good, axis=0).astype(np.uint8)
-        return Detector.fit(images, settings, device="cpu")
+        for number in spoilt:
+            rng = np.random.default_rng(number)
+            images[number] = rng.integers(0, 256, good[0].shape, dtype=np.uint8)
+        changed = dataclasses.replace(settings, **changes)
+        return fit_model(encoder, find_good_images(images), changed)
 
     return fit
 
 
 @pytest.fixture(scope="module")
-def detector(fit_spoilt):
+def fitted(fit_spoilt):
     """Fitted to the images as they are."""
-    return fit_spoilt("none")
+    return fit_spoilt()
+
+
+def scores_of(fitted):
+    """Score and peak of each image, by number."""
+    found = fitted.scores
+    both = zip(found.scores, found.peaks, strict=True)
+    return dict(zip(found.numbers, both, strict=True))
 
 
 def differences(ours, theirs):
-    """Names of all fitted tensors and pictures that differ."""
-    theirs_state = theirs.model.state_dict()
-    found = {
+    """Names of all fitted tensors that differ."""
+    state = theirs.model.state_dict()
+    return {
         name
         for name, value in ours.model.state_dict().items()
-        if not torch.equal(value, theirs_state[name])
+        if not torch.equal(value, state[name])
     }
-    return found | {k for k, v in ours.view.pictures().items() if v != theirs.view.pictures()[k]}
 
 
-def test_the_calibration_set_changes_the_thresholds_alone(detector, fit_spoilt):
-    """Whitening, place means, flows, locations, scales and the alignment's reference are bit for
-    bit the same, whatever is in the calibration set.
+@pytest.mark.parametrize("number", [0, 4])
+def test_an_image_changes_the_scores_of_the_other_folds_and_its_own_alone(
+    fitted, fit_spoilt, good, settings, number
+):
+    """Bit for bit: no whitening, mean, flow, location or scale of the model that scores an image,
+    or any other of its fold, was fitted to it.
     """
-    other = fit_spoilt("calibration")
-    assert differences(detector, other) == set()
-    assert detector.calibration.threshold != other.calibration.threshold
-    assert detector.calibration.map_threshold != other.calibration.map_threshold
+    before, after = scores_of(fitted), scores_of(fit_spoilt(number))
+    (fold,) = (
+        split.unseen
+        for split in split_good(len(good), FOLDS, settings.seed)
+        if number in split.unseen
+    )
+    assert len(fold) == 3
+    for other in range(len(good)):
+        is_same = before[other] == after[other]
+        assert is_same == (other in fold and other != number), other
 
 
-def test_training_images_change_all_that_is_fitted(detector, fit_spoilt):
-    """So that the law above is not true of a model that learns nothing."""
-    found = differences(detector, fit_spoilt("training"))
-    assert "reference" in found
+def test_the_calibration_set_changes_the_thresholds_alone(fit_spoilt, good, settings):
+    (split,) = split_good(len(good), 1, settings.seed)
+    plain, spoilt = fit_spoilt(folds=1), fit_spoilt(*split.unseen, folds=1)
+    assert differences(plain, spoilt) == set()
+    assert scores_of(plain) != scores_of(spoilt)
+
+
+def test_the_alignments_reference_is_none_of_the_calibration_set(good, settings):
+    """The mean of all images would be the most central."""
+    aligned = dataclasses.replace(settings, folds=1, align="shift")
+    (split,) = split_good(len(good), 1, settings.seed)
+    images = list(good)
+    images[split.unseen[0]] = np.mean(good, axis=0).astype(np.uint8)
+    detector = Detector.fit(images, aligned, device="cpu")
+    number = int(detector.training["aligned_to"].removeprefix("image ")) - 1
+    assert number in range(len(split.fitted_to))
+    pictures = Detector.fit(good, aligned, device="cpu").view.pictures()
+    assert detector.view.pictures() == pictures
+
+
+def test_all_images_change_all_that_is_fitted(fitted, fit_spoilt):
+    """So that the laws above are not true of a model that learns nothing."""
+    found = differences(fitted, fit_spoilt(0))
     for number in range(2):
         for part in ("input_layer.", "means.tables", "flow.", ".location", ".scale"):
             assert any(name.startswith(f"levels.{number}.") and part in name for name in found), (

@@ -44,7 +44,7 @@ def test_every_level_has_the_authors_log_likelihoods(authors, authors_file, smal
     assert (settings.strides, settings.resize, settings.smoothing) == ((8, 16, 32), "stretch", 0)
     assert (method.blocks, method.position_channels, method.permutation) == (2, 128, "soft")
     assert (method.padding, method.interpolation, method.whiten) == ("reflect", "lanczos", False)
-    assert settings.calibration_fraction == 0.2  # of the images that `calibrate` is given
+    assert settings.folds is None  # of the images that `calibrate` is given
 
 
 def test_it_is_the_same_after_save_and_load_and_needs_no_other_weights(

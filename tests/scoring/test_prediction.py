@@ -14,6 +14,7 @@ from cflow_ad.scoring import prediction as module
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import Prediction, build_prediction
 from cflow_ad.scoring.score import compute_image_score
+from cflow_ad.scoring.threshold import calibrate_thresholds
 from cflow_ad.scoring.view import MapInFrame
 
 
@@ -181,8 +182,7 @@ def test_no_map_is_computed_where_only_the_score_is_used(energies, counted):
         canvas_of(),
         smoothing=4.0,
         image_score="levels",
-        threshold=100.0,
-        map_threshold=100.0,
+        calibration=calibrate_thresholds([100.0], [100.0], 0.01),
         with_map=False,
     )
     assert prediction.score == compute_image_score(energies, canvas_of(), smoothing=4.0)
@@ -217,8 +217,7 @@ def test_a_map_is_0_outside_the_region_of_interest(energies):
             canvas_of(inside),
             smoothing=0.0,
             image_score=image_score,
-            threshold=0.0,
-            map_threshold=0.0,
+            calibration=calibrate_thresholds([0.0], [0.0], 0.01),
         )
         assert np.array_equal(prediction.inside, inside)
         assert not prediction.anomaly_map[~inside].any()

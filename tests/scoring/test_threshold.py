@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from cflow_ad.scoring.threshold import (
+    MANY,
+    MOST,
     Calibration,
     calibrate_thresholds,
-    images_needed,
+    count_needed,
     split_good,
 )
 
@@ -44,14 +46,14 @@ def test_too_few_images_are_said_to_be_too_few(n):
     assert calibration.achieved_rate == pytest.approx(1 / (n + 1))
     assert not calibration.is_as_asked
     assert "too few" in calibration.note
-    assert "99 held-out" in calibration.note
+    assert "99 would allow it" in calibration.note
 
 
 def test_ninety_nine_images_are_enough_for_one_percent():
     calibration = calibrate(list(range(99)), 0.01)
     assert calibration.is_as_asked
     assert calibration.achieved_rate == pytest.approx(0.01)
-    assert images_needed(0.01) == 99
+    assert count_needed(0.01) == 99
 
 
 def test_the_threshold_is_an_order_statistic_and_flags_none_of_the_images_below_it():
@@ -88,25 +90,86 @@ def test_a_higher_rate_gives_a_lower_threshold():
     assert thresholds == sorted(thresholds, reverse=True)
 
 
-def test_without_held_out_images_nothing_is_promised():
-    calibration = calibrate([1.0, 2.0], 0.5, held_out=False)
+def test_where_the_model_was_fitted_to_the_images_nothing_is_promised():
+    calibration = calibrate([1.0, 2.0], 0.5, folds=0)
     assert not calibration.is_as_asked
     assert "promises no false-alarm rate" in calibration.note
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 10, 209])
-@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.99])
-def test_the_split_is_a_partition(n, fraction):
-    training, held_out = split_good(n, fraction, seed=3)
-    assert sorted(training + held_out) == list(range(n))
-    assert training
-    assert bool(held_out) == (n >= 4)
-    assert (training, held_out) == split_good(n, fraction, seed=3)
+@pytest.mark.parametrize("n", [2, 3, 4, 37, 499])
+@pytest.mark.parametrize("folds", [None, 2, 3, 5])
+def test_every_image_is_scored_once_by_a_model_fitted_to_all_other_folds(n, folds):
+    splits = split_good(n, folds, seed=3)
+    assert len(splits) == min(folds or 3, n)
+    assert sorted(i for split in splits for i in split.unseen) == list(range(n))
+    for split in splits:
+        assert sorted(split.fitted_to + split.unseen) == list(range(n))
+        assert split.fitted_to
+    sizes = [len(split.unseen) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
+    assert splits == split_good(n, folds, seed=3)
 
 
-def test_a_fraction_of_0_holds_nothing_out():
-    assert split_good(100, 0.0, seed=3) == (list(range(100)), [])
+@pytest.mark.parametrize(("n", "held"), [(2, 1), (9, 1), (MANY, MANY // 5), (10**5, MOST)])
+def test_one_fold_is_a_calibration_set(n, held):
+    (split,) = split_good(n, 1, seed=3)
+    assert len(split.unseen) == held
+    assert sorted(split.fitted_to + split.unseen) == list(range(n))
 
 
-def test_another_seed_holds_out_other_images():
-    assert split_good(100, 0.2, seed=0)[1] != split_good(100, 0.2, seed=1)[1]
+def test_with_many_images_a_calibration_set_that_allows_one_percent_is_held_out():
+    assert len(split_good(MANY - 1, None, seed=0)) == 3
+    assert split_good(MANY, None, seed=0) == split_good(MANY, 1, seed=0)
+    assert len(split_good(MANY, None, seed=0)[0].unseen) >= count_needed(0.01)
+
+
+@pytest.mark.parametrize(("n", "folds"), [(1, None), (1, 3), (100, 0)])
+def test_one_image_or_no_fold_is_not_split(n, folds):
+    assert split_good(n, folds, seed=3) == []
+
+
+def test_another_seed_gives_other_folds():
+    assert split_good(100, None, seed=0) != split_good(100, None, seed=1)
+
+
+# p-values
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
+def test_a_p_value_is_at_most_the_promised_rate_exactly_above_the_threshold(rate):
+    rng = np.random.default_rng(2)
+    calibration = calibrate(rng.lognormal(size=120).tolist(), rate)
+    near = calibration.threshold * (1 + rng.normal(size=500) * 1e-3)
+    scores = [*near.tolist(), *rng.lognormal(size=500).tolist(), calibration.threshold]
+    for score in scores:
+        is_low = calibration.compute_p_value(score) <= calibration.achieved_rate + 1e-12
+        assert is_low == (score > calibration.threshold)
+
+
+def test_p_values_of_new_good_images_are_valid():
+    """No more than a share `a` of them is at most `a`, whatever the distribution."""
+    rng = np.random.default_rng(3)
+    values = []
+    for _ in range(1000):
+        scores = rng.exponential(size=41)
+        values += [calibrate(scores[:40].tolist(), 0.1).compute_p_value(of) for of in scores[40:]]
+    assert min(values) >= 1 / 41
+    for rate in (0.05, 0.1, 0.5):
+        share = np.mean(np.array(values) <= rate)
+        assert share <= rate + 3 * math.sqrt(rate / 1000)
+        assert share >= rate - 1 / 41 - 3 * math.sqrt(rate / 1000)
+
+
+def test_a_p_value_falls_from_1_as_the_score_rises():
+    calibration = calibrate([1.0, 2.0, 3.0], 0.3)
+    assert [calibration.compute_p_value(of) for of in (0.0, 1.5, 2.5, 9.0)] == [1, 0.75, 0.5, 0.25]
+    assert calibrate([1.0, 2.0], 0.3, folds=0).compute_p_value(1.5) is None
+
+
+def test_more_scores_than_are_stored_count_by_a_random_choice():
+    scores = np.random.default_rng(0).random(MOST + 5000).tolist()
+    calibration = calibrate(scores, 0.01)
+    assert calibration.n_images == MOST
+    assert calibration.threshold == pytest.approx(0.99, abs=0.005)
+    again = calibrate_thresholds(calibration.scores, calibration.peaks, 0.01)
+    assert again == calibration

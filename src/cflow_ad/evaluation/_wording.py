@@ -75,6 +75,10 @@ def plain(value: object) -> str:
     return str(value)
 
 
+_FOR_PROGRAMS = ("scores", "peaks", "hashes")
+"""Long lists of a model's metadata."""
+
+
 def sections(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """A model's metadata as text, by section and name; values outside a section are in `model`.
 
@@ -84,7 +88,9 @@ def sections(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {"model": {}}
     for name, value in info.items():
         if isinstance(value, Mapping):
-            found[name] = {str(key): plain(each) for key, each in value.items()}
+            found[name] = {
+                str(key): plain(each) for key, each in value.items() if key not in _FOR_PROGRAMS
+            }
         else:
             found["model"][name] = plain(value)
     return {name: values for name, values in found.items() if values}

@@ -51,7 +51,7 @@ class Batches:
         self._device = level.location.device
         self._all = self._send_all() if self._device.type != "cpu" else None
         shape = (BLOCK, batch_size)
-        channels = features.vectors.shape[1]
+        channels = features.channels
         self.x = torch.empty(*shape, channels, device=self._device)
         """After the input layer, shape `(BLOCK, batch_size, C)`."""
         self.rows, self.columns = (
@@ -83,7 +83,7 @@ class Batches:
     @torch.no_grad()
     def _send_all(self) -> _Vectors | None:
         """Bring all vectors to the device; None if they do not fit."""
-        count, channels = self._features.vectors.shape
+        count, channels = len(self._features), self._features.channels
         if count * (4 * channels + 16) > _SHARE * free_memory(self._device):
             return None
         try:
