@@ -58,7 +58,9 @@ class PeerDetector(BaseDetector):
     """A model of anomalib as a detector without thresholds."""
 
     def __init__(self, network: torch.nn.Module, transform: Compose) -> None:
-        no_threshold = Calibration(math.inf, math.inf, math.nan, math.nan, 0, held_out=False)
+        no_threshold = Calibration(
+            math.inf, math.inf, math.nan, math.nan, folds=0, scores=(), peaks=()
+        )
         super().__init__(Settings(), no_threshold, None, "peer")
         self.network = network.cpu().eval()
         self.transform = transform

@@ -270,7 +270,7 @@ class Registry:
             threshold_id=at.id,
             threshold=at.value,
             map_threshold=row.map_threshold,
-            calibration={k: v for k, v in row.calibration.items() if k != "scores"},
+            calibration={k: v for k, v in row.calibration.items() if k not in ("scores", "peaks")},
             scores=np.sort(np.asarray(row.calibration.get("scores") or [], np.float64)),
         )
 

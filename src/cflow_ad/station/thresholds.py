@@ -117,7 +117,7 @@ def summarise_audit(station: Station, name: str) -> dict[str, Any]:
     )
     good = np.concatenate((version.scores, [row.score for row in audit if row.label == "good"]))
     suggested = None
-    if len(good) and version.calibration.get("held_out"):
+    if len(good) and version.calibration.get("folds"):
         rate = version.calibration["false_alarm_rate"]
         suggested = calibrate_thresholds(good.tolist(), good.tolist(), rate).threshold
     return {

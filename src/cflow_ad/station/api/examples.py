@@ -44,7 +44,7 @@ MODEL: dict[str, Any] = {
         "reason": "as calibrated",
         "time": "2026-05-04T05:58:00.000000Z",
     },
-    "calibration": {"n_images": 412, "false_alarm_rate": 0.01, "held_out": True},
+    "calibration": {"n_images": 412, "false_alarm_rate": 0.01, "folds": 3},
     "n_versions": 2,
     "ready": True,
     "rule": {"anomalous": 7, "of": 10},
