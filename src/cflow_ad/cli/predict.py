@@ -113,6 +113,7 @@ def predict(
                     del unreadable[path]
                 yield from attempt(again)
 
+        _ = detector.calibration  # without which no file is to be begun
         root = common_folder(images)
         with bars() as shown, Writer(wanted, paths, root, say=shown.say) as writer:
             for done, prediction in enumerate(predict_all(), start=1):
