@@ -19,7 +19,7 @@ import numpy as np
 
 from cflow_ad._version import __version__
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.folding import FoldedEncoder, dtype_of
+from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
 from cflow_ad.data.augmentation import variants
@@ -191,7 +191,7 @@ def _time_encoding(
 ) -> float:
     """Measure the seconds that it takes to encode an image."""
     some = sources[:_TO_TIME]
-    network = FoldedEncoder(encoder, dtype_of(settings.precision))
+    network = FoldedEncoder(encoder, settings.precision)
     began = time.monotonic()
     for _ in run_over(network, lambda canvas, maps: None, some, view, device=encoder.mean.device):
         pass

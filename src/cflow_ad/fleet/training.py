@@ -57,14 +57,14 @@ class Trainer:
             CflowError: It cannot be trained.
         """
         from cflow_ad.fitting.fit import discard
-        from cflow_ad.fitting.good_images import good_images
+        from cflow_ad.fitting.good_images import find_good_images
 
         settings = product.settings()
         store = ModelStore(self.store)
         if not Path(product.good).exists():
             raise DataError(f"{product.good}: there is no such folder of good images")
         job = job_name(product, self.threads)
-        good = good_images(product.good)
+        good = find_good_images(product.good)
         name = _digest([job, good.fingerprint])
         if (found := store.find(product.name, name)) is not None:
             store.settle(found)  # in case the worker that added it died
@@ -82,7 +82,7 @@ class Trainer:
         import torch
 
         from cflow_ad.detector import Detector
-        from cflow_ad.fitting.good_images import good_images
+        from cflow_ad.fitting.good_images import find_good_images
         from cflow_ad.fleet.flags import find_flags
 
         torch.set_num_threads(self.threads)
@@ -96,7 +96,7 @@ class Trainer:
             file = Path(folder) / "model.safetensors"
             detector.save(file)
             model = file.read_bytes()
-        sources = good_images(product.good).sources
+        sources = find_good_images(product.good).sources
         version = Version(
             product=product.name,
             version=name,
