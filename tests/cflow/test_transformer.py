@@ -10,13 +10,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 
 from cflow_ad import CalibrationWarning, Detector, ImageError, Settings, SettingsError, WeightsError
 from cflow_ad.cflow import encoder as module
 from cflow_ad.cflow.encoder import EncoderSpec, build_encoder, empty_encoder
 from cflow_ad.cflow.folding import FoldedEncoder
-from cflow_ad.cflow.transformer import choose_blocks, resize_positions, resolve_blocks
+from cflow_ad.cflow.transformer import choose_blocks, resolve_blocks
 from cflow_ad.method import Method
 from tests.cflow.networks import TINY_DINO, random_pixels
 
@@ -93,33 +92,47 @@ def test_an_image_has_the_same_features_alone_and_in_a_batch():
             torch.testing.assert_close(whole[number : number + 1], one, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(5, 5), (3, 9), (24, 13)])
-@pytest.mark.parametrize("prefix", [0, 2])
-def test_positions_are_resized_as_timm_resizes_them(shape, prefix):
-    embeddings = torch.randn(1, prefix + 6 * 7, 8, generator=torch.Generator().manual_seed(0))
-    ours, theirs = (
-        resize(embeddings, new_size=shape, old_size=(6, 7), num_prefix_tokens=prefix)
-        for resize in (resize_positions, resample_abs_pos_embed)
-    )
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_weights_may_have_the_names_and_positions_of_dinov2s_authors(tmp_path):
-    encoder = transformer(TINY_DINO)
-    given = {
-        name.removeprefix("model."): value.clone()
-        for name, value in encoder.network.state_dict().items()
-    }
-    of_class = torch.randn(1, 1, 48)
+def names_of_dinov2(given):
+    """As DINOv2's authors publish weights with registers: the class token has a position."""
+    of_class = torch.randn(given["cls_token"].shape, generator=torch.Generator().manual_seed(0))
     given["cls_token"] -= of_class
     given["pos_embed"] = torch.cat((of_class, given["pos_embed"]), dim=1)
     given["register_tokens"] = given.pop("reg_token")
     given["mask_token"] = torch.zeros(1, 48)
+
+
+def names_of_dinov3(given):
+    """As DINOv3's authors publish weights."""
+    given["storage_tokens"] = given.pop("reg_token")
+    for name in [name for name in given if name.endswith("q_bias")]:
+        q, v = given.pop(name), given.pop(name.replace("q_bias", "v_bias"))
+        given[name.replace("q_bias", "qkv.bias")] = torch.cat((q, torch.zeros_like(q), v))
+    for name in [name for name in given if "gamma_" in name]:
+        given[name.replace("gamma_", "ls") + ".gamma"] = given.pop(name)
+    given["rope_embed.periods"] = torch.zeros(16)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "rename"),
+    [(TINY_DINO, names_of_dinov2), ("vit_tiny_patch16_dinov3_qkvb", names_of_dinov3)],
+)
+def test_weights_may_have_the_names_of_their_authors(tmp_path, capsys, backbone, rename):
+    network = transformer(backbone, transformer_blocks=(0, 1)).network
+    given = {n.removeprefix("model."): v.clone() for n, v in network.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    for value in given.values():
+        value += 0.1 * torch.randn(value.shape, generator=generator)
+    torch.save(given, tmp_path / "timms.pth")
+    rename(given)
     torch.save(given, tmp_path / "theirs.pth")
-    again = transformer(TINY_DINO, weights=str(tmp_path / "theirs.pth"))
-    pixels = random_pixels(1, (42, 56))
-    for ours, expected in zip(again(pixels), encoder(pixels), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    ours, theirs = (
+        transformer(backbone, weights=str(tmp_path / name), transformer_blocks=(0, 1))
+        for name in ("timms.pth", "theirs.pth")
+    )
+    pixels = random_pixels(1, (3 * KINDS[backbone], 4 * KINDS[backbone]))
+    for found, expected in zip(theirs(pixels), ours(pixels), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not capsys.readouterr().out
     with pytest.raises(WeightsError, match=r"theirs\.pth: these weights are not of this backbone"):
         transformer("test_vit", weights=str(tmp_path / "theirs.pth"))
 

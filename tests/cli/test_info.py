@@ -16,10 +16,16 @@ def test_info_shows_what_made_a_model(model):
     assert Settings.from_dict(told["settings"]).size == "64x64"
 
 
-def test_info_lists_the_backbones_at_hand():
-    told = {item["name"]: item for item in json.loads(run("info", "backbones", "--json").stdout)}
-    assert told["tf_efficientnet_lite0"]["is_usable"]
-    assert "wide_resnet50_2.tv_in1k" in told
+def test_info_groups_the_backbones():
+    listed = json.loads(run("info", "backbones", "--json").stdout)
+    group = {item["name"]: item["group"] for item in listed}
+    assert len(group) == len(listed)
+    assert group["tf_efficientnet_lite0"] == "usable"
+    for name in ("wide_resnet50_2.tv_in1k", "vit_small_patch14_dinov2.lvd142m"):
+        assert group[name] in ("usable", "recommended")  # it may have been downloaded
+    assert group["vit_tiny_patch16_224"] == "tried"
+    order = ["usable", "recommended", "tried"]
+    assert [item["group"] for item in listed] == sorted(group.values(), key=order.index)
     assert "tf_efficientnet_lite0" in run("info", "backbones").stdout
 
 

@@ -12,9 +12,10 @@ References:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
+from io import StringIO
 from typing import Any, cast
 
 import timm
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from cflow_ad.errors import SettingsError
 from cflow_ad.settings import Settings
 
-_FAMILIES = ("vision_transformer", "deit", "eva")
+FAMILIES = ("vision_transformer", "deit", "eva")
 """timm's modules of vision transformers that take any size; DINOv3 is in `eva`."""
 
 MOST_POSITIONS = 2**14
@@ -38,7 +39,7 @@ def is_transformer(backbone: str) -> bool:
     """Whether a backbone is a vision transformer that takes images of any size."""
     if not timm.is_model(backbone):
         return False
-    return model_entrypoint(backbone.partition(".")[0]).__module__.split(".")[-1] in _FAMILIES
+    return model_entrypoint(backbone.partition(".")[0]).__module__.split(".")[-1] in FAMILIES
 
 
 def choose_blocks(depth: int) -> tuple[int, ...]:
@@ -103,56 +104,8 @@ def rename_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[st
     given = {name.removeprefix("model."): value for name, value in weights.items()}
     family = importlib.import_module(type(model).__module__)
     rename = getattr(family, "checkpoint_filter_fn", checkpoint_filter_fn)
-    # Those of another backbone are refused where they are matched.
-    with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError):
+    # Those of another backbone are refused where they are matched. timm prints what it leaves out.
+    errors = (KeyError, ValueError, RuntimeError, AttributeError, TypeError)
+    with suppress(*errors), redirect_stdout(StringIO()):
         given = rename(given, model)
     return {f"model.{name}": value for name, value in given.items()}
-
-
-@contextmanager
-def exportable_positions() -> Iterator[None]:
-    """Within this context timm's transformers resize position embeddings by matrix products.
-
-    The results are the same. torch's own bicubic resampling has no counterpart in ONNX.
-    """
-    families: list[Any] = [importlib.import_module(f"timm.models.{family}") for family in _FAMILIES]
-    before = [family.resample_abs_pos_embed for family in families]
-    try:
-        for family in families:
-            family.resample_abs_pos_embed = resize_positions
-        yield
-    finally:
-        for family, original in zip(families, before, strict=True):
-            family.resample_abs_pos_embed = original
-
-
-def resize_positions(
-    embeddings: Tensor, new_size: Sequence[int], old_size: Sequence[int], num_prefix_tokens: int = 1
-) -> Tensor:
-    """Resize learned position embeddings, as `timm.layers.resample_abs_pos_embed` does.
-
-    Args:
-        embeddings: shape `(1, prefix tokens + h * w, C)`.
-        new_size: height and width, in positions.
-        old_size: `h` and `w`.
-        num_prefix_tokens: of class and register tokens, which are kept as they are.
-    """
-    prefix, grid = embeddings[:, :num_prefix_tokens], embeddings[:, num_prefix_tokens:]
-    grid = grid.reshape(old_size[0], old_size[1], -1)
-    down, across = (bicubic_matrix(*sides) for sides in zip(new_size, old_size, strict=True))
-    resized = torch.einsum("Hh,Ww,hwc->HWc", down, across, grid.float())
-    return torch.cat((prefix, resized.flatten(0, 1)[None].to(prefix)), dim=1)
-
-
-def bicubic_matrix(new: int, old: int) -> Tensor:
-    """Build the matrix `(new, old)` of bicubic resampling with antialiasing along one axis.
-
-    The kernel is that of Keys (1981) with a = -0.5, widened where the axis shrinks.
-    """
-    step = old / torch.full((), new, dtype=torch.float32)  # of a tensor: `new` may be unknown
-    centre = (torch.arange(new) + 0.5) * step
-    distance = (centre[:, None] - (torch.arange(old) + 0.5)).abs() / step.clamp(min=1)
-    near = (1.5 * distance - 2.5) * distance.square() + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    weight = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
-    return weight / weight.sum(1, keepdim=True)

@@ -65,7 +65,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str
 
 def print_list(items: Sequence[Mapping[str, Any]]) -> None:
     """Print items of one kind, with a column for each of their fields."""
-    table = Table(*(name.replace("_", " ").capitalize() for name in items[0]), show_lines=True)
+    table = Table(show_lines=True)
+    for name in items[0]:  # folded, since a name that is cut short cannot be copied
+        table.add_column(name.replace("_", " ").capitalize(), overflow="fold")
     for item in items:
         table.add_row(*map(plain, item.values()))
     _console().print(table)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from cflow_ad.cflow.transformer import exportable_positions
 from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.graph import ExportGraph
+from cflow_ad.export.positions import exportable_positions
 from cflow_ad.quiet import quiet
 from cflow_ad.runtime.backends import INPUT, energy_names, output_names
 from cflow_ad.scoring.canvas import MAX_NATIVE, Shape
