@@ -150,7 +150,7 @@ def test_a_spec_goes_through_json_and_builds_the_same_structure():
 def test_a_bf16_transformer_has_features_that_are_close():
     encoder, pixels = transformer("vit_tiny_patch16_dinov3_qkvb"), random_pixels(1)
     for found, expected in zip(
-        FoldedEncoder(encoder, torch.bfloat16)(pixels), encoder(pixels), strict=True
+        FoldedEncoder(encoder, "bf16")(pixels), encoder(pixels), strict=True
     ):
         assert found.dtype == torch.bfloat16
         assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()

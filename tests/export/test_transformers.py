@@ -10,9 +10,7 @@ from timm.layers.pos_embed_sincos import _build_grid
 
 from cflow_ad import CalibrationWarning, Detector, Settings
 from cflow_ad.export.export import export_model
-from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.positions import build_grid, resize_positions
-from cflow_ad.export.program import trace
 from cflow_ad.method import Method
 from cflow_ad.runtime import Detector as RuntimeDetector
 from tests.cflow.networks import TINY_DINO
@@ -49,19 +47,6 @@ def test_positions_are_resized_as_timm_resizes_them(shape, prefix):
 def test_the_grid_of_rotary_positions_is_timms(shape, offset):
     options = {"grid_type": "centered", "grid_offset": offset, "ndim": 2}
     torch.testing.assert_close(build_grid(shape, **options), _build_grid(shape, **options))
-
-
-@pytest.mark.parametrize("backbone", [TINY_DINO, "vit_tiny_patch16_dinov3_qkvb"])
-def test_a_traced_program_takes_every_size(images, backbone):
-    detector = fit(images, backbone, size="64x64")
-    unit = detector.settings.sizing.multiple
-    program = trace(ExportGraph(detector.model, detector.settings), None, unit).module()
-    graph = ExportGraph(detector.model, detector.settings)
-    for height, width in ((3, 5), (6, 4)):
-        image = np.resize(images[0], (1, height * unit, width * unit, 3))
-        pixels = torch.from_numpy(image).float()
-        for found, expected in zip(program(pixels), graph(pixels), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
