@@ -33,22 +33,31 @@ class FreiaLoop:
 
     def __init__(self, encoder: Encoder, learning_rate: float = 2e-4) -> None:
         self.encoder = encoder
-        self.decoders = [_build_decoder(channels) for channels in encoder.spec.channels]
+        device = encoder.mean.device
+        self.decoders = [_build_decoder(channels).to(device) for channels in encoder.spec.channels]
         parameters = [value for decoder in self.decoders for value in decoder.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=learning_rate)
 
-    def train_on(self, pixels: Tensor, *, most: int | None = None) -> None:
-        """Take the steps of one image batch, or at most so many on each level."""
+    def train_on(self, pixels: Tensor, *, most: int | None = None) -> tuple[int, int]:
+        """Take the steps of one image batch, or at most so many on each level; returns how many
+        were taken, and how many there are.
+        """
+        taken = whole = 0
         for decoder, features in zip(self.decoders, self.encoder(pixels), strict=True):
             vectors, condition = _flatten(features)
-            order = torch.randperm(len(vectors))
-            for number in range(min(len(vectors) // FIBRE, most or len(vectors))):
+            order = torch.randperm(len(vectors), device=vectors.device)
+            steps = len(vectors) // FIBRE
+            whole += steps
+            steps = min(steps, most or steps)
+            taken += steps
+            for number in range(steps):
                 index = order[number * FIBRE : (number + 1) * FIBRE]
                 likelihood = _log_likelihood(decoder, vectors[index], condition[index])
                 loss = -F.logsigmoid(likelihood).mean()
                 self.optimiser.zero_grad()
                 loss.backward()
                 self.optimiser.step()
+        return taken, whole
 
     @torch.inference_mode()
     def score(self, pixels: Tensor) -> list[Tensor]:
@@ -88,7 +97,9 @@ def _build_subnet(inputs: int, outputs: int) -> nn.Module:
 def _flatten(features: Tensor) -> tuple[Tensor, Tensor]:
     """Turn a map `(B, C, h, w)` into vectors `(n, C)` and their conditions `(n, 128)`."""
     batch, channels, height, width = features.shape
-    columns, rows = (encode_axis(torch.arange(side), 64) for side in (width, height))
+    columns, rows = (
+        encode_axis(torch.arange(side, device=features.device), 64) for side in (width, height)
+    )
     columns, rows = columns.expand(height, -1, -1), rows[:, None].expand(-1, width, -1)
     condition = torch.cat((columns, rows), dim=-1).repeat(batch, 1, 1, 1)
     return features.permute(0, 2, 3, 1).reshape(-1, channels), condition.reshape(-1, 128)

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("contamination", "| seed | hidden | found |"),
         ("false_alarms", "| 20.00% |"),
         ("few", "| 4 + 1 copies each |"),
+        ("gpu", "| CPU and GPU, other decisions | 0 |"),
         ("growth", "predict s grows with the power"),
         ("large", "| images | imports MiB | peak MiB |"),
         ("metrics", "| scikit-learn |"),
@@ -90,7 +91,7 @@ def test_the_ablation_resumes(tmp_path, monkeypatch, capsys):
     assert "| the paper's flow | " in capsys.readouterr().out
 
 
-def run(script, option, out, monkeypatch):
+def run(script, option, out, monkeypatch, *more):
     """Run a script in this process, which has already imported torch."""
     if not FOLDER.is_dir():
         pytest.skip("the benchmarks are not part of a source distribution")

@@ -21,9 +21,13 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
+from cflow_ad import detector as detector_module
 from cflow_ad.cflow.device import pick_device
+from cflow_ad.cflow.pipeline import run_on_accelerator
 from cflow_ad.method import Method
+from cflow_ad.scoring.region import Region
 from cflow_ad.scoring.threshold import calibrate_thresholds, split_good
+from cflow_ad.scoring.view import View
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,31 @@ def assert_same_model(ours, theirs):
 
 
 # A score belongs to its image
+
+
+@pytest.mark.parametrize("maps", [True, False])
+@pytest.mark.parametrize("image_score", ["levels", "peak"])
+def test_results_by_way_of_an_accelerator_are_the_same(
+    images, toy_detector, monkeypatch, maps, image_score
+):
+    """In batches, and with maps made beside the network; here on a CPU in its place."""
+    method = dataclasses.replace(toy_detector.settings.method, image_score=image_score)
+    settings = dataclasses.replace(toy_detector.settings, method=method)
+    inside = np.zeros((96, 96), np.bool_)
+    inside[5:60, 10:70] = True
+    detector = Detector(
+        toy_detector.model,
+        settings=settings,
+        calibration=toy_detector.calibration,
+        training={},
+        view=View(sizing=settings.sizing, region=Region(mask=inside)),
+    )
+    given = [*images[:5], images[5][::2, ::2].copy()]
+    expected = list(detector.stream(given, maps=maps))
+    monkeypatch.setattr(detector_module, "run_over", run_on_accelerator)
+    for size in (1, 4):
+        found = list(detector.stream(given, maps=maps, batch_size=size))
+        assert largest_difference(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
