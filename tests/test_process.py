@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import subprocess
 import sys
 
 import pytest
+
+from cflow_ad import process
 
 ALLOCATE_AND_FREE = """
 import resource, sys
@@ -60,3 +63,73 @@ def test_waiting_threads_sleep_unless_the_environment_says_otherwise():
             env=environment,
         )
         assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, math.inf),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, math.inf),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "200000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+            },
+            2,
+        ),
+        ({"proc/self/cgroup": "0::/docker/x\n", "sys/fs/cgroup/cpu.max": "300000 100000"}, 3),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/x\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "50000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            0.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            math.inf,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "odd\n"}, math.inf),
+    ],
+)
+def test_a_control_groups_share_is_read(tmp_path, files, expected):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert process._quota(tmp_path) == expected
+
+
+CAPPED = """
+import cflow_ad.process as process
+process._quota = lambda root: 1.5
+if hasattr(process.os, "sched_getaffinity"):
+    process.os.sched_getaffinity = lambda pid: set(range(64))
+process.os.cpu_count = lambda: 64
+process.tune_process()
+import torch
+print(process.usable_cores(), torch.get_num_threads())
+"""
+
+
+def test_threads_follow_a_containers_cap():
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", CAPPED], capture_output=True, check=True, text=True, env=environment
+    )
+    assert done.stdout.split() == ["2", "2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="not on this system")
+def test_cores_are_those_that_the_process_is_bound_to():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code += "from cflow_ad.process import usable_cores; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "1"

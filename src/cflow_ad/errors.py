@@ -12,11 +12,13 @@
     ├── ModelFileError         a model file is missing, damaged, or not of this version
     ├── CalibrationError       a model has no threshold yet
     ├── TrainingError          training failed
-    │   └── DivergenceError    the likelihood became NaN or infinite
+    │   ├── DivergenceError    the likelihood became NaN or infinite
+    │   └── SpaceError         a disk has too little space for the features
     ├── ExportError            a model cannot be exported with the same results
     ├── DeviceError            a GPU failed, or its memory is too small
     ├── StationError           the inspection station cannot do what was asked
     ├── StoreError             a store of models, or an object store, cannot be used
+    ├── ForkError              a model was opened before os.fork and cannot be used after it
     └── DependencyError        an optional library is not installed
 
 A message names the file or field that is wrong and says what to do. The command line prints it as
@@ -74,6 +76,14 @@ class TrainingError(CflowError):
 
 class DivergenceError(TrainingError):
     """The likelihood became NaN or infinite."""
+
+
+class SpaceError(TrainingError):
+    """A disk has too little space for the features."""
+
+
+class ForkError(CflowError):
+    """A model was opened before os.fork, and cannot be used after it."""
 
 
 class ExportError(CflowError):

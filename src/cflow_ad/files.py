@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from cflow_ad.errors import DataError
+
+_BLOCK = 2**22
 
 
 @contextlib.contextmanager
@@ -30,9 +34,48 @@ def replacing(path: Path) -> Iterator[Path]:
         with new.open("r+b") as file:
             os.fsync(file.fileno())  # else a crash could leave the new name on an empty file
         new.replace(path)
+        _flush_names(path.parent)
     finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+
+
+def _flush_names(folder: Path) -> None:
+    """Write a folder's names to its disk, where the system can: a new one then outlives a crash."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def reserve(path: Path, n_bytes: int) -> None:
+    """Lengthen a file to so many bytes, which its disk then has; what it holds stays.
+
+    A file that is only made long has its space when it is written. Where the disk is full by then,
+    a write to a memory map ends the process.
+
+    Raises:
+        OSError: There is not enough space, or files may not be so long.
+    """
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(1, n_bytes))
+            return
+        file.seek(0, os.SEEK_END)
+        while (left := n_bytes - file.tell()) > 0:
+            file.write(bytes(min(left, _BLOCK)))
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether an error says that there is no space: on the disk, of a quota or limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def free_space(folder: Path) -> int:
+    """Return how many bytes may be written to a folder's disk."""
+    return shutil.disk_usage(folder).free
 
 
 def require_empty(folder: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -15,10 +18,12 @@ def tune_process() -> None:
     """Set up this process for speed, as the command line does.
 
     A library should not decide this for the program that uses it. Call it once, before torch is
-    imported. It changes two settings, unless environment variables set them:
+    imported. It changes three settings, unless environment variables set them:
 
     - Threads that wait for one another sleep (`OMP_WAIT_POLICY=PASSIVE`). Spinning makes a busy
       machine several times slower, and a quiet one no faster.
+    - There are as many threads as `usable_cores` (`OMP_NUM_THREADS`), where a container has a
+      smaller share of the processor than its number of cores says.
     - Freed memory is kept for the next image, up to 256 MiB. Otherwise glibc returns it to the
       operating system after almost every layer of a network, and getting it back takes up to half
       of the time of scoring. On other systems nothing is changed.
@@ -28,12 +33,66 @@ def tune_process() -> None:
         >>> cflow_ad.tune_process()
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if math.isfinite(_quota(Path("/"))):
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
         return
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may use.
+
+    These are the cores it is bound to, or fewer where its control group, such as a container's,
+    has a smaller share of their time; at least 1.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        bound = len(os.sched_getaffinity(0))
+    else:
+        bound = os.cpu_count() or 1
+    return max(1, math.ceil(min(bound, _quota(Path("/")))))
+
+
+def _quota(root: Path) -> float:
+    """Read how many cores' time the control group has, and those above it; infinite if unlimited.
+
+    `root` is the file system's. Both versions of control groups are read.
+    """
+    quotas = [math.inf]
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        top = root / "sys/fs/cgroup"
+        if controllers:
+            if "cpu" not in controllers.split(","):
+                continue
+            top = next((p for p in (top / "cpu", top / controllers) if p.is_dir()), top)
+        inside = top / group.lstrip("/")
+        # In a container the group's own path may not be there: its files are at the top.
+        for folder in (inside, *inside.parents):
+            quotas.append(_quota_in(folder))
+            if folder == top:
+                break
+    return min(quotas)
+
+
+def _quota_in(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").is_file():
+            allowed, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            allowed = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8")
+        quota = int(allowed) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf  # none, or "max"
+    return quota if quota > 0 else math.inf
 
 
 def give_memory_back() -> None:
@@ -44,6 +103,19 @@ def give_memory_back() -> None:
     trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _use_one_core() -> None:
+    """Let torch compute on one core in a process that `os.fork` made.
+
+    The threads that share its work are not there, and it would wait for them forever.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_core)
 
 
 def _of_glibc(name: str) -> Any:

@@ -12,7 +12,7 @@ from cflow_ad.cflow.pipeline import Extra, run_on_accelerator
 from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.parallel import OnError, work_ahead
-from cflow_ad.process import give_memory_back
+from cflow_ad.process import give_memory_back, usable_cores
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.loading import canvas_pixels
 from cflow_ad.scoring.view import View
@@ -82,7 +82,7 @@ def run_over(
         is_large = canvas.shape[0] * canvas.shape[1] > LARGE
         return (canvas, None) if is_large else (None, compute(canvas))
 
-    workers = torch.get_num_threads()
+    workers = min(torch.get_num_threads(), usable_cores())
     if isinstance(sources, Sized):
         workers = max(1, min(workers, len(sources)))
     for source, (large, result) in work_ahead(

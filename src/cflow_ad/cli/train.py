@@ -26,7 +26,8 @@ from cflow_ad.cli.common import (
     print_notes,
 )
 from cflow_ad.cli.settings_help import setting_option
-from cflow_ad.errors import SettingsError
+from cflow_ad.errors import ModelFileError, SettingsError, SpaceError
+from cflow_ad.files import is_full
 from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,6 +82,16 @@ def train(
         bool, typer.Option("--bundle", help="Put the backbone's weights into the model file.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    work_in: Annotated[
+        Path | None,
+        typer.Option(
+            "--work-folder",
+            metavar="FOLDER",
+            envvar="CFLOW_AD_WORK",
+            help="Keep features and checkpoints there while training. [default: beside the model]",
+            show_default=False,
+        ),
+    ] = None,
     layout: Layout = None,
     good: GoodFolders = None,
     bad: BadFolders = None,
@@ -118,7 +129,7 @@ def train(
         if report is not None:
             _check_report(report, exclude or [])
         check_writable(output)
-        work = work_folder(output)
+        work = work_folder(output, work_in)
         if not resume:
             discard(work)
         try:
@@ -136,7 +147,18 @@ def train(
         except KeyboardInterrupt:
             print_message("progress is kept: the same command with --resume continues")
             raise
-        detector.save(output, bundle=bundle)
+        except SpaceError:
+            discard(work)
+            raise
+        except OSError as error:
+            if is_full(error):
+                discard(work)
+            raise
+        try:
+            detector.save(output, bundle=bundle)
+        except ModelFileError:
+            print_message("progress is kept: the same command with --resume writes the model")
+            raise
         discard(work)
         training = detector.training
         typer.echo(

@@ -7,7 +7,6 @@ masks without a defect, files of another kind, good images unlike the others.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cflow_ad.data.look import MEASURES, Look, distances, look_at, nearly_alike
 from cflow_ad.data.masks import read_mask, read_region
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
+from cflow_ad.process import usable_cores
 
 Kind: TypeAlias = Literal[
     "unreadable image",
@@ -118,7 +118,7 @@ def check_dataset(
         sample = samples[Path(source_name(source))]
         return sample.path, *_check_files(sample)
 
-    done = work_ahead(samples, work, workers=min(4, os.cpu_count() or 1), ahead=8)
+    done = work_ahead(samples, work, workers=min(4, usable_cores()), ahead=8)
     for number, (_, (path, look, found)) in enumerate(done, start=1):
         findings += found
         if look is not None:

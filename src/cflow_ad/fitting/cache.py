@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from cflow_ad.cflow.position import Frame, axis_places
 from cflow_ad.cflow.running import BATCH_SIZE, run_over
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
-from cflow_ad.errors import SettingsError
+from cflow_ad.errors import SettingsError, SpaceError
+from cflow_ad.files import free_space, is_full, reserve
 from cflow_ad.fitting.progress import Progress, ProgressCallback, Stage, silent
 from cflow_ad.scoring.canvas import Cell, Shape, cell_of
 from cflow_ad.scoring.view import View
@@ -179,6 +181,7 @@ def build_cache(
     Raises:
         ImageError: an image cannot be used.
         SettingsError: the budget is too small.
+        SpaceError: the disk of `folder` has too little space.
     """
     budget = settings.feature_budget if budget is None else budget
     shapes = [image_shape(source) for source in sources]
@@ -250,26 +253,25 @@ class _Store:
         self.done = self._read_done()
         if self.done:
             try:
-                self.levels = [self._level(*shape, mode="r+") for shape in shapes]
+                self.levels = [self._level(*shape) for shape in shapes]
             except (OSError, ValueError):
                 self.done = 0  # a file is gone, or was cut short
         if not self.done:
             if folder is not None:
                 # It describes files that are about to be overwritten.
                 (folder / _STATE).unlink(missing_ok=True)
-            self.levels = [self._level(*shape, mode="w+") for shape in shapes]
+                self._reserve(shapes)
+            self.levels = [self._level(*shape) for shape in shapes]
 
-    def _level(
-        self, number: int, vectors: Shape, positions: Shape, *, mode: Literal["r+", "w+"]
-    ) -> LevelFeatures:
+    def _level(self, stride: int, vectors: Shape, positions: Shape) -> LevelFeatures:
         def array(name: str, shape: Shape, dtype: Any) -> NDArray[Any]:
             if self._folder is None:
                 return np.empty(shape, dtype)
-            path = self._folder / f"{name}-{number}.npy"
-            size = path.stat().st_size if mode == "r+" else None
-            opened = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+            path = self._folder / f"{name}-{stride}.npy"
+            size = path.stat().st_size
+            opened = np.lib.format.open_memmap(path, mode="r+", dtype=dtype, shape=shape)
             # The size as it was: opening lengthens a file that was cut short.
-            whole = size is None or size == opened.offset + opened.nbytes
+            whole = size == opened.offset + opened.nbytes
             if not whole or opened.shape != shape or opened.dtype != dtype:
                 raise ValueError(f"{path}: not what was kept")
             return opened
@@ -277,6 +279,39 @@ class _Store:
         return LevelFeatures(
             array("features", vectors, np.float32), array("positions", positions, np.int16)
         )
+
+    def _reserve(self, shapes: Sequence[tuple[int, Shape, Shape]]) -> None:
+        """Make the files, with their space on the disk; raises SpaceError where that is too little.
+
+        Nothing is left where they do not fit.
+        """
+        assert self._folder is not None
+        files = [
+            (self._folder / f"{name}-{stride}.npy", shape, dtype)
+            for stride, vectors, positions in shapes
+            for name, shape, dtype in (
+                ("features", vectors, np.dtype(np.float32)),
+                ("positions", positions, np.dtype(np.int16)),
+            )
+        ]
+        try:
+            for path, shape, dtype in files:
+                with path.open("wb") as file:
+                    header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+                    np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+                    start = file.tell()
+                reserve(path, start + math.prod(shape) * dtype.itemsize)
+        except OSError as error:
+            for path, _, _ in files:
+                path.unlink(missing_ok=True)
+            if not is_full(error):
+                raise
+            needed = sum(math.prod(shape) * dtype.itemsize for _, shape, dtype in files)
+            raise SpaceError(
+                f"{self._folder}: the features need {_size(needed)} while training, but the disk "
+                f"has {_size(free_space(self._folder))} ({error.strerror}); free some, set a "
+                "smaller feature_budget, or give a folder on another disk with --work-folder"
+            ) from error
 
     def note(self, done: int, *, now: bool = False) -> None:
         """Record that `done` images are in the files."""
@@ -298,6 +333,10 @@ class _Store:
             return int(state["done"]) if state["key"] == self._key else 0
         except (OSError, ValueError, KeyError, TypeError):
             return 0  # no earlier run, or one that was stopped in the middle of this note
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.0f} MiB"
 
 
 def _grids(

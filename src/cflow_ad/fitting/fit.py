@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -209,9 +210,16 @@ def _make(folder: Path | None) -> Path | None:
     return folder
 
 
-def work_folder(model: Path) -> Path:
-    """Return the folder of checkpoints that the command line uses in training `model`."""
-    return model.with_name(model.name + ".work")
+def work_folder(model: Path, within: Path | None = None) -> Path:
+    """Return the folder that the command line keeps features and checkpoints of `model` in.
+
+    It lies beside the model, or in the folder `within`, by a name that the model's path gives.
+    """
+    name = model.name + ".work"
+    if within is None:
+        return model.with_name(name)
+    digest = hashlib.sha256(os.fsencode(model.absolute())).hexdigest()[:8]
+    return within / f"{digest}-{name}"
 
 
 def discard(work: Path) -> None:

@@ -9,14 +9,22 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.errors import CflowError, ModelFileError, SettingsError, first_line, missing_library
+from cflow_ad.errors import (
+    CflowError,
+    ModelFileError,
+    SettingsError,
+    first_line,
+    missing_library,
+)
+from cflow_ad.process import usable_cores
 
 Floats = NDArray[np.float32]
 
@@ -59,7 +67,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
     Args:
         path: `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch).
         device: the library's name of it; unset, the CPU.
-        threads: that one image may use; unset, the library's choice.
+        threads: that one image may use; unset, as many as there are cores to use.
 
     Raises:
         ModelFileError: the file is missing, damaged or of another kind.
@@ -80,10 +88,48 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
     if not os.access(path, os.R_OK):
         raise ModelFileError(f"{path}: no permission to read it; change its permissions")
     try:
-        backend: Backend = kind(path, device, threads)
+        return _AfterFork(lambda threads: kind(path, device, threads), threads)
     except ModuleNotFoundError as error:
         raise missing_library(error) or error from error
-    return backend
+
+
+class _AfterFork:
+    """A graph that is opened again in a process that `os.fork` made, on one core.
+
+    A library's threads are not there in such a process: it would wait for them forever, also where
+    it frees what it opened before. So that is kept.
+    """
+
+    def __init__(self, open_graph: Callable[[int | None], Backend], threads: int | None) -> None:
+        self._open = open_graph
+        self._backend = open_graph(threads)
+        self._process = os.getpid()
+        self.metadata = self._backend.metadata
+        self.outputs = self._backend.outputs
+        self.on_cpu = self._backend.on_cpu
+        _OPENED.add(self)
+
+    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
+        if self._process != os.getpid():
+            self._backend, self._process = self._open(1), os.getpid()
+        return self._backend.run(pixels, names)
+
+    def keep(self) -> None:
+        """Keep what was opened before a fork."""
+        _KEPT.append(self._backend)
+
+
+_OPENED: weakref.WeakSet[_AfterFork] = weakref.WeakSet()
+_KEPT: list[Backend] = []
+
+
+def _keep_opened() -> None:
+    for opened in list(_OPENED):
+        opened.keep()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_opened)
 
 
 @contextlib.contextmanager
@@ -133,8 +179,7 @@ class _OnnxRuntime:
         options.log_severity_level = 4  # errors are raised as exceptions
         # Threads that spin while they wait make everything slower on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or usable_cores()
         with _one_line_errors(path):
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=[provider]
@@ -167,8 +212,6 @@ class _OpenVino:
                 # between whitened vectors and their means.
                 "INFERENCE_PRECISION_HINT": "f32",
             }
-            if threads is not None:
-                hints["INFERENCE_NUM_THREADS"] = threads
             wanted = "CPU" if device is None else device.upper()
             self.on_cpu = wanted == "CPU"
             if wanted.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
@@ -179,6 +222,7 @@ class _OpenVino:
             if self.on_cpu:
                 # A thread that is bound to a core waits for whatever else runs there.
                 hints["ENABLE_CPU_PINNING"] = False
+                hints["INFERENCE_NUM_THREADS"] = threads or usable_cores()
             self._compiled = core.compile_model(model, wanted, hints)
         self._of_thread = threading.local()
 
@@ -206,8 +250,7 @@ class _Torch:
             self.outputs = set(self._names)
             self._module = program.module().to(device or "cpu")
         self._device = device or "cpu"
-        if threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
     def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
         import torch

@@ -101,7 +101,7 @@ class Detector(BaseDetector):
             path: `.onnx`, for onnxruntime; `.xml`, with its `.bin` beside it, for OpenVINO; or
                 `.pt2`, for torch. A `.pt2` is a program: load only one that you trust.
             device: the library's name of it, such as `cuda` or `gpu`; unset, the CPU.
-            threads: that one image may use; unset, the library's choice.
+            threads: that one image may use; unset, as many as there are cores to use.
 
         Raises:
             ModelFileError: the file is missing, damaged, foreign or of another version.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.data.images import ImageSource, PathLike
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import CalibrationError
+from cflow_ad.errors import CalibrationError, ForkError
 from cflow_ad.scoring.anomaly_map import Floats
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import Prediction, build_prediction
@@ -44,6 +45,7 @@ class BaseDetector(ABC):
         self.view = view or View(sizing=settings.sizing)
         self._calibration = calibration
         self._name = name
+        self._process = os.getpid()
 
     @property
     def is_calibrated(self) -> bool:
@@ -104,9 +106,15 @@ class BaseDetector(ABC):
 
         Raises:
             CalibrationError: the model is not calibrated yet.
+            ForkError: this process was made by `os.fork`, and the model is on a GPU.
             ImageError: an image cannot be used and `on_error` is unset.
         """
         _ = self.calibration  # raises before the first image is decoded
+        if self.on_gpu and self._process != os.getpid():
+            raise ForkError(
+                f"{self._name}: opened on a GPU before os.fork, after which no library can use it; "
+                "open it in the new process, or start that by multiprocessing's spawn"
+            )
         return self._stream(sources, maps, batch_size, on_error)
 
     def look_in(self, folder: PathLike) -> Self:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import ROOM, OnError, work_ahead
 from cflow_ad.errors import ImageError, SettingsError
+from cflow_ad.process import usable_cores
 from cflow_ad.scoring.canvas import Canvas, Sizing
 from cflow_ad.scoring.view import View
 
@@ -55,7 +55,7 @@ def load_batches(
     prepared = work_ahead(
         sources,
         view.prepare,
-        workers=min(4, os.cpu_count() or 1),
+        workers=min(4, usable_cores()),
         ahead=_AHEAD + batch_size,
         size=lambda source: canvas_pixels(source, view.sizing),
         on_error=on_error,

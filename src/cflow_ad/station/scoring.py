@@ -7,7 +7,6 @@ a GPU all in a batch have one shape.
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
 import threading
 import time
@@ -23,6 +22,7 @@ from PIL import Image
 
 from cflow_ad.data.images import image_shape, read_image
 from cflow_ad.errors import CflowError, ImageError
+from cflow_ad.process import usable_cores
 from cflow_ad.scoring.base import BaseDetector, Scored
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import Prediction
@@ -73,7 +73,7 @@ class ScorerPool:
         on_gpu: bool = False,
         gather: float = 0.005,
     ) -> None:
-        self.workers = workers or _cores()
+        self.workers = workers or usable_cores()
         self.limit = limit
         self._max_pixels = max_pixels
         self._pool = _build_pool(self.workers)
@@ -225,10 +225,6 @@ def _vector(scored: Scored, canvas: Canvas) -> bytes:
     tiny = small.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
     values: NDArray[np.float32] = np.asarray(tiny, np.float32).ravel()
     return (values / max(1.0, float(np.linalg.norm(values)))).astype(np.float16).tobytes()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build_pool(workers: int) -> ThreadPoolExecutor:

@@ -1,0 +1,149 @@
+"""Full disks, and processes that are killed: one clear line, the old model whole, nothing left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+
+import pytest
+
+from cflow_ad import Detector, files
+from cflow_ad.errors import ModelFileError
+from tests.cli.commands import TINY, refused, run, start
+
+unix = pytest.mark.skipif(os.name == "nt", reason="no such signals or limits there")
+
+
+@contextlib.contextmanager
+def file_limit(n_bytes):
+    """Let no file of this process grow beyond so many bytes, as on a full disk."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@unix
+def test_no_space_for_the_features_is_said_with_sizes_and_leaves_nothing(carpet, tmp_path):
+    with file_limit(20_000):
+        said = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)
+    assert f"{tmp_path / 'm.safetensors.work'}: the features need " in said
+    assert "MiB while training, but the disk has" in said
+    assert "--work-folder" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_later_is_named_and_nothing_is_left(carpet, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "level"))
+
+    monkeypatch.setattr("cflow_ad.fitting.cache._Store.note", fail)
+    said = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)
+    assert "No space left on device" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_space_for_the_model_keeps_the_old_one_and_the_training(carpet, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    assert run("train", carpet, "-o", path, *TINY).exit_code == 0
+    old = path.read_bytes()
+    fsync = os.fsync
+
+    def fail(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr("cflow_ad.fitting.checkpoint.Checkpoint.save", lambda *_, **__: None)
+    result = run("train", carpet, "-o", path, *TINY, "--seed", 1)
+    assert result.exit_code == 2
+    assert "--resume writes the model" in result.stderr
+    assert f"{path}: the model cannot be written there" in result.stderr
+    assert path.read_bytes() == old
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, f"{path.name}.work"}
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    assert run("train", carpet, "-o", path, *TINY, "--seed", 1, "--resume").exit_code == 0
+    assert path.read_bytes() != old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# A save that writes half of the file and then takes its time.
+SLOW_SAVE = """
+import sys, time
+import cflow_ad.files as files
+def stop(handle):
+    print("saving", flush=True)
+    time.sleep(60)
+files.os.fsync = stop
+import cflow_ad.fitting.checkpoint as checkpoint
+checkpoint.Checkpoint.save = lambda *_, **__: None
+"""
+
+
+@unix
+def test_a_process_killed_while_it_saves_leaves_the_old_model_whole(model, carpet, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(model.read_bytes())
+    process = start("train", carpet, "-o", path, *TINY, "--seed", 2, before=SLOW_SAVE)
+    assert process.stdout.readline() == b"saving\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert path.read_bytes() == model.read_bytes()
+    assert Detector.load(path).is_calibrated
+    others = [f for f in tmp_path.iterdir() if f.is_file() and f != path]
+    assert [f.suffix for f in others] == [".new"]  # no name that a model has
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(ModelFileError, match="damaged"):
+        Detector.load(half)
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_features_can_be_kept_elsewhere(carpet, tmp_path, monkeypatch, how):
+    elsewhere, models = tmp_path / "elsewhere", tmp_path / "models"
+    models.mkdir()
+    (elsewhere / "mine").mkdir(parents=True)
+    options = ["--work-folder", elsewhere] if how == "option" else []
+    if how == "environment":
+        monkeypatch.setenv("CFLOW_AD_WORK", str(elsewhere))
+    fit = Detector.fit
+    used = []
+
+    def spy(*arguments, work, **options):
+        used.append(work)
+        made = fit(*arguments, work=work, **options)
+        assert any(work.iterdir())
+        return made
+
+    monkeypatch.setattr(Detector, "fit", spy)
+    result = run("train", carpet, "-o", models / "m.safetensors", *TINY, *options)
+    assert result.exit_code == 0, result.output
+    assert used[0].parent == elsewhere
+    assert [f.name for f in models.iterdir()] == ["m.safetensors"]
+    assert [f.name for f in elsewhere.iterdir()] == ["mine"]
+
+
+@unix
+def test_the_space_of_a_file_is_reserved(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    files.reserve(path, 1_000_000)
+    assert path.stat().st_blocks * 512 >= 1_000_000
+    assert path.read_bytes()[:4] == b"abc\0"
+    with file_limit(10_000), pytest.raises(OSError, match="too large") as caught:
+        files.reserve(path, 2_000_000)
+    assert files.is_full(caught.value)
+
+
+def test_space_is_reserved_without_the_system_call(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    files.reserve(path, 10_000)
+    assert path.stat().st_size == 10_000
+    assert path.read_bytes()[:4] == b"abc\0"
