@@ -11,6 +11,7 @@ import pytest
 
 from cflow_ad import Detector, files
 from cflow_ad.errors import ModelFileError
+from cflow_ad.store import parts
 from tests.cli.commands import TINY, refused, run, start
 
 unix = pytest.mark.skipif(os.name == "nt", reason="no such signals or limits there")
@@ -53,20 +54,24 @@ def test_no_space_for_the_model_keeps_the_old_one_and_the_training(carpet, tmp_p
     path = tmp_path / "m.safetensors"
     assert run("train", carpet, "-o", path, *TINY).exit_code == 0
     old = path.read_bytes()
-    fsync = os.fsync
+    fsync, write = os.fsync, parts.write_model
 
     def fail(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", fail)
-    monkeypatch.setattr("cflow_ad.fitting.checkpoint.Checkpoint.save", lambda *_, **__: None)
+    def write_to_a_full_disk(*of):
+        monkeypatch.setattr(os, "fsync", fail)
+        write(*of)
+
+    monkeypatch.setattr(parts, "write_model", write_to_a_full_disk)
     result = run("train", carpet, "-o", path, *TINY, "--seed", 1)
     assert result.exit_code == 2
     assert "--resume writes the model" in result.stderr
     assert f"{path}: the model cannot be written there" in result.stderr
     assert path.read_bytes() == old
     assert {file.name for file in tmp_path.iterdir()} == {path.name, f"{path.name}.work"}
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(parts, "write_model", write)
     assert run("train", carpet, "-o", path, *TINY, "--seed", 1, "--resume").exit_code == 0
     assert path.read_bytes() != old
     assert list(tmp_path.iterdir()) == [path]
@@ -75,13 +80,16 @@ def test_no_space_for_the_model_keeps_the_old_one_and_the_training(carpet, tmp_p
 # A save that writes half of the file and then takes its time.
 SLOW_SAVE = """
 import sys, time
-import cflow_ad.files as files
+import os
+import cflow_ad.store.parts as parts
+write = parts.write_model
 def stop(handle):
     print("saving", flush=True)
     time.sleep(60)
-files.os.fsync = stop
-import cflow_ad.fitting.checkpoint as checkpoint
-checkpoint.Checkpoint.save = lambda *_, **__: None
+def write_slowly(*of):
+    os.fsync = stop
+    write(*of)
+parts.write_model = write_slowly
 """
 
 
