@@ -140,8 +140,11 @@ def test_cores_are_shared_so_that_none_is_used_twice():
     assert Engine(workers=4, threads=4).share(8) == (2, 4)
     assert Engine(workers=40).share(8) == (8, 1)
     assert Engine(gpus=0.5).share(64, gpus=4) == (8, 1)
-    with pytest.raises(SettingsError, match="only 8 cores"):
-        Engine(threads=9).share(8)
+    assert Engine(workers=2, decoders=3).share(8) == (2, 1)
+    assert Engine(decoders=3).share(8) == (2, 1)
+    for asked in (Engine(threads=9), Engine(threads=2, decoders=7)):
+        with pytest.raises(SettingsError, match="needs 9 cores, and there are 8"):
+            asked.share(8)
     for wrong in ({"name": "spark"}, {"workers": 0}, {"gpus": 1.5}, {"gpus": -1.0}):
         with pytest.raises(SettingsError):
             Engine(**wrong)

@@ -25,6 +25,7 @@ from cflow_ad.cli import (
     info,
     predict,
     records,
+    score,
     serve,
     train,
 )
@@ -45,6 +46,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("export")(export.export)
+app.command("score")(score.score)
 app.command("info")(info.info)
 app.command("serve")(serve.serve)
 app.add_typer(import_.app, name="import")

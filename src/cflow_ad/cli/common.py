@@ -242,8 +242,8 @@ class Bars:
         self._bar = bar
         self._tasks: dict[str, rich.progress.TaskID] = {}
 
-    def show(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Update one stage."""
+    def show(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """Update one stage, whose total may be unknown."""
         label, unit = self._UNITS[stage]
         if stage not in self._tasks:
             # A resumed stage starts above 0, which does not count for its rate.

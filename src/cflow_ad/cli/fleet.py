@@ -112,7 +112,7 @@ def train(
         from cflow_ad.fleet.manifest import read_manifest
         from cflow_ad.fleet.runs import train_products
 
-        where = Engine(engine, workers, threads, gpus, address)
+        where = Engine(engine, workers, threads, gpus=gpus, address=address)
         products = read_manifest(manifest, preset=preset, changes=parse_settings(setting or []))
         on = device or ("cuda" if gpus else "cpu")
         found: dict[str, Row] = {}

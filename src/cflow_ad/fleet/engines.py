@@ -26,6 +26,8 @@ class Engine:
     """Tasks at a time, at most one for each core; unset, that many, or one for each GPU."""
     threads: int | None = None
     """Cores of each worker; unset, the cores divided by the workers."""
+    decoders: int = 0
+    """Cores beside those of each worker, for what decodes images for it."""
     gpus: float = 0.0
     """GPUs of each worker; below 1, several workers share one."""
     address: str | None = None
@@ -82,11 +84,14 @@ class Engine:
         Raises:
             SettingsError: One worker has more cores than there are.
         """
-        wanted = min(self.workers or cores, cores)
-        threads = self.threads or cores // wanted
-        if threads > cores:
-            raise SettingsError(f"threads is {threads}: there are only {cores} cores; give fewer")
-        workers = min(wanted, cores // threads)
+        least = (self.threads or 1) + self.decoders
+        if least > cores:
+            raise SettingsError(
+                f"a worker needs {least} cores, and there are {cores}; give fewer threads or "
+                "decoders"
+            )
+        workers = min(self.workers or cores, cores // least)
+        threads = self.threads or cores // workers - self.decoders
         if self.gpus and gpus and self.workers is None:
             workers = min(workers, max(1, int(gpus / self.gpus)))
         return workers, threads

@@ -250,6 +250,7 @@ class _Reader:
         self._reader = reader
         self._bucket = bucket
         self._key = key
+        self.closed = False
 
     def __enter__(self) -> _Reader:
         return self
@@ -259,10 +260,7 @@ class _Reader:
 
     def close(self) -> None:
         self._reader.close()
-
-    @property
-    def closed(self) -> bool:
-        return bool(self._reader.closed)
+        self.closed = True
 
     def read(self, size: int = -1) -> bytes:
         with self._bucket._errors(f"reading {self._key}", self._key):
