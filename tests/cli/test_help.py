@@ -28,6 +28,7 @@ COMMANDS = (
     ["data", "sample", "carpet"],
     ["data", "download"],
     ["data", "download", "mvtec"],
+    ["score"],
     ["fleet"],
     ["fleet", "train"],
     ["fleet", "status"],
