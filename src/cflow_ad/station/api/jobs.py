@@ -35,6 +35,9 @@ class JobIn(BaseModel):
     folder: Folder | None = None
     history: HistoryIn | None = None
     preset: Literal["fast", "default", "accurate"] = "default"
+    size: Annotated[str, Field(pattern=r"^\d{2,4}(x\d{2,4})?$")] | None = None
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_seconds: Annotated[float, Field(gt=0, le=604_800)] | None = None
 
     @model_validator(mode="after")
@@ -68,6 +71,7 @@ def begin(station: Here, user: Engineer, body: JobIn) -> dict[str, Any]:
         images=None if body.folder is None else _allowed(station, body.folder),
         history=None if body.history is None else body.history.model_dump(),
         preset=body.preset,
+        settings=body.model_dump(include={"size", "steps", "false_alarm_rate"}, exclude_none=True),
         max_seconds=body.max_seconds,
     )
 

@@ -64,7 +64,7 @@ def _train(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     # The other half of the cores is for the inspections that go on meanwhile.
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     progress = _Progress(folder)
-    settings = Settings.preset(job["preset"], **job.get("settings", {}))
+    settings = Settings.preset(job["preset"], **job["settings"])
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", CalibrationWarning)
         detector = Detector.fit(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert, select, update
 
 from cflow_ad.errors import CflowError, StationError
+from cflow_ad.settings import Settings
 from cflow_ad.station.database import now
 from cflow_ad.station.locking import try_lock
 from cflow_ad.station.records import Filter
@@ -69,6 +70,7 @@ class Jobs:
         images: Path | None = None,
         history: dict[str, Any] | None = None,
         preset: str = "default",
+        settings: dict[str, Any] | None = None,
         max_seconds: float | None = None,
     ) -> dict[str, Any]:
         """Begin a training job.
@@ -79,14 +81,17 @@ class Jobs:
             images: a folder of good images; else
             history: `since`, `until` and `limit`: parts of the record that are marked good.
             preset: settings to start from.
+            settings: others, by name.
             max_seconds: the longest that training may take.
 
         Returns:
             The job, as `get` gives it.
 
         Raises:
+            SettingsError: a setting has a value that it cannot have.
             StationError: another job is not done yet, or there are too few images.
         """
+        Settings.preset(preset, **(settings or {}))
         if any(job["state"] == "running" for job in self.all()):
             raise StationError("another training is not done yet; wait for it, or cancel it")
         number = str(uuid.uuid4())
@@ -99,6 +104,7 @@ class Jobs:
             values = {
                 "images": str(images),
                 "preset": preset,
+                "settings": settings or {},
                 "max_seconds": max_seconds,
                 "device": self._station.config.device,
                 "parts": self._marked_parts(model),
@@ -107,7 +113,7 @@ class Jobs:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        options = {"images": str(images), "preset": preset, "max_seconds": max_seconds}
+        options = {k: values[k] for k in ("images", "preset", "settings", "max_seconds")}
         row = {
             "id": number,
             "kind": "train",

@@ -1,0 +1,105 @@
+"""Training jobs: in a process of their own, watched, cancelled, compared and put to use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+
+from tests.station.conftest import Client
+from tests.station.test_background import wait_for
+
+
+@pytest.fixture
+def toy(toy_settings):
+    values = toy_settings.to_dict()
+    return {k: values[k] for k in ("backbone", "weights", "size", "strides", "batch_size")}
+
+
+def state(client, number):
+    return client.get(f"/v1/jobs/{number}").json()["state"]
+
+
+def ended(client, number):
+    return wait_for(lambda: (job := client.get(f"/v1/jobs/{number}").json())["state"] != "running"
+                    and job, 200)  # fmt: skip
+
+
+def test_a_job_survives_the_service_and_its_model_is_compared_and_put_to_use(
+    config, toy, carpet_folder, pictures, odd
+):
+    config = dataclasses.replace(config, roots=(carpet_folder,))
+    with Client(config) as client:
+        parts = [client.inspect(data) for data in (pictures[0], odd)]
+        for part, label in zip(parts, ("good", "defect"), strict=True):
+            client.post("/v1/marks", json={"ids": [part["id"]], "label": label})
+        listed = client.get("/v1/folders", params={"path": str(carpet_folder / "train")}).json()
+        assert [(f["name"], f["images"]) for f in listed["folders"]] == [("good", 12)]
+        job = client.station.jobs.begin(
+            "part", "eva", images=carpet_folder / "train" / "good", settings={**toy, "steps": 60}
+        )
+        again = {"model": "part", "folder": str(carpet_folder / "train" / "good")}
+        assert client.post("/v1/jobs", json=again).status_code == 409, "one at a time"
+    with Client(dataclasses.replace(config, models=())) as client:
+        job = ended(client, job["id"])
+        assert job["state"] == "done", job
+        compared = client.get(f"/v1/jobs/{job['id']}/comparison").json()
+        assert {item["id"]: item["old_score"] for item in compared["items"]} == {
+            part["id"]: part["score"] for part in parts
+        }
+        assert compared["summary"]["defect"]["of"] == 1
+        before = client.get("/v1/models/part").json()
+        assert before["version"] != job["version"], "nobody put it to use yet"
+        body = {"version": job["version"], "reason": "new light"}
+        after = client.post("/v1/models/part/promote", json=body).json()
+        assert after["version"] == job["version"]
+        score = client.inspect(odd)["score"]
+        new = next(item["new_score"] for item in compared["items"] if item["label"] == "defect")
+        assert score == pytest.approx(new, rel=1e-5)
+    with Client(config) as client:  # the file of the command line is known, and changes nothing
+        assert client.get("/v1/models/part").json()["version"] == job["version"]
+        back = {"version": before["version"], "reason": "worse at night"}
+        client.post("/v1/models/part/promote", json=back)
+        assert client.inspect(odd)["score"] == parts[1]["score"]
+        reasons = [row["reason"] for row in client.get("/v1/models/part/changes").json()["items"]]
+        assert reasons[:2] == ["worse at night", "new light"]
+        assert (
+            client.post("/v1/models/part/promote", json={**back, "version": 99}).status_code == 404
+        )
+
+
+def test_a_job_can_be_cancelled_and_one_that_was_killed_goes_on(config, toy, carpet_folder):
+    with Client(config) as client:
+        jobs = client.station.jobs
+        images = carpet_folder / "train" / "good"
+        number = jobs.begin("part", "eva", images=images, settings={**toy, "steps": 100_000})["id"]
+        lock = config.data / "jobs" / number / "lock"
+        progress = config.data / "jobs" / number / "progress.json"
+        wait_for(lambda: progress.exists() and json.loads(progress.read_text())["stage"] == "train")
+        first = int(lock.read_text())
+        os.kill(first, signal.SIGKILL)
+        second = wait_for(lambda: (p := int(lock.read_text() or first)) != first and p)
+        assert state(client, number) == "running"
+        assert client.post(f"/v1/jobs/{number}/cancel").status_code == 200
+        assert ended(client, number)["state"] == "cancelled"
+        assert client.post(f"/v1/jobs/{number}/cancel").status_code == 409
+        with pytest.raises(ProcessLookupError):
+            os.kill(second, 0)
+
+
+def test_what_cannot_be_trained_is_refused_or_said(config, client, tmp_path, toy):
+    job = {"model": "part", "folder": str(tmp_path)}
+    assert client.post("/v1/jobs", json=job).status_code == 422, "not under a root"
+    sneaky = {**job, "folder": str(tmp_path / "data" / ".." / "..")}
+    assert client.post("/v1/jobs", json=sneaky).status_code == 422
+    answer = client.post("/v1/jobs", json={"model": "part", "history": {}})
+    assert answer.status_code == 409
+    assert "marked good" in answer.json()["detail"]
+    (tmp_path / "empty").mkdir()
+    number = client.station.jobs.begin("part", "eva", images=tmp_path / "empty", settings=toy)["id"]
+    done = ended(client, number)
+    assert done["state"] == "failed"
+    assert "empty" in done["error"]
