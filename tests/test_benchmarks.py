@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("runtimes", "| onnx fp32 |"),
         ("scoring", "| FrEIA's decoders |"),
         ("startup", "| cflow-ad predict, one image |"),
+        ("station", "| answered and not recorded |"),
         ("training", "passes of the paper's schedule take"),
     ],
 )

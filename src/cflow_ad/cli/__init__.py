@@ -18,6 +18,7 @@ from cflow_ad.cli import (
     calibrate,
     data,
     demo,
+    doctor,
     evaluate,
     export,
     fleet,
@@ -49,6 +50,7 @@ app.command("export")(export.export)
 app.command("score")(score.score)
 app.command("info")(info.info)
 app.command("serve")(serve.serve)
+app.command("doctor")(doctor.doctor)
 app.add_typer(import_.app, name="import")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(data.app, name="data")

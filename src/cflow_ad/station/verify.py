@@ -46,7 +46,7 @@ def verify(config: StationConfig, *, rescore: int | None = None) -> Iterator[str
         StationError: there is no station, or its database cannot be read.
     """
     key = _read_key(config)
-    with _connect(config) as connection:
+    with connect(config) as connection:
         for table in (inspections, thresholds, model_changes, marks):
             yield from chain.check(connection, table, key)
         found = connection.execute(select(models)).all()
@@ -74,7 +74,7 @@ def export(config: StationConfig, path: Path) -> int:
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise StationError(f"{path}: the name must end in .csv or .parquet")
     try:
-        with _connect(config) as connection, replacing(path) as new:
+        with connect(config) as connection, replacing(path) as new:
             if path.suffix.lower() == ".csv":
                 return _write_csv(connection, new)
             return _write_parquet(connection, new)
@@ -92,7 +92,12 @@ def _read_key(config: StationConfig) -> bytes:
         ) from error
 
 
-def _connect(config: StationConfig) -> Connection:
+def connect(config: StationConfig) -> Connection:
+    """Connect to the database of a station, which may be running.
+
+    Raises:
+        StationError: there is none, or it cannot be read.
+    """
     if config.database is None and not (config.data / "station.db").exists():
         raise StationError(f"{config.data}: there is no station here; name its folder with --data")
     try:
