@@ -52,7 +52,7 @@ def test_a_taken_port_and_a_missing_model_are_errors_of_one_line(model_file, tmp
         port = str(taken.getsockname()[1])
         done = run(app, ["serve", str(model_file), "--port", port, "--data", str(tmp_path / "a")])
         assert done.exit_code == 2
-        assert f"127.0.0.1:{port}: cannot listen there" in done.output
+        assert f"127.0.0.1:{port}: the station cannot listen there" in done.output
     done = run(app, ["serve", "--data", str(tmp_path / "b")])
     assert done.exit_code == 2
     assert "there is no model" in done.output

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import Device, plain_errors, print_message
-from cflow_ad.errors import StationError
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of the record, the pictures and the models.")
@@ -62,8 +61,4 @@ def serve(
             name=name,
             device=device,
         )
-        status = run(settings, say=print_message, new_admin_password=new_admin_password)
-        if status:
-            raise StationError(
-                f"{settings.host}:{settings.port}: cannot listen there; choose another --port"
-            )
+        run(settings, say=print_message, new_admin_password=new_admin_password)

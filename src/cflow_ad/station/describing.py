@@ -31,7 +31,11 @@ def describe_model(station: Station, name: str) -> dict[str, Any]:
         "threshold": version.threshold,
         "map_threshold": version.map_threshold,
         "threshold_row": _plain(row._mapping),
-        "calibration": version.calibration,
+        "calibration": {
+            name: value
+            for name, value in version.calibration.to_dict().items()
+            if name not in ("scores", "peaks")
+        },
         "n_versions": count,
         "ready": station.problem() is None,
         "rule": station.rule(name),

@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from cflow_ad.station import chain
 from cflow_ad.station.database import Database
+from cflow_ad.station.registry import count_odds
 from cflow_ad.station.schema import (
     inspections,
     marks,
@@ -177,7 +178,12 @@ def decorate(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[st
     numbers = [row["seq"] for row in rows]
     last = {row.seq: row for row in connection.execute(last_marks(numbers))}
     kept = set(connection.scalars(select(pictures.c.seq).where(pictures.c.seq.in_(numbers))))
-    calibrations = _calibrations(connection, {row["version"] for row in rows})
+    versions = {row["version"] for row in rows}
+    sizes = dict(
+        connection.execute(select(models.c.id, models.c.n_scores).where(models.c.id.in_(versions)))
+        .tuples()
+        .all()
+    )
     for row in rows:
         mark = last.get(row["seq"])
         row["mark"] = (
@@ -186,7 +192,7 @@ def decorate(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[st
             else None
         )
         row["has_picture"] = row["seq"] in kept
-        row["odds"] = _odds(row["p_value"], calibrations[row["version"]])
+        row["odds"] = count_odds(row["p_value"], sizes[row["version"]])
         for hidden in ("seal", "request", "threshold_id"):
             row.pop(hidden)
     return rows
@@ -208,20 +214,6 @@ def build_message(row: dict[str, Any]) -> dict[str, Any]:
     names = ("id", "seq", "time", "station", "source", "model", "version", "sha256", "score")
     names += ("p_value", "threshold", "is_anomalous", "regions", "image_sha256")  # type: ignore[assignment]
     return {name: row[name] for name in names}
-
-
-def _calibrations(connection: Connection, versions: set[int]) -> dict[int, int]:
-    """Return of how many calibration scores each version's p-values are made."""
-    found = connection.execute(
-        select(models.c.id, models.c.calibration).where(models.c.id.in_(versions))
-    )
-    return {row.id: len(row.calibration.get("scores") or ()) for row in found}
-
-
-def _odds(p_value: float | None, of: int) -> dict[str, int] | None:
-    if p_value is None:
-        return None
-    return {"count": round(p_value * (of + 1)) - 1, "of": of}
 
 
 def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:

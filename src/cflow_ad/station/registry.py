@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, insert, select
 
 from cflow_ad.errors import CflowError, StationError
 from cflow_ad.runtime.opening import is_exported, open_detector
 from cflow_ad.scoring.base import BaseDetector
+from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.station import chain
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.schema import model_changes, models, thresholds
@@ -44,24 +43,22 @@ class Version:
     threshold_id: int
     threshold: float
     map_threshold: float
-    calibration: dict[str, Any]
-    scores: NDArray[np.float64]
-    """Of the calibration set, in rising order; empty where the file does not hold them."""
+    calibration: Calibration
 
-    def odds(self, score: float) -> tuple[int, int] | None:
-        """Return how many good parts of the calibration set scored at least this, and of how many;
-        None where their scores are not known.
+    def odds(self, score: float) -> dict[str, int] | None:
+        """Return how many good images of the calibration scored as high, `count`, and `of` how
+        many; None where their scores promise nothing.
         """
-        if not len(self.scores):
-            return None
-        return len(self.scores) - int(np.searchsorted(self.scores, score)), len(self.scores)
+        return count_odds(self.calibration.compute_p_value(score), self.calibration.n_images)
 
-    def p_value(self, score: float) -> float | None:
-        """Return the conformal p-value: the share of good parts, this one counted as good, that
-        score at least this.
-        """
-        found = self.odds(score)
-        return None if found is None else (found[0] + 1) / (found[1] + 1)
+
+def count_odds(p_value: float | None, of: int) -> dict[str, int] | None:
+    """Return which count a conformal p-value was made of.
+
+    >>> count_odds(4 / 413, 412)
+    {'count': 3, 'of': 412}
+    """
+    return None if p_value is None else {"count": round(p_value * (of + 1)) - 1, "of": of}
 
 
 class Registry:
@@ -139,7 +136,6 @@ class Registry:
             return int(known)
         copy = self._copy(path, sha256)
         detector = self._load(copy)
-        calibration = detector.calibration.to_dict()
         row = {
             "name": name,
             "sha256": sha256,
@@ -148,7 +144,8 @@ class Registry:
             "created": now(),
             "threshold": detector.threshold,
             "map_threshold": detector.calibration.map_threshold,
-            "calibration": json.loads(json.dumps(calibration)),
+            "calibration": detector.calibration.to_dict(),
+            "n_scores": detector.calibration.n_images,
             "about": _about(detector.info()),
         }
 
@@ -270,8 +267,7 @@ class Registry:
             threshold_id=at.id,
             threshold=at.value,
             map_threshold=row.map_threshold,
-            calibration={k: v for k, v in row.calibration.items() if k not in ("scores", "peaks")},
-            scores=np.sort(np.asarray(row.calibration.get("scores") or [], np.float64)),
+            calibration=Calibration.from_dict(row.calibration),
         )
 
     def _append_threshold(

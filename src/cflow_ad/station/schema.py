@@ -40,6 +40,7 @@ models = Table(
     Column("threshold", Float, nullable=False),  # as calibrated
     Column("map_threshold", Float, nullable=False),
     Column("calibration", JSON, nullable=False),
+    Column("n_scores", Integer, nullable=False),  # of good images in the calibration
     Column("about", JSON, nullable=False),
 )
 """Versions of models. Several have one name: one of them is in use."""

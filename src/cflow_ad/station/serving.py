@@ -20,7 +20,7 @@ _STOP_SECONDS = 20
 
 def run(
     config: StationConfig, *, say: Callable[[str], None], new_admin_password: bool = False
-) -> int:
+) -> None:
     """Serve until a signal stops it.
 
     Args:
@@ -28,18 +28,20 @@ def run(
         say: prints a line for the person at the terminal.
         new_admin_password: set a new password for the user admin, and say it.
 
-    Returns:
-        0, or 1 where the server could not begin.
-
     Raises:
-        CflowError: the station cannot be opened; or it would listen to other machines without any
-            key.
+        CflowError: the station cannot be opened; it cannot listen there; or it would listen to
+            other machines without any key.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    station = Station(config)
+    listening = _listen(config)
+    try:
+        station = Station(config)
+    except BaseException:
+        listening.close()
+        raise
     try:
         if config.key_file is not None:
             station.auth.key_in_file(config.key_file)
@@ -76,9 +78,20 @@ def run(
         )
     except BaseException:
         station.close()
+        listening.close()
         raise
-    server.run()
-    return 0 if server.started else 1
+    server.run(sockets=[listening])
+
+
+def _listen(config: StationConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=_CONNECTIONS)
+    except OSError as error:
+        raise StationError(
+            f"{config.host}:{config.port}: the station cannot listen there ({error.strerror}); "
+            "choose another --port or --host"
+        ) from error
 
 
 class _Server(uvicorn.Server):

@@ -201,7 +201,7 @@ class Station:
                 "width": outcome.shape[1],
                 "height": outcome.shape[0],
                 "score": prediction.score,
-                "p_value": version.p_value(prediction.score),
+                "p_value": version.calibration.compute_p_value(prediction.score),
                 "threshold_id": version.threshold_id,
                 "threshold": prediction.threshold,
                 "map_threshold": prediction.map_threshold,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sqlalchemy import Select, func, select
 
 from cflow_ad.scoring.threshold import calibrate_thresholds
@@ -63,7 +62,7 @@ def preview_threshold(
         "false_alarms": _share(sum(s > value for s in good), len(good)),
         "misses": _share(sum(s <= value for s in missed), len(missed)),
         "known_misses": {"count": sum(score <= value for score in defects), "of": len(defects)},
-        "calibration": None if odds is None else {"above": odds[0], "of": odds[1]},
+        "calibration": None if odds is None else {"above": odds["count"], "of": odds["of"]},
     }
 
 
@@ -80,7 +79,7 @@ def list_scores(station: Station, name: str, parts: int) -> dict[str, Any]:
         known = connection.execute(_marked(version.id, blind=False)).all()
     labels = {row.seq: row.label for row in known}
     return {
-        "calibration": version.scores.tolist(),
+        "calibration": list(version.calibration.scores),
         "recent": [
             {
                 "id": row.id,
@@ -115,18 +114,19 @@ def summarise_audit(station: Station, name: str) -> dict[str, Any]:
             for row in audit
         ]
     )
-    good = np.concatenate((version.scores, [row.score for row in audit if row.label == "good"]))
+    was = version.calibration
+    good = [*was.scores, *(row.score for row in audit if row.label == "good")]
     suggested = None
-    if len(good) and version.calibration.get("folds"):
-        rate = version.calibration["false_alarm_rate"]
-        suggested = calibrate_thresholds(good.tolist(), good.tolist(), rate).threshold
+    if was.folds:
+        found = calibrate_thresholds(good, good, was.false_alarm_rate, folds=was.folds)
+        suggested = found.threshold
     return {
         "drawn": drawn,
         "n": len(audit),
         "share": station.config.audit_share,
         **{name: rate.to_dict() for name, rate in rates.items()},
         "suggested_threshold": suggested,
-        "false_alarm_rate": version.calibration.get("false_alarm_rate"),
+        "false_alarm_rate": was.false_alarm_rate,
         "n_good": len(good),
     }
 

@@ -179,9 +179,8 @@ async def judge(
 
 def _answer(row: dict[str, Any], version: Version, judged: Judged, scored: float) -> dict[str, Any]:
     now = time.monotonic()
-    odds = version.odds(row["score"])
     answer = {k: v for k, v in row.items() if k not in ("seal", "request", "threshold_id")}
-    answer["odds"] = None if odds is None else {"count": odds[0], "of": odds[1]}
+    answer["odds"] = version.odds(row["score"])
     answer["latency_ms"] = {
         **row["latency_ms"],
         "record": round(1000 * (now - scored), 3),

@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("threshold", sa.Float(), nullable=False),
         sa.Column("map_threshold", sa.Float(), nullable=False),
         sa.Column("calibration", sa.JSON(), nullable=False),
+        sa.Column("n_scores", sa.Integer(), nullable=False),
         sa.Column("about", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
     )
