@@ -179,11 +179,8 @@ def decorate(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[st
     last = {row.seq: row for row in connection.execute(last_marks(numbers))}
     kept = set(connection.scalars(select(pictures.c.seq).where(pictures.c.seq.in_(numbers))))
     versions = {row["version"] for row in rows}
-    sizes = dict(
-        connection.execute(select(models.c.id, models.c.n_scores).where(models.c.id.in_(versions)))
-        .tuples()
-        .all()
-    )
+    wanted = select(models.c.id, models.c.n_scores).where(models.c.id.in_(versions))
+    sizes = {row.id: row.n_scores for row in connection.execute(wanted)}
     for row in rows:
         mark = last.get(row["seq"])
         row["mark"] = (
