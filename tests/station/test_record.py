@@ -141,9 +141,10 @@ def test_which_model_and_threshold_judged_a_part_is_one_query(recorded):
 
 def test_a_mark_is_the_last_ones_and_can_be_undone(client, pictures):
     ids = [client.inspect(data)["id"] for data in pictures[:3]]
+    client.inspect(pictures[3])
 
     def labels():
-        rows = client.get("/v1/inspections").json()["items"][::-1]
+        rows = client.get("/v1/inspections").json()["items"][:0:-1]
         return [row["mark"] and row["mark"]["label"] for row in rows]
 
     first = client.post("/v1/marks", json={"ids": ids, "label": "good"}).json()["batch"]
@@ -157,7 +158,7 @@ def test_a_mark_is_the_last_ones_and_can_be_undone(client, pictures):
     assert all(mark["author"] == "key tests" for mark in marks)
     found = {m: len(client.get("/v1/inspections", params={"mark": m}).json()["items"])
              for m in ("good", "defect", "any", "none")}  # fmt: skip
-    assert found == {"good": 3, "defect": 0, "any": 3, "none": 0}
+    assert found == {"good": 3, "defect": 0, "any": 3, "none": 1}
     assert client.post("/v1/marks", json={"ids": ["x"], "label": "good"}).status_code == 404
 
 
@@ -176,21 +177,26 @@ def test_the_queue_hides_the_verdict_of_drawn_parts(config, pictures, odd):
 
 def test_only_blind_marks_of_the_draw_say_anything_of_rates(config, pictures, odd):
     with Client(dataclasses.replace(config, audit_share=1.0)) as client:
-        drawn = [client.inspect(data)["id"] for data in (pictures[0], odd)]
+        drawn = [client.inspect(data)["id"] for data in (pictures[0], odd, odd)]
     with Client(dataclasses.replace(config, audit_share=0.0)) as client:
         flagged = client.inspect(odd)["id"]
-        client.post("/v1/marks", json={"ids": [flagged], "label": "good"})
+        client.post("/v1/marks", json={"ids": [flagged], "label": "good", "blind": True})
         assert client.get("/v1/models/part/audit").json()["n"] == 0
-        first = client.post("/v1/marks", json={"ids": drawn[:1], "label": "good"}).json()
+        first = client.post(
+            "/v1/marks", json={"ids": drawn[:1], "label": "good", "blind": True}
+        ).json()
         assert client.get("/v1/models/part/audit").json()["n"] == 1
         client.post("/v1/marks/undo", json={"batch": first["batch"]})
-        client.post("/v1/marks", json={"ids": drawn[:1], "label": "good"})
+        client.post("/v1/marks", json={"ids": drawn[:1], "label": "good", "blind": True})
         audit = client.get("/v1/models/part/audit").json()
         assert audit["n"] == 0, "after it was undone the verdict had been in view"
-        client.post("/v1/marks", json={"ids": drawn[1:], "label": "good"})
+        seen = client.post("/v1/marks", json={"ids": drawn[1:2], "label": "good"}).json()["batch"]
+        assert client.get("/v1/models/part/audit").json()["n"] == 0, "not said to be blind"
+        client.post("/v1/marks/undo", json={"batch": seen})
+        client.post("/v1/marks", json={"ids": drawn[2:], "label": "good", "blind": True})
         audit = client.get("/v1/models/part/audit").json()
         assert audit["false_alarms"]["of"] == 1
-        assert audit["drawn"] == 2
+        assert audit["drawn"] == 3
 
 
 def test_the_draw_is_random_and_has_the_share_asked_for(client):

@@ -21,15 +21,19 @@ def draw(kind: str, prediction: Prediction, picture: bytes) -> bytes:
     """Draw a result, of the size of the picture.
 
     Args:
-        kind: `heat`, the map in colours, with the threshold in the middle of the scale; `map`, the
-            map in 16 bits, thousandths; `mask`, 0 and 255; `overlay`, the picture with the mask
+        kind: `heat`, the map in colours, with the threshold in the middle of the scale,
+            transparent where it is 0 and opaque from the threshold on; `map`, the map in 16 bits,
+            thousandths; `mask`, 0 and 255; `overlay`, the picture with the mask
             outlined in red.
         prediction: the result.
         picture: the image file.
     """
     if kind == "heat":
-        colours = heatmap(prediction.anomaly_map, map_scale(prediction.map_threshold))
-        return _png(Image.fromarray(colours))
+        low, high = map_scale(prediction.map_threshold)
+        share = np.clip(2 * prediction.anomaly_map / (high - low), 0, 1)
+        colours = heatmap(prediction.anomaly_map, (low, high))
+        alpha = np.rint(255 * share).astype(np.uint8)
+        return _png(Image.fromarray(np.dstack((colours, alpha))))
     if kind == "map":
         scaled = np.clip(np.rint(prediction.anomaly_map * 1000), 0, 65535).astype(np.uint16)
         return _png(Image.fromarray(scaled))

@@ -28,17 +28,24 @@ class Marks:
         self._key = key
 
     def add(
-        self, numbers: Sequence[str], label: str, author: str, note: str = ""
+        self,
+        numbers: Sequence[str],
+        label: str,
+        author: str,
+        note: str = "",
+        *,
+        blind: bool = False,
     ) -> tuple[str, list[dict[str, Any]]]:
         """Mark parts.
 
-        The first mark of a part of the random draw counts as blind: its verdict was not shown.
+        The first mark of a part of the random draw counts for the audit if it was given blind.
 
         Args:
             numbers: ids of inspections.
             label: `good` or `defect`.
             author: who says so.
             note: anything else.
+            blind: whether the author saw neither score, verdict nor map.
 
         Returns:
             The number of this batch, by which it can be undone, and the inspections.
@@ -56,7 +63,7 @@ class Marks:
                     "batch": batch,
                     "seq": row["seq"],
                     "label": label,
-                    "audit": row["audit"] and row["seq"] not in before,
+                    "audit": blind and row["audit"] and row["seq"] not in before,
                     "author": author,
                     "note": note,
                     "time": now(),

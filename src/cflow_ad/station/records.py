@@ -233,13 +233,15 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.with_picture:
         found.append(exists().where(pictures.c.seq == c.seq))
     if wanted.mark is not None:
-        found.append(_marked(wanted.mark))
+        found.append(has_mark(wanted.mark))
     return found
 
 
-def _marked(label: str) -> ColumnElement[bool]:
+def has_mark(label: str) -> ColumnElement[bool]:
+    """Whether the last mark of an inspection is `good` or `defect`, `any`, or `none`."""
     other = marks.alias()
-    newest = select(func.max(other.c.id)).where(other.c.seq == inspections.c.seq).scalar_subquery()
+    of_it = select(func.max(other.c.id)).where(other.c.seq == inspections.c.seq)
+    newest = of_it.correlate(inspections).scalar_subquery()
     last = exists().where(marks.c.id == newest, marks.c.label.is_not(None))
     if label == "none":
         return not_(last)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select
 
-from cflow_ad.station.records import decorate
-from cflow_ad.station.schema import inspections, marks, pictures
+from cflow_ad.station.records import decorate, has_mark
+from cflow_ad.station.schema import inspections, pictures
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -35,7 +35,7 @@ def list_queue(
     kinds = _kinds(near)
     base = [
         exists().where(pictures.c.seq == inspections.c.seq),
-        not_(exists().where(marks.c.seq == inspections.c.seq)),
+        has_mark("none"),
     ]
     if model is not None:
         base.append(inspections.c.model == model)

@@ -23,6 +23,7 @@ from cflow_ad.station.background import Part, build_sinks, build_sources
 from cflow_ad.station.broadcast import Broadcast
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import Database, now
+from cflow_ad.station.drift.monitor import DriftMonitor
 from cflow_ad.station.follower import Follower
 from cflow_ad.station.locking import Lock, read_secret
 from cflow_ad.station.marks import Marks
@@ -94,6 +95,8 @@ class Station:
             self._rules: dict[str, Any] = self.load_state("rules") or {}
             self.metrics = Metrics(self)
             self.follower = Follower(self)
+            self.drift = DriftMonitor(self)
+            self.follower.listen(self.drift.update)
             self.jobs = Jobs(self)
             self._sinks = build_sinks(self)
             self._folders, self.cameras = build_sources(self)
@@ -107,6 +110,7 @@ class Station:
 
     def start(self) -> None:
         """Begin to follow the record, and to do what is done in the background."""
+        self.drift.restore()
         self.follower.start()
         self._cleaner.start()
         for part in [*self._sinks, self.jobs, *self._folders, *self.cameras.values()]:
@@ -121,6 +125,8 @@ class Station:
         self._stopping.set()
         self.scorers.close()
         self.follower.close()
+        with contextlib.suppress(CflowError):  # else it is read from the record again
+            self.drift.save()
         for part in [*self._sinks, self.jobs]:
             part.close()
         if self._cleaner.is_alive():

@@ -13,8 +13,8 @@ from cflow_ad.station.station import Station
 LARGEST = 2**53
 
 
-def _check_text(value: str) -> str:
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+def _check_text(value: str | None) -> str | None:
+    if value and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
         raise ValueError("it holds letters that cannot be stored")
     return value
 

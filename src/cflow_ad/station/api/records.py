@@ -38,6 +38,9 @@ class MarksIn(BaseModel):
     ids: list[Annotated[str, Field(max_length=36), Plain]] = Field(min_length=1, max_length=500)
     label: Literal["good", "defect"]
     note: Text = ""
+    blind: bool = Field(
+        default=False, description="Whether whoever marked them saw neither score, verdict nor map."
+    )
 
     model_config = {
         "json_schema_extra": {"examples": [{"ids": [INSPECTION["id"]], "label": "good"}]}
@@ -170,7 +173,9 @@ def get_queue(
 def add_marks(station: Here, user: Operator, body: MarksIn) -> dict[str, Any]:
     """Mark parts. `batch` undoes it."""
     try:
-        batch, items = station.marks.add(body.ids, body.label, user.name, body.note)
+        batch, items = station.marks.add(
+            body.ids, body.label, user.name, body.note, blind=body.blind
+        )
     except StationError as error:
         raise HTTPException(404, str(error)) from None
     station.publish("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})

@@ -1,0 +1,105 @@
+"""The routes of drift, under /v1/drift."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import Response
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from cflow_ad.station.auth import User, require
+from cflow_ad.station.database import now
+from cflow_ad.station.drift.measures import MEASURES
+
+if TYPE_CHECKING:
+    from cflow_ad.station.station import Station
+
+_PICTURES = 15  # whose median is shown
+_SIDE = 320  # pixels of a median picture's longer side, at most
+
+
+class Restart(BaseModel):
+    """Why a drift test begins anew."""
+
+    model: str
+    reason: str = Field(min_length=3, max_length=2000)
+
+
+def build_router(station: Station) -> APIRouter:
+    """Make the routes of drift."""
+    router = APIRouter(prefix="/v1/drift", tags=["drift"])
+
+    @router.get("", dependencies=[Depends(require("operator"))])
+    def status(model: str) -> dict[str, Any]:
+        """What the drift test of a model's version in use says."""
+        try:
+            return station.drift.status(model)
+        except KeyError:
+            raise HTTPException(404, f"there is no model {model}") from None
+
+    @router.post("/restart")
+    def restart(
+        values: Restart, user: Annotated[User, Depends(require("engineer"))]
+    ) -> dict[str, Any]:
+        """Begin anew: later parts are compared with those from now on."""
+        try:
+            station.drift.restart(values.model, user.name, values.reason, now())
+        except KeyError:
+            raise HTTPException(404, f"there is no model {values.model}") from None
+        return station.drift.status(values.model)
+
+    @router.get("/picture", dependencies=[Depends(require("operator"))])
+    def picture(
+        model: str,
+        measure: Literal[tuple(measure.name for measure in MEASURES)],  # type: ignore[valid-type]
+        side: Literal["before", "after"],
+    ) -> Response:
+        """The median of the last pictures before a drift began, or of the last since, as PNG."""
+        try:
+            alarm = station.drift.alarm(model, measure)
+        except KeyError:
+            raise HTTPException(404, f"there is no model {model}") from None
+        if alarm is None:
+            raise HTTPException(404, f"{measure} has not moved")
+        pictures = _pictures(station, model, alarm.since, side)
+        if not pictures:
+            raise HTTPException(404, f"no picture from {side} the change is kept")
+        out = io.BytesIO()
+        Image.fromarray(np.median(pictures, axis=0).astype(np.uint8)).save(out, "PNG")
+        return Response(out.getvalue(), media_type="image/png")
+
+    return router
+
+
+def _pictures(station: Station, model: str, since: str, side: str) -> list[np.ndarray[Any, Any]]:
+    """Up to `_PICTURES` pictures of one size, the newest of their side."""
+    version = station.registry.active(model).id
+    first = station.inspection(since)
+    if first is None:
+        return []
+    rows, _ = station.history(
+        limit=_PICTURES,
+        before=first["seq"] if side == "before" else None,
+        version=version,
+        with_picture=True,
+    )
+    if side == "after":
+        rows = [row for row in rows if row["seq"] >= first["seq"]]
+    found: list[np.ndarray[Any, Any]] = []
+    size = None
+    for row in rows:
+        path = station.picture_path(row["id"])
+        if path is None:
+            continue
+        with Image.open(path) as image:
+            image.draft("RGB", (_SIDE, _SIDE))
+            small = image.convert("RGB")
+        if size is None:
+            small.thumbnail((_SIDE, _SIDE))
+            size = small.size
+        found.append(np.asarray(small.resize(size)))
+    return found

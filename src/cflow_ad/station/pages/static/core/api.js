@@ -1,0 +1,47 @@
+/* Calls of the station's API. An error carries the station's own sentence. */
+import { t } from "./texts.js";
+
+export class ApiError extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function call(method, path, { query, body, form, headers } = {}) {
+  const url = new URL(path, location.origin);
+  for (const [name, value] of Object.entries(query ?? {})) {
+    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
+  }
+  const sent = { ...headers };
+  const token = document.querySelector('meta[name="csrf"]').content;
+  if (token && method !== "GET") sent["X-CSRF-Token"] = token;
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(url, { method, headers: sent, body: form ?? (body === undefined ? undefined : JSON.stringify(body)) });
+  } catch {
+    throw new ApiError(0, t("error.unreachable"));
+  }
+  if (answer.status === 401 && document.body.dataset.user) {
+    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+  }
+  if (!answer.ok) throw new ApiError(answer.status, await readDetail(answer));
+  return answer.status === 204 ? null : answer.json();
+}
+
+async function readDetail(answer) {
+  try {
+    const { detail } = await answer.json();
+    if (typeof detail === "string") return detail;
+    return detail.map((each) => `${each.loc.slice(1).join(".")}: ${each.msg}`).join("; ");
+  } catch {
+    return t("error.status", { status: answer.status });
+  }
+}
+
+export const get = (path, query) => call("GET", path, { query });
+export const post = (path, body, query) => call("POST", path, { body, query });
+export const change = (path, body) => call("PUT", path, { body });
+export const remove = (path) => call("DELETE", path);
+export const send = (path, form, query) => call("POST", path, { form, query });

@@ -1,0 +1,91 @@
+/* The frame around each view: link to the station, banner of events, keys, log-out. */
+import { get, post, remove } from "./api.js";
+import { find, findAll, getModel, h, isEngineer, put, setCookie } from "./dom.js";
+import { formatTime } from "./format.js";
+import { addKeys, showHelp } from "./keys.js";
+import { attempt } from "./notice.js";
+import { follow, followState } from "./stream.js";
+import { t } from "./texts.js";
+import { describeAlarm } from "../parts/alarm.js";
+
+const links = findAll(".bar nav a");
+addKeys([
+  [links.map((_, index) => String(index + 1)), t("keys.views", { n: links.length }), (key) => links[key - 1].click()],
+  [["?"], t("keys"), showHelp],
+]);
+find("#show-help").addEventListener("click", showHelp);
+find("#log-out").addEventListener("click", () => attempt(async () => {
+  await remove("/v1/session");
+  location.assign("/login");
+}));
+find("#model")?.addEventListener("change", (event) => {
+  setCookie("cflow_model", event.target.value);
+  location.reload();
+});
+
+followState((state) => {
+  const shown = find("#link-state");
+  shown.dataset.state = state;
+  shown.textContent = t(`link.${state}`);
+  showBanners();
+});
+
+/* Banners: the link is lost; events that nobody has acknowledged. */
+let events = [];
+
+function describeEvent(event) {
+  if (event.kind === "drift") return describeAlarm(event.data);
+  return event.data.text ?? event.data.detail ?? JSON.stringify(event.data);
+}
+
+function showBanners() {
+  const lost = find("#link-state").dataset.state === "lost";
+  put(
+    find("#banner"),
+    lost && h("div", { class: "banner stop" }, h("strong", {}, t("link.lost")), h("span", { class: "grow" }, t("link.lost_more"))),
+    events.slice(0, 2).map((event) => h("div", { class: event.kind === "rule" ? "banner stop" : "banner" },
+      h("strong", {}, t(`event.${EVENT_KINDS.includes(event.kind) ? event.kind : "other"}`)),
+      h("span", { class: "grow" }, describeEvent(event), " ", h("span", { class: "small" }, formatTime(event.time))),
+      event.kind === "drift" && document.body.dataset.view !== "drift" && h("a", { class: "button", href: "/drift" }, t("event.look")),
+      h("button", { type: "button", onclick: () => acknowledge(event) }, t("event.acknowledge")))),
+    events.length > 2 && h("div", { class: "banner" }, t("event.more", { n: events.length - 2 })),
+  );
+}
+
+const EVENT_KINDS = ["drift", "rule", "camera", "sink", "disk", "model"];
+
+async function acknowledge(event) {
+  await attempt(async () => {
+    await post(`/v1/events/${event.id}/acknowledge`);
+    events = events.filter((each) => each.id !== event.id);
+    showBanners();
+  });
+}
+
+const concerns = (event) => !event.acknowledged && (!event.model || event.model === getModel());
+
+async function loadEvents() {
+  events = (await get("/v1/events", { limit: 20 })).items.filter(concerns);
+  showBanners();
+}
+
+follow("event", (event) => {
+  if (!concerns(event)) return;
+  events = [event, ...events.filter((each) => each.id !== event.id)];
+  showBanners();
+});
+
+async function countReviews() {
+  const { counts } = await get("/v1/review", { model: getModel(), limit: 1 });
+  const shown = find("#review-count");
+  const n = counts.anomalous + counts.near + counts.audit;
+  shown.textContent = n > 99 ? "99+" : n;
+  shown.hidden = n === 0;
+}
+
+if (getModel()) {
+  attempt(loadEvents);
+  attempt(countReviews);
+  follow("mark", () => attempt(countReviews));
+}
+export { countReviews, isEngineer };
