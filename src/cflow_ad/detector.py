@@ -29,15 +29,17 @@ from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
 from cflow_ad.fitting.calibration import GoodScores, fit_scales, score_images
+from cflow_ad.fitting.defective_images import find_defective_images
 from cflow_ad.fitting.fit import fit_model
 from cflow_ad.fitting.good_images import GoodData, GoodImages, find_good_images
 from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import Screening, screen
+from cflow_ad.fitting.trained_images import find_trained_images, join_images, list_folders
 from cflow_ad.scoring.base import BaseDetector, Scored
 from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.region import RegionSource
-from cflow_ad.scoring.threshold import MOST, Calibration, calibrate_thresholds
+from cflow_ad.scoring.threshold import MOST, Calibration, calibrate_thresholds, lower_to_find
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Precision, Settings
 from cflow_ad.store.model_file import provenance
@@ -236,14 +238,82 @@ class Detector(BaseDetector):
             TrainingError: training diverged, or the work folder cannot be used.
         """
         settings = resolve_blocks(settings or Settings())
-        began = time.perf_counter()
         good = find_good_images(data, exclude)
-        encoder = build_encoder(settings).to(pick_device(device))
+        return cls._fit(
+            good,
+            settings,
+            roi=roi,
+            device=pick_device(device),
+            max_seconds=max_seconds,
+            work=work,
+            progress=progress,
+        )
+
+    def update(
+        self,
+        more: GoodData,
+        *,
+        old: Sequence[str | os.PathLike[str]] = (),
+        max_seconds: float = math.inf,
+        work: str | os.PathLike[str] | None = None,
+        progress: ProgressCallback = silent,
+    ) -> Detector:
+        """Fit a new model to the images of training and to more good images.
+
+        Settings, region of interest and reference image stay. The images of training are found by
+        their content.
+
+        Args:
+            more: as for `fit`; images that training had, or excluded, are not taken again.
+            old: folders with the images of training; unset, where they were.
+            max_seconds: as for `fit`.
+            work: as for `fit`.
+            progress: called as the work advances.
+
+        Returns:
+            Another detector.
+
+        Raises:
+            DataError: the images of training are not there, `more` has no new images, or one cannot
+                be used.
+            TrainingError: training diverged, or the work folder cannot be used.
+        """
+        found = find_trained_images(self.training, old)
+        good = join_images(found, find_good_images(more), self.training)
+        fitted = self._fit(
+            good,
+            self.settings,
+            view=self.view,
+            device=self.device,
+            max_seconds=max_seconds,
+            work=work,
+            progress=progress,
+        )
+        fitted._bundled = self._bundled
+        return fitted
+
+    @classmethod
+    def _fit(
+        cls,
+        good: GoodImages,
+        settings: Settings,
+        *,
+        roi: RegionSource | None = None,
+        view: View | None = None,
+        device: torch.device,
+        max_seconds: float,
+        work: str | os.PathLike[str] | None,
+        progress: ProgressCallback,
+    ) -> Detector:
+        """Fit a model and set its thresholds; see `fit_model`."""
+        began = time.perf_counter()
+        encoder = build_encoder(settings).to(device)
         fitted = fit_model(
             encoder,
             good,
             settings,
             roi=roi,
+            view=view,
             seconds=max_seconds - (time.perf_counter() - began),
             work=None if work is None else Path(work),
             progress=progress,
@@ -255,6 +325,7 @@ class Detector(BaseDetector):
         about = {
             "dataset": good.name,
             "fingerprint": good.fingerprint,
+            "folders": list_folders(good.sources),
             "n_images": len(fitted.fitted_to),
             "excluded": list(good.excluded),
             "hashes": {
@@ -287,6 +358,7 @@ class Detector(BaseDetector):
         smoothing: float | None = None,
         precision: Precision | None = None,
         rescale: bool = False,
+        miss_nothing: GoodData | None = None,
         progress: ProgressCallback = silent,
     ) -> Detector:
         """Set the thresholds again, on good images that the model was not fitted to.
@@ -301,6 +373,8 @@ class Detector(BaseDetector):
             smoothing: unset, as it was.
             precision: to score in from now on; unset, as it was.
             rescale: fit the scales of the levels again, to images that they are not fitted to yet.
+            miss_nothing: defective images, see `find_defective_images`; the threshold is lowered
+                below their scores, see `lower_to_find`.
             progress: called as the work advances.
 
         Returns:
@@ -319,6 +393,7 @@ class Detector(BaseDetector):
         }
         given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
         settings = dataclasses.replace(self.settings, **given)
+        defects = [] if miss_nothing is None else find_defective_images(miss_nothing)
         if data is None:
             if rescale or (settings.smoothing, settings.precision) != (
                 self.settings.smoothing,
@@ -329,8 +404,7 @@ class Detector(BaseDetector):
                 )
             was, rate = self.calibration, settings.false_alarm_rate
             calibration = calibrate_thresholds(was.scores, was.peaks, rate, folds=was.folds)
-            _warn(calibration)
-            return self._with(self.model, settings, calibration, {}, self.view)
+            return self._with(self.model, settings, calibration, {}, self.view, defects)
         good, _, unseen = self.split(data)
         if not unseen:
             raise DataError(
@@ -358,8 +432,7 @@ class Detector(BaseDetector):
             found = score_images(model, settings, images, view=view, progress=progress)
         rate = settings.false_alarm_rate
         calibration = calibrate_thresholds(found.scores, found.peaks, rate, folds=folds)
-        _warn(calibration)
-        return self._with(model, settings, calibration, about, view)
+        return self._with(model, settings, calibration, about, view, defects)
 
     def _with(
         self,
@@ -368,8 +441,13 @@ class Detector(BaseDetector):
         calibration: Calibration,
         about: Mapping[str, Any],
         view: View,
+        defects: Sequence[ImageSource],
     ) -> Detector:
-        """Copy the detector, with other thresholds."""
+        """Copy the detector, with other thresholds, below the scores of defective images if any."""
+        if defects:
+            found = score_images(model, settings, dict(enumerate(defects)), view=view)
+            calibration = lower_to_find(calibration, found.scores)
+        _warn(calibration)
         return Detector(
             model,
             settings=settings,

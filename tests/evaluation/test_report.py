@@ -118,7 +118,7 @@ def test_every_link_leads_somewhere_and_every_picture_is_described(page):
     assert {link.removeprefix("#") for link in page.attributes("href")} <= set(ids)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert all(image["alt"] for image in images)
-    assert sum(image.get("class") == "chart" for image in images) == 4
+    assert sum(image.get("class") == "chart" for image in images) == 5
 
 
 def test_the_same_evaluation_gives_the_same_page(evaluation, tmp_path):

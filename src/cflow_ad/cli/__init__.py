@@ -29,6 +29,7 @@ from cflow_ad.cli import (
     score,
     serve,
     train,
+    update,
 )
 from cflow_ad.process import tune_process
 
@@ -46,6 +47,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
+app.command("update")(update.update)
 app.command("export")(export.export)
 app.command("score")(score.score)
 app.command("info")(info.info)

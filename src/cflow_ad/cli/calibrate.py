@@ -44,6 +44,15 @@ def calibrate(
     rescale: Annotated[
         bool, typer.Option("--rescale", help="Also fit location and scale of each level again.")
     ] = False,
+    miss_nothing: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DEFECTS",
+            help="Lower the threshold below the scores of these defective images: an image, a "
+            "folder, or the defective test images of a data set.",
+            show_default=False,
+        ),
+    ] = None,
     roi: Roi = None,
     weights: Weights = None,
     device: Device = None,
@@ -68,6 +77,7 @@ def calibrate(
                 smoothing=smoothing,
                 precision=precision,  # type: ignore[arg-type]
                 rescale=rescale,
+                miss_nothing=miss_nothing,
                 progress=shown.show_training,
             )
         calibrated.save(target)

@@ -21,9 +21,12 @@ from cflow_ad.errors import (
     DataError,
     DeviceWarning,
     FolderError,
+    ModelFileError,
     SettingsError,
+    SpaceError,
     missing_library,
 )
+from cflow_ad.files import is_full
 from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,6 +79,16 @@ Roi = Annotated[
         "column roi. Only pixels where the mask is not zero are scored.",
     ),
 ]
+WorkFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--work-folder",
+        metavar="FOLDER",
+        envvar="CFLOW_AD_WORK",
+        help="Keep features and checkpoints there while training. [default: beside the model]",
+        show_default=False,
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(
@@ -115,6 +128,32 @@ def plain_errors() -> Iterator[None]:
                 raise
             print_message(f"error: {text}", "red")
             raise typer.Exit(FAILED) from None
+
+
+@contextlib.contextmanager
+def training_folder(model: Path, within: Path | None, *, resume: bool) -> Iterator[Path]:
+    """Give the folder of features and checkpoints of a training that ends with `model` written.
+
+    It is removed at the end, and where the disk is full; else what it holds is for `--resume`.
+    """
+    from cflow_ad.fitting.fit import discard, work_folder
+
+    work = work_folder(model, within)
+    if not resume:
+        discard(work)
+    try:
+        yield work
+    except KeyboardInterrupt:
+        print_message("progress is kept: the same command with --resume continues")
+        raise
+    except ModelFileError:
+        print_message("progress is kept: the same command with --resume writes the model")
+        raise
+    except (SpaceError, OSError) as error:
+        if isinstance(error, SpaceError) or is_full(error):
+            discard(work)
+        raise
+    discard(work)
 
 
 def _describe_error(error: Exception) -> str | None:

@@ -11,7 +11,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cflow_ad.evaluation._wording import count, metric, percent, plain, sections
+from cflow_ad.evaluation._wording import (
+    count,
+    describe_lowest,
+    list_operations,
+    metric,
+    percent,
+    plain,
+    sections,
+)
 
 if TYPE_CHECKING:
     from cflow_ad.data.check import Check
@@ -50,6 +58,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
     else:
         console.print(f"Threshold {evaluation.threshold:.3f}: no good test images.")
     console.print(evaluation.detector["calibration"]["note"])
+    if rows := list_operations(evaluation):
+        header = ["Threshold", "Found", "95% interval", "False alarms", "95% interval"]
+        print_table(header, rows, "Other thresholds on these test images")
+        console.print(describe_lowest(evaluation))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:

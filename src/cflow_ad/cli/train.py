@@ -18,16 +18,16 @@ from cflow_ad.cli.common import (
     Layout,
     MaskFolders,
     ModelOutput,
+    WorkFolder,
     bars,
     open_data,
     parse_settings,
     plain_errors,
-    print_message,
     print_notes,
+    training_folder,
 )
 from cflow_ad.cli.settings_help import setting_option
-from cflow_ad.errors import ModelFileError, SettingsError, SpaceError
-from cflow_ad.files import is_full
+from cflow_ad.errors import SettingsError
 from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,16 +82,7 @@ def train(
         bool, typer.Option("--bundle", help="Put the backbone's weights into the model file.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    work_in: Annotated[
-        Path | None,
-        typer.Option(
-            "--work-folder",
-            metavar="FOLDER",
-            envvar="CFLOW_AD_WORK",
-            help="Keep features and checkpoints there while training. [default: beside the model]",
-            show_default=False,
-        ),
-    ] = None,
+    work_in: WorkFolder = None,
     layout: Layout = None,
     good: GoodFolders = None,
     bad: BadFolders = None,
@@ -121,7 +112,6 @@ def train(
         settings = Settings.preset(preset, **changes | parse_settings(setting or []))
         from cflow_ad.data.excluding import read_exclusions
         from cflow_ad.detector import Detector
-        from cflow_ad.fitting.fit import discard, work_folder
         from cflow_ad.store.model_file import check_writable
 
         dataset = open_data(data, layout, good, bad, masks)
@@ -129,10 +119,7 @@ def train(
         if report is not None:
             _check_report(report, exclude or [])
         check_writable(output)
-        work = work_folder(output, work_in)
-        if not resume:
-            discard(work)
-        try:
+        with training_folder(output, work_in, resume=resume) as work:
             with bars() as shown:
                 detector = Detector.fit(
                     dataset,
@@ -144,22 +131,7 @@ def train(
                     work=work,
                     progress=shown.show_training,
                 )
-        except KeyboardInterrupt:
-            print_message("progress is kept: the same command with --resume continues")
-            raise
-        except SpaceError:
-            discard(work)
-            raise
-        except OSError as error:
-            if is_full(error):
-                discard(work)
-            raise
-        try:
             detector.save(output, bundle=bundle)
-        except ModelFileError:
-            print_message("progress is kept: the same command with --resume writes the model")
-            raise
-        discard(work)
         training = detector.training
         typer.echo(
             f"{output}: trained on {training['n_images']} images in {training['seconds']:.1f} s; "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cflow_ad.evaluation._pages import Picture, data_uri
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.curves import Curve
+from cflow_ad.evaluation.tradeoff import Tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,6 +81,39 @@ def score_chart(
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=8)
     title = f"Histogram of the scores of {good.size} good and {defect.size} defective images"
     return _picture(figure, "Scores", title)
+
+
+def tradeoff_chart(tradeoff: Tradeoff, *, threshold: float) -> Picture:
+    """Draw the shares of defects found and of false alarms by threshold, with their intervals."""
+    figure, axes = _axes(8.0, 2.8)
+    at = tradeoff.operations
+    thresholds = [one.threshold for one in at]
+    for label, shares, bounds, colour in (
+        (
+            "defects found",
+            [one.found / tradeoff.n_defects for one in at],
+            [one.found_interval for one in at],
+            _DEFECT,
+        ),
+        (
+            "false alarms",
+            [one.alarms / tradeoff.n_good for one in at],
+            [one.alarm_interval for one in at],
+            _GOOD,
+        ),
+    ):
+        low, high = 100 * np.array(bounds).T
+        marker = "." if len(at) < 2 else None
+        axes.plot(thresholds, 100 * np.array(shares), color=colour, label=label, marker=marker)
+        axes.fill_between(thresholds, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.axvline(threshold, color=_INK, label=f"stored threshold, {number(threshold)}")
+    if max(thresholds) > _LOG_BEYOND * threshold > 0 and min(thresholds) > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="threshold", ylabel="%", ylim=(-2, 102))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize=8)
+    title = "Shares of defects found and of false alarms by threshold, with 95% intervals"
+    return _picture(figure, "Thresholds", title)
 
 
 def _bin_edges(scores: NDArray[np.float64], threshold: float) -> tuple[NDArray[np.float64], bool]:

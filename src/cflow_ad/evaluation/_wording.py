@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cflow_ad.evaluation.tradeoff import select_operations
 
 if TYPE_CHECKING:
     from cflow_ad.evaluation.evaluate import Evaluation
@@ -75,7 +78,7 @@ def plain(value: object) -> str:
     return str(value)
 
 
-_FOR_PROGRAMS = ("scores", "peaks", "hashes")
+_FOR_PROGRAMS = ("scores", "peaks", "defects", "hashes")
 """Long lists of a model's metadata."""
 
 
@@ -125,6 +128,44 @@ def list_caveats(evaluation: Evaluation) -> list[str]:
         n_skipped = count(len(evaluation.skipped), "unreadable image")
         caveats.append(f"{n_skipped} skipped, and not counted here.")
     return caveats
+
+
+def describe_lowest(evaluation: Evaluation) -> str:
+    """The lowest score of a defective image, and the false alarms that finding it would cost."""
+    of = evaluation.tradeoff
+    if of is None:
+        return ""
+    image = evaluation.dataset.relative(Path(of.lowest_image))
+    text = f"The lowest score of a defective image is {number(of.lowest)} ({image})"
+    at = of.operations[0]
+    if at.threshold >= evaluation.threshold:
+        return f"{text}, above the threshold: no defective image is missed."
+    if not of.n_good:
+        return f"{text}; there are no good images to count false alarms of a threshold below it."
+    low, high = map(percent, at.alarm_interval)
+    rate = percent(at.alarms / of.n_good)
+    return (
+        f"{text}. A threshold below it would find all {of.n_defects}, with "
+        f"{count(at.alarms, 'false alarm')} on {count(of.n_good, 'good image')} ({rate}, 95% "
+        f"interval {low} to {high}); `cflow-ad calibrate --miss-nothing` sets one."
+    )
+
+
+def list_operations(evaluation: Evaluation) -> list[list[str]]:
+    """The rows of the table of thresholds: threshold, found and false alarms with intervals."""
+    of = evaluation.tradeoff
+    if of is None:
+        return []
+    rows = []
+    for at in select_operations(of):
+        shares = []
+        for n, total, (low, high) in (
+            (at.found, of.n_defects, at.found_interval),
+            (at.alarms, of.n_good, at.alarm_interval),
+        ):
+            shares += [f"{n:,} of {total:,}", f"{percent(low)} to {percent(high)}"]
+        rows.append([f"{at.threshold:.3f}", *shares])
+    return rows
 
 
 def compare_alarms(evaluation: Evaluation) -> str:

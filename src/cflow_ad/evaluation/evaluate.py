@@ -32,6 +32,7 @@ from cflow_ad.evaluation.metrics import (
     image_metrics,
 )
 from cflow_ad.evaluation.reference import ReferenceResult, compute_reference, require_whole
+from cflow_ad.evaluation.tradeoff import Tradeoff, compute_tradeoff
 from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.image_regions import regions_of
 
@@ -105,6 +106,8 @@ class Evaluation:
     confusion: Confusion
     """Of images, at `threshold`."""
     false_alarms: FalseAlarms
+    tradeoff: Tradeoff | None
+    """Misses against false alarms at other thresholds; None without defective images."""
     images: tuple[ImageRecord, ...]
     skipped: tuple[tuple[str, str], ...]
     """Path and reason of each image that could not be read."""
@@ -141,6 +144,7 @@ class Evaluation:
                 "interval_95": [_plain(bound) for bound in alarms.interval],
                 "promised": _plain(alarms.promised),
             },
+            "tradeoff": None if self.tradeoff is None else _finite(self.tradeoff.to_dict()),
             "per_defect": {name: _plain(result) for name, result in self.per_defect.items()},
             "images": [
                 {"path": str(record.sample.path), "label": record.sample.label}
@@ -273,6 +277,10 @@ def evaluate(
             interval=binomial_interval(n_alarms, len(good)) if good else (math.nan, math.nan),
             promised=calibration.achieved_rate if calibration.folds else math.nan,
         ),
+        tradeoff=compute_tradeoff(
+            [record.score for record in good],
+            [(r.score, str(r.sample.path)) for r in records if not r.sample.is_good],
+        ),
         images=tuple(records),
         skipped=tuple(skipped),
         detector=detector.info(),
@@ -283,6 +291,15 @@ def evaluate(
 
 def _image_metrics(records: Sequence[ImageRecord]) -> ScoreMetrics:
     return image_metrics([r.score for r in records], [not r.sample.is_good for r in records])
+
+
+def _finite(value: Any) -> Any:
+    """Plain values with None in place of what is undefined."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from cflow_ad._version import __version__
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation import _wording as wording
-from cflow_ad.evaluation._charts import curve_chart, score_chart
+from cflow_ad.evaluation._charts import curve_chart, score_chart, tradeoff_chart
 from cflow_ad.evaluation._examples import Example, choose_examples, draw_example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation.metrics import ScoreMetrics
@@ -84,6 +84,9 @@ def _content(
         "defects": _defects(evaluation),
         "histogram": _histogram(evaluation),
         "curves": _curves(evaluation),
+        "operations": wording.list_operations(evaluation),
+        "lowest": wording.describe_lowest(evaluation),
+        "tradeoff": _tradeoff(evaluation),
         "groups": _groups(evaluation, predict, scale, examples),
         "scale": tuple(wording.number(end) for end in scale),
         "gradient": ", ".join("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in jet_table()[::15]),
@@ -142,6 +145,13 @@ def _histogram(evaluation: Evaluation) -> Picture | None:
     )
     best = evaluation.image.best_f1_threshold
     return score_chart(good, defect, threshold=evaluation.threshold, best=best)
+
+
+def _tradeoff(evaluation: Evaluation) -> Picture | None:
+    of = evaluation.tradeoff
+    if of is None or not of.n_good:
+        return None
+    return tradeoff_chart(of, threshold=evaluation.threshold)
 
 
 def _curves(evaluation: Evaluation) -> list[Picture]:

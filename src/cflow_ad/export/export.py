@@ -129,7 +129,7 @@ def export_model(
             images = [batch.pixels.astype(np.float32, copy=False) for batch in batches]
             model = quantise(model, format, images)
         calibration, exported = ours.calibration, write()
-        if precision != "fp32" and material.unseen:
+        if precision != "fp32" and material.unseen and not calibration.defects:
             calibration = recalibrate(exported, material, ours, progress)
             about["calibration"] = calibration.to_dict()
             exported = write()

@@ -66,6 +66,7 @@ def fit_model(
     settings: Settings,
     *,
     roi: RegionSource | None = None,
+    view: View | None = None,
     seconds: float = math.inf,
     work: Path | None = None,
     progress: ProgressCallback = silent,
@@ -77,6 +78,7 @@ def fit_model(
         good: the images.
         settings: of the model.
         roi: the region of interest, see `View.of`.
+        view: of an earlier model; unset, one is built.
         seconds: time limit. The images are encoded in any case, and scored.
         work: a folder for checkpoints; a run with the same settings and images continues from
             them. Unset, everything stays in memory.
@@ -94,7 +96,8 @@ def fit_model(
     models = splits if len(splits) == 1 else [*splits, Split(everything, [])]
     fitted_to = models[-1].fitted_to  # the last model is kept
     sources = [good.sources[i] for i in fitted_to]
-    view = View.of(settings, sources, roi=roi, own=good.regions)
+    if view is None:
+        view = View.of(settings, sources, roi=roi, own=good.regions)
     key = _compute_key(encoder, settings, good.fingerprint + view.fingerprint())
     score_key = f"{key} {settings.smoothing}"
     features = _encode(encoder, sources, view, settings, work, key, progress)

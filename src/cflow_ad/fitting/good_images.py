@@ -67,8 +67,8 @@ def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
             data.name,
             without.fingerprint(of_kept),
             [names[i] for i in kept],
-            [_shorten(of) for of in of_kept],
-            {names[i]: _shorten(hashes[i]) for i in sorted(out)},
+            [shorten_hash(of) for of in of_kept],
+            {names[i]: shorten_hash(hashes[i]) for i in sorted(out)},
             regions=regions_of(data),
         )
     sources = list(data)
@@ -85,8 +85,8 @@ def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
         "images from memory",
         digest.hexdigest()[:16],
         [names[i] for i in kept],
-        [_shorten(hashes[i]) for i in kept],
-        {names[i]: _shorten(hashes[i]) for i in sorted(out)},
+        [shorten_hash(hashes[i]) for i in kept],
+        {names[i]: shorten_hash(hashes[i]) for i in sorted(out)},
     )
 
 
@@ -99,7 +99,7 @@ def _hash(source: ImageSource) -> str:
     return digest.hexdigest()
 
 
-def _shorten(digest: str) -> str:
+def shorten_hash(digest: str) -> str:
     """Keep 48 bits of a hash, which two of a million images share with a chance of 1 in 500."""
     return digest[:12]
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,9 @@ _ROUNDING = 5e-4
 """Relative to a score (at least 1): how far rounding may move it from one machine, number of
 threads or GPU batch to another. The threshold lies this much above the score that sets it, so that
 the image it was set on is not flipped."""
+
+
+_LISTS = ("scores", "peaks", "defects")
 
 
 class Split(NamedTuple):
@@ -113,6 +116,10 @@ class Calibration:
     peaks: tuple[float, ...] = field(repr=False)
     """The maxima of their maps, in rising order."""
 
+    defects: tuple[float, ...] = field(default=(), repr=False)
+    """The scores of defective images that the threshold was lowered to find, in rising order; see
+    `lower_to_find`."""
+
     @property
     def n_images(self) -> int:
         """Good images the threshold was set on."""
@@ -146,6 +153,16 @@ class Calibration:
     def note(self) -> str:
         """What the threshold promises, in a sentence."""
         n, rate = self.n_images, self.false_alarm_rate
+        if self.defects:
+            of = len(self.defects)
+            at_most = 1 - 0.025 ** (1 / of)  # Clopper and Pearson's upper bound for none of n
+            scored = f"by {n} good images" if self.folds else "by the training images themselves"
+            return (
+                f"The threshold lies below the scores of {of} defective image{'s' * (of != 1)}. So "
+                f"few leave open that up to {at_most:.2g} of such defects are missed (95 % "
+                f"interval). About {self.achieved_rate:.2g} of good images score above it, "
+                f"{scored}."
+            )
         if not self.folds:
             where = "image itself" if n == 1 else "images themselves"
             return (
@@ -171,14 +188,14 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        lists = {"scores": list(self.scores), "peaks": list(self.peaks)}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
         return {**asdict(self), "n_images": self.n_images, "note": self.note, **lists}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """From `to_dict`'s form."""
-        given = {of.name: values[of.name] for of in fields(cls)}
-        return cls(**given | {name: tuple(given[name]) for name in ("scores", "peaks")})
+        given = {of.name: values[of.name] for of in fields(cls) if of.name in values}
+        return cls(**given | {name: tuple(given[name]) for name in _LISTS if name in given})
 
 
 def calibrate_thresholds(
@@ -228,6 +245,52 @@ def calibrate_thresholds(
         scores=tuple(both[0].tolist()),
         peaks=tuple(both[1].tolist()),
     )
+
+
+def lower_to_find(calibration: Calibration, defects: Sequence[float]) -> Calibration:
+    """Lower a threshold below the scores of defective images, so that none of them is missed.
+
+    A threshold that already lies below them stays: a few defects are no reason to raise it. The
+    threshold of pixels becomes the quantile of the same rank.
+
+    Args:
+        calibration: on good images.
+        defects: scores of defective images, at least one.
+
+    Raises:
+        CalibrationError: there are no scores, or one is not finite.
+
+    Example:
+        >>> before = calibrate_thresholds(range(1, 100), range(1, 100), 0.01)
+        >>> after = lower_to_find(before, [90.5, 300])
+        >>> round(after.threshold, 1), after.achieved_rate  # 91 to 99 lie above it, 9 of 99
+        (90.5, 0.1)
+    """
+    if not len(defects) or not np.isfinite(defects).all():
+        raise CalibrationError("give at least one defective image, with a finite score")
+    found = tuple(sorted(float(f"{score:.7g}") for score in defects))
+    threshold, map_threshold = calibration.threshold, calibration.map_threshold
+    below, n = place_below(found[0]), calibration.n_images
+    if below < threshold:
+        threshold = below
+        k = n - int(np.count_nonzero(_raise(calibration.scores) > threshold))
+        peaks = _raise(calibration.peaks)
+        map_threshold = float(peaks[k - 1]) if k else place_below(calibration.peaks[0])
+    above = int(np.count_nonzero(_raise(calibration.scores) > threshold))
+    rate = (1 + above) / (n + 1)
+    return replace(
+        calibration,
+        threshold=threshold,
+        map_threshold=map_threshold,
+        false_alarm_rate=rate,
+        achieved_rate=rate,
+        defects=found,
+    )
+
+
+def place_below(score: float) -> float:
+    """Return the highest threshold that rounding does not lift above a score."""
+    return score - _ROUNDING * max(1.0, abs(score))
 
 
 def count_needed(false_alarm_rate: float) -> int:

@@ -1,0 +1,74 @@
+"""`cflow-ad update`: a model of the old good images and new ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cflow_ad.cli.common import (
+    Device,
+    Roi,
+    Trained,
+    Weights,
+    WorkFolder,
+    bars,
+    path_argument,
+    plain_errors,
+    training_folder,
+)
+
+
+def update(
+    model: Trained,
+    more: Annotated[
+        Path, path_argument("Folder of more good images: of a new variant, another light.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The model file to write. [default: MODEL itself]"),
+    ] = None,
+    old: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder with the images that MODEL was trained on; repeatable. [default: where "
+            "they were]",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    work_in: WorkFolder = None,
+    roi: Roi = None,
+    weights: Weights = None,
+    device: Device = None,
+) -> None:
+    """Train again, on the images of training and on more good images.
+
+    The settings stay. The images of training are recognised by their content, so they may have
+    other names by now. MODEL stays as it is until the new model is whole.
+    """
+    with plain_errors():
+        from cflow_ad.cli.calibrate import print_calibration
+        from cflow_ad.detector import Detector
+        from cflow_ad.store.model_file import check_writable
+
+        target = output or model
+        detector = Detector.load(model, weights=weights, device=device)
+        if roi is not None:
+            detector.look_in(roi)
+        check_writable(target)
+        with training_folder(target, work_in, resume=resume) as work:
+            with bars() as shown:
+                updated = detector.update(
+                    more, old=old or (), work=work, progress=shown.show_training
+                )
+            updated.save(target)
+        before, now = detector.training["n_images"], updated.training["n_images"]
+        typer.echo(
+            f"{target}: trained on {now} images ({before} before) in "
+            f"{updated.training['seconds']:.1f} s"
+        )
+        print_calibration(updated, target, before=detector)
+        if updated.screening is not None:
+            typer.echo(updated.screening.note)
