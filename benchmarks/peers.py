@@ -9,7 +9,8 @@ good images to learn from, and are the last step's. Data, metrics and times are 
 `quality.py`. Their thresholds need defects, so they have none here. Maps are brought to the image's
 size by bilinear interpolation.
 
-PatchCore: strides 8 and 16, as in its paper; a bank of at most `--bank` vectors (k-centre greedy).
+PatchCore: strides 8 and 16, as in its paper; a bank of at most `--bank` vectors (k-centre greedy,
+whose distances are computed here by a product of matrices: the same vectors in less time).
 PaDiM: strides 4, 8 and 16, as in its paper, 100 channels drawn at random. Cflow: strides 8, 16 and
 32, 8 blocks, 256 vectors a step, learning rate 2e-4, `--epochs` epochs; see its time before asking
 for many.
@@ -34,6 +35,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models import Cflow, Padim, Patchcore
+from anomalib.models.components import KCenterGreedy
 from anomalib.pre_processing import PreProcessor
 from quality import add_options, choose_sets, measure_fit, measure_missing
 from torch.nn import functional as F
@@ -116,6 +118,17 @@ def build_model(peer: str, n_images: int, options: argparse.Namespace) -> Any:
     return model
 
 
+def update_distances(self: KCenterGreedy, cluster_center: torch.Tensor) -> None:
+    """Do what `KCenterGreedy.update_distances` does, without a copy of all vectors."""
+    if self.min_distances is None:
+        self.squares = self.features.square().sum(1)
+        self.min_distances = torch.full((len(self.features), 1), torch.inf)
+    center = self.features[cluster_center]
+    squares = self.squares - 2 * (self.features @ center) + center.square().sum()
+    distances = squares.clamp_(min=0).sqrt_()[:, None]
+    torch.minimum(self.min_distances, distances, out=self.min_distances)
+
+
 @torch.inference_mode()
 def check_features(network: torch.nn.Module, strides: tuple[int, ...]) -> None:
     """Compare the features with those of cflow-ad's encoder."""
@@ -164,6 +177,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/peers-work"))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    KCenterGreedy.update_distances = update_distances
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     detail = {"patchcore": f", bank {options.bank}", "padim": ", 100 channels"}
     label = f"anomalib {options.peer}" + detail.get(options.peer, f", {options.epochs} epochs")
