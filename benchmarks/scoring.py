@@ -40,7 +40,7 @@ from common import (
 from freia_loop import FreiaLoop
 
 from cflow_ad import Settings
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.building import build_encoder
 from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.folding import FoldedEncoder
 

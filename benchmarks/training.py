@@ -32,7 +32,7 @@ from freia_loop import FreiaLoop
 from torch.nn import functional as F
 
 from cflow_ad import Settings, evaluate
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.building import build_encoder
 from cflow_ad.data.images import image_shape, read_image
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.masks import read_mask

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad._version import __version__
+from cflow_ad.cflow.building import build_encoder
 from cflow_ad.cflow.device import pick_device
-from cflow_ad.cflow.encoder import build_encoder
 from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.maps import MapBuilder
 from cflow_ad.cflow.model import CflowModel

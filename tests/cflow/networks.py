@@ -10,7 +10,8 @@ from timm.models.vision_transformer import _create_vision_transformer
 from torch import nn
 
 from cflow_ad import Settings
-from cflow_ad.cflow.encoder import Encoder, build_encoder
+from cflow_ad.cflow.building import build_encoder
+from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.flow import ConditionalFlow
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.place_means import PlaceMeans

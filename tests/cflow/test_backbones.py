@@ -8,7 +8,7 @@ import torch
 
 from cflow_ad import Settings
 from cflow_ad.cflow.backbones import RECOMMENDED, TRIED
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.building import build_encoder
 from cflow_ad.cflow.transformer import resolve_blocks
 from tests.cflow.networks import random_pixels
 

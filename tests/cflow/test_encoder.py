@@ -13,15 +13,8 @@ from scipy import ndimage
 from torch import nn
 
 from cflow_ad.cflow import weights
-from cflow_ad.cflow.encoder import (
-    Encoder,
-    EncoderSpec,
-    LevelSpec,
-    empty_encoder,
-    fill_encoder,
-    hash_weights,
-    plain_levels,
-)
+from cflow_ad.cflow.building import empty_encoder, fill_encoder, hash_weights, plain_levels
+from cflow_ad.cflow.encoder import Encoder, EncoderSpec, LevelSpec
 from cflow_ad.cflow.pyramid import build_pyramid, random_weights
 from cflow_ad.cflow.weights import PackagedWeights
 from cflow_ad.errors import SettingsError, WeightsError

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from cflow_ad.cflow.encoder import empty_encoder
+from cflow_ad.cflow.building import empty_encoder
 from cflow_ad.cflow.pyramid import MOBILENET_V3, build_pyramid, random_weights
 from cflow_ad.cflow.weights import match_weights
 from cflow_ad.errors import SettingsError

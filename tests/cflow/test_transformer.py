@@ -13,7 +13,8 @@ import torch
 
 from cflow_ad import CalibrationWarning, Detector, ImageError, Settings, SettingsError, WeightsError
 from cflow_ad.cflow import encoder as module
-from cflow_ad.cflow.encoder import EncoderSpec, build_encoder, empty_encoder
+from cflow_ad.cflow.building import build_encoder, empty_encoder
+from cflow_ad.cflow.encoder import EncoderSpec
 from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.transformer import choose_blocks, resolve_blocks
 from cflow_ad.method import Method

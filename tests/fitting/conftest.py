@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.building import build_encoder
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cflow_ad import Detector, DivergenceError, TrainingError
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.building import build_encoder
 from cflow_ad.fitting import fit as fit_module
 from cflow_ad.fitting.fit import discard, fit_model, work_folder
 from cflow_ad.fitting.good_images import find_good_images

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.transforms import functional as transforms
 
-from cflow_ad.cflow.encoder import build_encoder
+from cflow_ad.cflow.building import build_encoder
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting import checkpoint as checkpoint_module
 from cflow_ad.fitting.cache import build_cache

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.precision import products_in
-from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, random_weights
-from cflow_ad.cflow.transformer import MOST_POSITIONS, rename_weights
-from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
-from cflow_ad.errors import ImageError, SettingsError, WeightsError
+from cflow_ad.cflow.pyramid import Padding
+from cflow_ad.cflow.transformer import MOST_POSITIONS
+from cflow_ad.errors import ImageError, SettingsError
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.settings import Precision, Settings
+from cflow_ad.settings import Precision
 
 AVERAGED = 3
 """Positions along either side over which `Method.average` takes the mean."""
@@ -184,166 +181,3 @@ def _average_to(features: Tensor, ratio: int) -> Tensor:
     return F.avg_pool2d(
         features, 2 * ratio, stride=ratio, padding=ratio // 2, count_include_pad=False
     )
-
-
-def build_encoder(settings: Settings) -> Encoder:
-    """Build an encoder with pretrained weights.
-
-    Args:
-        settings: `backbone`, `weights`, `strides`, `transformer_blocks`, `seed` and `method` say
-            which, those of a vision transformer as `resolve_blocks` gives them.
-
-    Raises:
-        SettingsError: the backbone is unknown, has no level of such a stride, or cannot pad so.
-        WeightsError: the weights are not on this machine and cannot be downloaded; the message says
-            how to get them.
-    """
-    backbone, method = settings.backbone, settings.method
-    pyramid = build_pyramid(
-        backbone,
-        settings.strides,
-        blocks=settings.transformer_blocks,
-        padding=method.padding,
-        finer=method.join_finer,
-    )
-    blocks = settings.transformer_blocks
-    weights, source, scaled = _find_weights(
-        pyramid, backbone, settings.weights, settings.seed, blocks=blocks
-    )
-    return fill_encoder(
-        scaled,
-        weights,
-        backbone=backbone,
-        levels=plain_levels(pyramid) if blocks else _level_specs(pyramid, settings),
-        source=source,
-        padding=method.padding,
-        blocks=blocks,
-    )
-
-
-def _level_specs(pyramid: Pyramid, settings: Settings) -> tuple[LevelSpec, ...]:
-    specs = []
-    for stride in settings.strides:
-        own = pyramid.strides.index(stride)
-        is_joined = stride == settings.strides[0] and own == 1
-        maps = (0, 1) if is_joined else (own,)
-        channels = sum(pyramid.channels[number] for number in maps)
-        specs.append(LevelSpec(stride, channels, maps, stride in settings.method.average))
-    return tuple(specs)
-
-
-def _find_weights(
-    pyramid: Pyramid, backbone: str, weights: str | None, seed: int, *, blocks: Sequence[int] = ()
-) -> tuple[Mapping[str, Tensor], str, Pyramid]:
-    """Find a backbone's weights, their source, and the pyramid with their scale of pixels."""
-    packaged = PACKAGED.get(backbone)
-    if weights == "random":
-        drawn = random_weights(backbone, pyramid.strides, seed, blocks=blocks)
-        return drawn, f"random, seed {seed}", pyramid
-    if weights is not None:
-        return read_weights(Path(weights)), Path(weights).name, pyramid
-    if packaged is not None and (file := packaged.find()) is not None:
-        scaled = replace(pyramid, mean=packaged.mean, std=packaged.std)
-        return read_weights(file), packaged.package, scaled
-    return download_weights(backbone), "timm", pyramid
-
-
-def fill_encoder(
-    pyramid: Pyramid,
-    weights: Mapping[str, Tensor],
-    *,
-    backbone: str,
-    levels: Sequence[LevelSpec],
-    source: str,
-    padding: Padding = "zeros",
-    blocks: Sequence[int] = (),
-) -> Encoder:
-    """Load weights into a backbone's structure.
-
-    Args:
-        pyramid: the structure.
-        weights: named tensors, possibly of the whole network.
-        backbone: its name.
-        levels: made from its maps.
-        source: where the weights came from, for people.
-        padding: of its convolutions.
-        blocks: of a vision transformer, whose outputs are its maps.
-
-    Raises:
-        WeightsError: the weights are not of this backbone.
-    """
-    network = pyramid.network
-    _load(network, weights, blocks, source)
-    spec = EncoderSpec(
-        backbone=backbone,
-        map_strides=pyramid.strides,
-        levels=tuple(levels),
-        mean=pyramid.mean,
-        std=pyramid.std,
-        source=source,
-        sha256=hash_weights(network),
-        padding=padding,
-        blocks=tuple(blocks),
-    )
-    return Encoder(network, spec)
-
-
-def _load(
-    network: nn.Module, weights: Mapping[str, Tensor], blocks: Sequence[int], source: str
-) -> None:
-    if blocks:
-        weights = rename_weights(network, weights)
-    network.load_state_dict(match_weights(weights, network.state_dict(), source=source))
-
-
-def plain_levels(pyramid: Pyramid) -> tuple[LevelSpec, ...]:
-    """Make one level of each of a backbone's maps, as the paper does."""
-    columns = zip(pyramid.strides, pyramid.channels, strict=True)
-    return tuple(LevelSpec(s, c, (number,)) for number, (s, c) in enumerate(columns))
-
-
-def empty_encoder(spec: EncoderSpec) -> Encoder:
-    """Build an encoder's structure without its weights, to be loaded from a model file."""
-    return Encoder(_build_again(spec).network, spec)
-
-
-def _build_again(spec: EncoderSpec) -> Pyramid:
-    return build_pyramid(spec.backbone, spec.map_strides, blocks=spec.blocks, padding=spec.padding)
-
-
-def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model: Path) -> Encoder:
-    """Build the encoder that a model was trained with, from weights on this machine.
-
-    Args:
-        spec: of that encoder.
-        weights: a weights file, or `random`; unset, the package that carries them, else timm's
-            download.
-        seed: of random weights.
-        model: the model's file, for the error.
-
-    Raises:
-        SettingsError: this version of timm has no such backbone.
-        WeightsError: the weights are not on this machine, or are not those of training.
-    """
-    pyramid = _build_again(spec)
-    found, source, _ = _find_weights(pyramid, spec.backbone, weights, seed, blocks=spec.blocks)
-    network = pyramid.network
-    _load(network, found, spec.blocks, source)
-    if hash_weights(network) != spec.sha256:
-        raise WeightsError(
-            f"{model}: trained with weights of {spec.backbone} from {spec.source}, which differ "
-            f"from those on this machine (from {source}); give them with --weights FILE, or "
-            "train with --bundle"
-        )
-    # The model's own spec, since the scale of pixels is part of a score.
-    return Encoder(network, spec)
-
-
-def hash_weights(network: nn.Module) -> str:
-    """Compute the SHA-256 of a network's tensors, in order of their names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        if not name.endswith("num_batches_tracked"):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -40,6 +40,8 @@ class Pyramid:
     """Of the images the backbone was trained on, per channel, of pixels in 0..1."""
     std: tuple[float, ...]
     """Per channel, of pixels in 0..1."""
+    blocks: tuple[int, ...] = ()
+    """Of a vision transformer, whose outputs are its maps, from 0; empty for other backbones."""
 
 
 def build_pyramid(
@@ -68,7 +70,7 @@ def build_pyramid(
     if backbone == MOBILENET_V3:
         pyramid = _mobilenet_v3(strides, finer)
     elif blocks:
-        pyramid = _describe(create_transformer(backbone, blocks), strides)
+        pyramid = _describe(create_transformer(backbone, blocks), strides, blocks)
     else:
         pyramid = _timm_pyramid(backbone, strides, finer)
     if padding == "reflect":
@@ -178,12 +180,12 @@ def _timm_pyramid(backbone: str, strides: Sequence[int], finer: bool) -> Pyramid
     return _describe(network, tapped)
 
 
-def _describe(network: nn.Module, strides: Sequence[int]) -> Pyramid:
+def _describe(network: nn.Module, strides: Sequence[int], blocks: Sequence[int] = ()) -> Pyramid:
     """Build a pyramid of a network of timm with the maps wanted."""
     config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
     channels = cast(Any, network).feature_info.channels()
     mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Pyramid(network, tuple(strides), tuple(channels), mean, std)
+    return Pyramid(network, tuple(strides), tuple(channels), mean, std, tuple(blocks))
 
 
 def _strides_to_tap(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cflow_ad.cflow.building import fill_encoder, plain_levels
 from cflow_ad.cflow.device import pick_device
-from cflow_ad.cflow.encoder import fill_encoder, plain_levels
 from cflow_ad.cflow.flow import ConditionalFlow
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel

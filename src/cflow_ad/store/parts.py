@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cflow_ad.cflow.building import empty_encoder, rebuild_encoder
 from cflow_ad.cflow.device import pick_device
-from cflow_ad.cflow.encoder import EncoderSpec, empty_encoder, rebuild_encoder
+from cflow_ad.cflow.encoder import EncoderSpec
 from cflow_ad.cflow.level import empty_level
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.errors import ModelFileError
