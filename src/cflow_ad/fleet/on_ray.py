@@ -21,7 +21,10 @@ OBJECT_STORE = 256 * 2**20
 """
 
 _LOOPBACK = "127.0.0.1"
-_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # read on every system, whatever its name
+_ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read on every system, whatever its name
+    "RAY_worker_niceness": "0",  # like the workers of the engine `local`; Ray's own would be 15
+}
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report its use to its makers
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -125,6 +128,9 @@ class _Actor:
 class RayPool:
     """Workers that are actors; one that is lost with its node starts again elsewhere.
 
+    Where the cluster has become too small for all of them, tasks wait for the workers that there
+    are: one that has no place yet holds its task until it has, or until another is free.
+
     Args:
         ray: The module, which has joined a cluster.
         build: Makes what does a task, in a worker; can be pickled.
@@ -137,31 +143,77 @@ class RayPool:
         self, ray: Any, build: Callable[[], Work], size: int, threads: int, gpus: float
     ) -> None:
         self.size = size
+        self.threads = threads
         self._ray = ray
         self._build = build
-        self.threads = threads
         self._type = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0)(_Actor)
         self._actors: dict[int, Any] = {}
+        self._starting: dict[Any, int] = {}
+        self._processes: dict[int, int] = {}
+        self._held: dict[int, Any] = {}
         self._running: dict[Any, int] = {}
+
+    @property
+    def processes(self) -> list[int]:
+        """The process numbers of the workers that have been started, on whatever node."""
+        return list(self._processes.values())
 
     def submit(self, slot: int, task: Any) -> None:
         if slot not in self._actors:
-            self._actors[slot] = self._type.remote(self._build, self.threads)
-        self._running[self._actors[slot].run.remote(task)] = slot
+            self._start(slot)
+        if slot in self._starting.values():
+            self._held[slot] = task
+        else:
+            self._run(slot, task)
 
     def wait(self) -> tuple[int, Reply]:
-        done, _ = self._ray.wait(list(self._running), num_returns=1)
-        slot = self._running.pop(done[0])
-        try:
-            return slot, self._ray.get(done[0])
-        except self._ray.exceptions.RayError:  # the actor, its node or its result is lost
-            actor = self._actors.pop(slot)
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                self._ray.kill(actor)
-            return slot, Reply(died=True)
+        while True:
+            done, _ = self._ray.wait([*self._running, *self._starting], num_returns=1)
+            if (ended := done[0]) in self._running:
+                return self._finish(self._running.pop(ended), ended)
+            slot = self._starting.pop(ended)
+            try:
+                self._processes[slot] = self._ray.get(ended)
+            except self._ray.exceptions.RayError:
+                self._drop(slot)
+                if slot in self._held:
+                    del self._held[slot]
+                    return slot, Reply(died=True)
+            else:
+                if slot in self._held:
+                    self._run(slot, self._held.pop(slot))
 
     def close(self) -> None:
-        for actor in self._actors.values():
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                self._ray.kill(actor)
-        self._actors.clear()
+        for slot in list(self._actors):
+            self._drop(slot)
+
+    def _start(self, slot: int) -> None:
+        self._actors[slot] = actor = self._type.remote(self._build, self.threads)
+        self._starting[actor.process.remote()] = slot
+
+    def _run(self, slot: int, task: Any) -> None:
+        self._running[self._actors[slot].run.remote(task)] = slot
+
+    def _finish(self, slot: int, ended: Any) -> tuple[int, Reply]:
+        try:
+            reply = self._ray.get(ended)
+        except self._ray.exceptions.RayError:  # the actor, its node or its result is lost
+            self._drop(slot)
+            return slot, Reply(died=True)
+        if self._held:
+            self._swap(slot, next(iter(self._held)))
+        return slot, reply
+
+    def _swap(self, free: int, waiting: int) -> None:
+        """Give a worker that is free to a slot whose own has no place yet."""
+        actors = self._actors
+        actors[free], actors[waiting] = actors[waiting], actors[free]
+        self._processes[waiting] = self._processes.pop(free)
+        ref = next(ref for ref, slot in self._starting.items() if slot == waiting)
+        self._starting[ref] = free
+        self._run(waiting, self._held.pop(waiting))
+
+    def _drop(self, slot: int) -> None:
+        self._processes.pop(slot, None)
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actors.pop(slot))
