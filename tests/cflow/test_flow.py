@@ -305,3 +305,13 @@ def test_it_is_freias_in_single_precision(channels, position_channels, permutati
     scale = max(1, their_u.abs().max().item())
     torch.testing.assert_close(u, their_u, rtol=0, atol=1e-5 * scale)
     torch.testing.assert_close(log_det, their_log_det, rtol=1e-5, atol=1e-5)
+
+
+def test_places_may_be_bounded_for_a_while():
+    """Later calls may have others."""
+    flow = ConditionalFlow(6, blocks=2, position_channels=8)
+    x, near, far = torch.randn(4, 6), torch.arange(4), torch.arange(4) * 100
+    expected = flow.log_prob(x, near, near)
+    with flow.places_below(4):
+        torch.testing.assert_close(flow.log_prob(x, near, near), expected)
+    assert flow.log_prob(x, far, far).isfinite().all()

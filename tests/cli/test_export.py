@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cflow_ad import Detector
 from cflow_ad.export.check import Change
 from cflow_ad.export.export import ExportReport
+from cflow_ad.export.timing import Times
 from tests.cli.commands import refused, run
 
 
@@ -32,9 +34,10 @@ def exported(trained, done):
 
 
 def test_it_prints_what_it_wrote_and_how_it_compares(exported, done):
-    first, second = done.stdout.splitlines()
+    first, second, third = done.stdout.splitlines()
     assert f"{exported}: onnx, fp32, 64x64" in first
     assert "0 change between good and anomalous" in second
+    assert re.fullmatch(r"one image: \d+\.\d ms, the trained model \d+\.\d ms", third)
     assert sorted(path.name for path in exported.parent.iterdir()) == [
         "model.onnx",
         "model.safetensors",
@@ -79,13 +82,15 @@ def test_a_new_threshold_and_areas_are_printed(trained, monkeypatch):
     )
     calibration = Detector.load(trained).calibration
     other = dataclasses.replace(calibration, threshold=1.25)
-    report = ExportReport(path, "openvino", "int8", (64, 96), 2**20, change, other)
+    times = Times(3.04, 5.0, 0.6, "fp32")
+    report = ExportReport(path, "openvino", "int8", (64, 96), 2**20, change, other, times)
     monkeypatch.setattr("cflow_ad.export.export.export_model", lambda *_, **__: report)
     lines = run("export", trained, "-f", "openvino").stdout.splitlines()
     assert lines[0] == f"{path}: openvino, int8, 64x96, 1.0 MiB"
     assert "1 change between good and anomalous" in lines[1]
-    assert lines[2] == "image AUROC: 100.00 trained, 99.50 exported"
-    assert lines[3] == f"new threshold: {calibration.threshold:.3f} trained, 1.250 exported"
+    assert lines[2] == "one image: 3.0 ms, fp32 5.0 ms"
+    assert lines[3] == "image AUROC: 100.00 trained, 99.50 exported"
+    assert lines[4] == f"new threshold: {calibration.threshold:.3f} trained, 1.250 exported"
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,16 @@ from cflow_ad import (
 )
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.export import export as module
+from cflow_ad.export import timing
 from cflow_ad.export.check import gather
 from cflow_ad.export.export import export_model
 from cflow_ad.export.files import suffix_of
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.quantise import _quantised
+from cflow_ad.export.timing import Times
 from cflow_ad.runtime import Detector as RuntimeDetector
 from cflow_ad.scoring.threshold import calibrate_thresholds
+from tests.golden import exported as exported_module
 from tests.golden.exported import export_golden, exported_file, golden_detector, onnx_graph
 
 VARIANTS = {
@@ -145,6 +148,34 @@ def test_a_lower_precision_beyond_its_bound_is_refused_unless_forced(
     report = export_golden(tmp_path / "m.onnx", force=True, **options)
     assert report.change.auroc[0][0] == "image"
     assert report.change.mean > 1e-9
+
+
+def test_a_graph_slower_than_fp32_is_refused_unless_forced(carpet_folder, tmp_path, monkeypatch):
+    options = {"precision": "bf16", "size": "64x64", "data": open_dataset(carpet_folder)}
+    monkeypatch.setattr(exported_module, "run_both_once", lambda *_: Times(9.0, 3.0, 3.0, "fp32"))
+    with pytest.raises(ExportError, match=r"slower than fp32.*9\.0 ms.*3\.0.*--force"):
+        export_golden(tmp_path / "m.onnx", **options)
+    assert not list(tmp_path.iterdir())
+    report = export_golden(tmp_path / "m.onnx", force=True, **options)
+    assert report.times.ratio == 3
+
+
+def test_two_graphs_are_timed_in_turns(monkeypatch):
+    now, order = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def take(name, seconds):
+        order.append(name)
+        now[0] += seconds
+
+    times = timing.time_side_by_side(
+        lambda: take("own", 0.002), lambda: take("other", 0.004), "fp32"
+    )
+    assert (times.own, times.other, times.ratio) == pytest.approx((2, 4, 0.5))
+    assert order == ["own", "other"] * 17
+    order.clear()
+    timing.time_side_by_side(lambda: take("own", 20), lambda: take("other", 20), "fp32")
+    assert len(order) == 6  # one round is timed in any case
 
 
 def test_a_model_that_scores_in_bf16_says_how_to_bring_it_to_fp32(toy_detector, tmp_path):

@@ -101,8 +101,8 @@ def test_the_forward_pass_stays_on_its_device(features, permutation, positions):
     changes = {"place_means": False, "place_scales": 0.0} if positions == "absolute" else {}
     method = Method(blocks=2, permutation=permutation, positions=positions, **changes)
     level = build_level(features, dataclasses.replace(SETTINGS, method=method), 0)
-    level.flow.reserve(256)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake as mode, level.flow.places_below(256):
         make_fake(level, mode)
         batches = fake_batches(16, 3, "cuda")
         loss = compute_loss(level.of_whitened(batches.x[0], batches.rows[0], batches.columns[0]))

@@ -10,7 +10,9 @@ Everywhere in this file a batch of vectors has the channels last: `(..., C)`.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import numpy as np
@@ -158,7 +160,7 @@ class ConditionalFlow(nn.Module):
         rng = None if seed is None else np.random.default_rng(seed)
         draw = random_rotation if permutation == "soft" else random_index
         self._code = torch.empty(0)
-        self._reserved = 0 if stride is None else FRAME  # relative places are below it
+        self._below = 0 if stride is None else FRAME
         self.blocks = nn.ModuleList(
             CouplingBlock(draw(channels, rng), position_channels, clamp=clamp, width=width)
             for _ in range(blocks)
@@ -217,14 +219,19 @@ class ConditionalFlow(nn.Module):
     def _couplings(self) -> list[CouplingBlock]:
         return cast(list[CouplingBlock], list(self.blocks))
 
-    def reserve(self, places: int) -> None:
-        """Encode the places below a number, which no position of later calls may reach; else each
-        call looks for its largest, which takes time on a GPU.
+    @contextlib.contextmanager
+    def places_below(self, number: int) -> Iterator[None]:
+        """Take it in this block that no place reaches a number; else each call looks for its
+        largest, for which a GPU has to be waited for. Relative places are known to be in the frame.
         """
-        self._reserved = places
+        before, self._below = self._below, self._below or number
+        try:
+            yield
+        finally:
+            self._below = before
 
     def _terms(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        n = self._reserved or max(int(rows.max()), int(columns.max())) + 1
+        n = self._below or max(int(rows.max()), int(columns.max())) + 1
         if len(self._code) < n or self._code.device != rows.device:
             self._code = self.encode(torch.arange(n))  # once, not at every step
         code = self._code.to(self._couplings[0].offset.dtype)

@@ -43,7 +43,11 @@ def export(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Keep the file even if fp16, bf16 or int8 change too much."),
+        typer.Option(
+            "--force",
+            help="Keep the file even if fp16, bf16 or int8 change too much, or are slower here "
+            "than fp32.",
+        ),
     ] = False,
     weights: Weights = None,
 ) -> None:
@@ -89,6 +93,8 @@ def _print(report: ExportReport, threshold: float) -> None:
         f"over good ones, no score or pixel by more than {change.largest:.2g}; "
         f"{change.flipped} change between good and anomalous"
     )
+    times = report.times
+    typer.echo(f"one image: {times.own:.1f} ms, {times.beside} {times.other:.1f} ms")
     for name, before, after in change.auroc:
         typer.echo(f"{name} AUROC: {100 * before:.2f} trained, {100 * after:.2f} exported")
     if report.calibration.threshold != threshold:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from cflow_ad._version import __version__
+from cflow_ad.cflow.folded import Scorer
+from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import CalibrationWarning, ExportError, SettingsError, missing_library
@@ -22,6 +24,8 @@ from cflow_ad.export.check import Change, Report, compare, gather, recalibrate
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import OPSET, to_onnx, trace
+from cflow_ad.export.timing import Times, time_side_by_side
+from cflow_ad.runtime.backends import energy_names, open_backend
 from cflow_ad.runtime.detector import PICTURES
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.scoring.canvas import Shape, Sizing
@@ -36,6 +40,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 BOUNDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15, "int8": 0.3}
 """How far scores may change, relative to a score of at least 1: at fp32 the largest change of any
 score or pixel, at the others the mean change of the scores of good images."""
+
+SLOWER = 1.1
+"""How many times as long as fp32 a precision below it may take; less is lost in noise."""
 
 _LIBRARIES: dict[Format, list[str]] = {
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
@@ -62,6 +69,8 @@ class ExportReport:
     calibration: Calibration
     """Of the exported model: set anew below fp32 where unseen images were given, else that of the
     trained model."""
+    times: Times
+    """Beside the graph in fp32; of a graph in fp32, beside the trained model."""
 
 
 def export_model(
@@ -90,7 +99,8 @@ def export_model(
             canvases have one size (`resize` is `pad` or `stretch`).
         data: good images, preferably those of training, and labelled test images if there are any.
             `int8` needs it.
-        force: write the file even if a precision below fp32 changes more than `BOUNDS` allows.
+        force: write the file even if a precision below fp32 changes more than `BOUNDS` allows, or
+            is slower here than fp32.
         progress: called with the number of images done and of all, in each pass over them.
 
     Raises:
@@ -121,7 +131,7 @@ def export_model(
             exported.view = ours.view
             return exported
 
-        model = _translate(ours, canvas, is_onnx=format != "torch")
+        model = in_fp32 = _translate(ours, canvas, is_onnx=format != "torch")
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
 
@@ -151,8 +161,10 @@ def export_model(
             report=progress,
         )
         _check_change(change, precision, force=force)
+        times = _time(ours, exported, in_fp32, material.compared[0], precision)
+        _check_times(times, precision, force=force)
         n_bytes = _move(new, path)
-    return ExportReport(path, format, precision, canvas, n_bytes, change, calibration)
+    return ExportReport(path, format, precision, canvas, n_bytes, change, calibration, times)
 
 
 def _check(path: Path, format: Format, precision: Precision, data: Dataset | None) -> None:
@@ -259,6 +271,42 @@ def _check_change(change: Change, precision: Precision, *, force: bool) -> None:
         raise ExportError(
             f"the {precision} graph does not give the model's results: {'; '.join(problems)}; "
             + way_out
+        )
+
+
+def _time(
+    detector: Detector,
+    exported: RuntimeDetector,
+    in_fp32: Any,
+    image: ImageSource,
+    precision: Precision,
+) -> Times:
+    """Time a graph on one image, beside the one in fp32 or, of that, beside the trained model."""
+    pixels = detector.view.prepare(image).pixels[None].astype(np.float32)
+    names = energy_names(len(detector.settings.strides))
+    if precision == "fp32":
+        scorer, tensor = Scorer(detector.model), torch.from_numpy(pixels)
+        return time_side_by_side(
+            lambda: exported.backend.run(pixels, names), lambda: scorer(tensor), "the trained model"
+        )
+    about = exported.info()
+    format: Format = about["export"]["format"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"fp32{suffix_of(format)}"
+        write_file(in_fp32, path, about, format=format, precision="fp32")
+        backend = open_backend(path, device=None, threads=None)
+        return time_side_by_side(
+            lambda: exported.backend.run(pixels, names),
+            lambda: backend.run(pixels, names),
+            "fp32",
+        )
+
+
+def _check_times(times: Times, precision: Precision, *, force: bool) -> None:
+    if precision != "fp32" and not force and times.ratio > SLOWER:
+        raise ExportError(
+            f"the {precision} graph is slower than fp32 on this machine: {times.own:.1f} ms for an "
+            f"image, beside {times.other:.1f}; export fp32, or write it anyway with --force"
         )
 
 

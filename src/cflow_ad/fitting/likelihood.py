@@ -201,7 +201,7 @@ def train_level(
     batches = Batches(
         level, features, level_batch_size(settings, number), (settings.seed, number, 0)
     )
-    level.flow.reserve(int(features.positions.max()) + 1)
+    places = int(features.positions.max()) + 1
     steps = _Steps(level, optimiser, batches)
     stopped = False
     while state.done < settings.steps and not stopped:
@@ -220,10 +220,11 @@ def train_level(
             ],
         )
         taken = 0
-        while first + taken < last and not stopped and time.monotonic() - began < seconds:
-            steps.take()
-            taken += 1
-            stopped = is_stopped()
+        with level.flow.places_below(places):
+            while first + taken < last and not stopped and time.monotonic() - began < seconds:
+                steps.take()
+                taken += 1
+                stopped = is_stopped()
         yield
         for loss in steps.losses.tolist()[first : first + taken]:
             state.done += 1

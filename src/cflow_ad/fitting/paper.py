@@ -181,17 +181,18 @@ def _train_on(
             axis_places(side, settings.method.positions).to(device) for side in features.shape[1:3]
         )
         count = min(settings.batch_size, len(image))
-        order = rng.permutation(len(image))
         # The vectors that do not fill a batch are left out.
-        for index in np.split(order[: len(order) - len(order) % count], len(order) // count):
-            rows, columns = torch.from_numpy(row[index]), torch.from_numpy(column[index])
-            z = features[torch.from_numpy(image[index]), rows, columns]
-            places = rows_of[rows.to(device)], columns_of[columns.to(device)]
-            loss = compute_loss(level(z, *places))
-            optimiser.zero_grad(set_to_none=not paper.zero_fill)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            losses.append(loss.detach())
+        order = rng.permutation(len(image))[: len(image) - len(image) % count]
+        mixed = torch.from_numpy(np.stack([image, row, column])[:, order]).to(device)
+        batches = zip(*(of.split(count) for of in mixed), strict=True)
+        with level.flow.places_below(int(max(rows_of[-1], columns_of[-1])) + 1):
+            for images, rows, columns in batches:
+                z = features[images, rows, columns]
+                loss = compute_loss(level(z, rows_of[rows], columns_of[columns]))
+                optimiser.zero_grad(set_to_none=not paper.zero_fill)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 

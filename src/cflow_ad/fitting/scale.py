@@ -50,7 +50,7 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
     found = []
     for part in np.array_split(index, max(1, len(index) // 4096)):
-        z, rows, columns = (value.to(level.location.device) for value in features.take(part))
+        z, rows, columns = features.take(part, level.location.device)
         found.append(torch.stack((level(z, rows, columns).double(), rows, columns)).cpu())
     values, rows, columns = torch.cat(found, dim=1)
     if not values.isfinite().all():
