@@ -46,9 +46,8 @@ from cflow_ad.cflow.pyramid import build_pyramid
 from cflow_ad.cflow.weights import PACKAGED, match_weights, read_weights
 from cflow_ad.data.images import as_image
 from cflow_ad.data.layouts import Dataset
-from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.threshold import Calibration
-from cflow_ad.scoring.view import MapInFrame
+from cflow_ad.scoring.view import MapInFrame, View
 
 BACKBONE = "tf_efficientnet_lite0"
 STRIDES = {"patchcore": (8, 16), "padim": (4, 8, 16), "cflow": (8, 16, 32)}
@@ -56,14 +55,13 @@ MODULES = {4: "blocks.1", 8: "blocks.2", 16: "blocks.4", 32: "blocks.6"}
 """Whose outputs are the levels of these strides, as in cflow-ad."""
 
 
-class PeerDetector(BaseDetector):
-    """A model of anomalib as a detector without thresholds."""
+class PeerDetector:
+    """A model of anomalib with what `evaluate` asks of a detector, and without thresholds."""
+
+    calibration = Calibration(math.inf, math.inf, math.nan, math.nan, folds=0, scores=(), peaks=())
+    view = View(sizing=Settings().sizing)
 
     def __init__(self, network: torch.nn.Module, transform: Compose) -> None:
-        no_threshold = Calibration(
-            math.inf, math.inf, math.nan, math.nan, folds=0, scores=(), peaks=()
-        )
-        super().__init__(Settings(), no_threshold, None, "peer")
         self.network = network.cpu().eval()
         self.transform = transform
 
@@ -71,16 +69,21 @@ class PeerDetector(BaseDetector):
         """Return nothing: it has no metadata."""
         return {}
 
-    def _stream(self, sources: Iterable[Any], *_: object) -> Iterator[Prediction]:
-        for source in sources:
-            pixels = torch.from_numpy(as_image(source)).permute(2, 0, 1)[None]
-            with torch.inference_mode():
-                found = self.network(self.transform(pixels / 255))
-                values = found.anomaly_map.reshape(1, 1, *found.anomaly_map.shape[-2:])
-                whole = F.interpolate(values, pixels.shape[2:], mode="bilinear")[0, 0].numpy()
-            in_frame = MapInFrame(whole, None)
-            score = float(found.pred_score)
-            yield Prediction(score, math.inf, math.inf, lambda it=in_frame: it, str(source))
+    def stream(self, sources: Iterable[Path], **_: Any) -> Iterator[Prediction]:
+        """Score images one at a time."""
+        return map(self.predict, sources)
+
+    @torch.inference_mode()
+    def predict(self, source: Path) -> Prediction:
+        """Score one image."""
+        pixels = torch.from_numpy(as_image(source)).permute(2, 0, 1)[None]
+        found = self.network(self.transform(pixels / 255))
+        values = found.anomaly_map.reshape(1, 1, *found.anomaly_map.shape[-2:])
+        whole = F.interpolate(values, pixels.shape[2:], mode="bilinear")[0, 0].numpy()
+        in_frame = MapInFrame(whole, None)
+        return Prediction(
+            float(found.pred_score), math.inf, math.inf, lambda: in_frame, str(source)
+        )
 
 
 def build_model(peer: str, n_images: int, options: argparse.Namespace) -> Any:
@@ -139,6 +142,13 @@ def check_features(network: torch.nn.Module, strides: tuple[int, ...]) -> None:
         torch.testing.assert_close(theirs, ours)
 
 
+def cflow_batch(n_images: int) -> int:
+    """Choose at most 32 images a batch, so that the last one has two: Cflow refuses a level with
+    fewer vectors than a step takes.
+    """
+    return next(size for size in range(32, 1, -1) if n_images % size != 1)
+
+
 def train(peer: str, options: argparse.Namespace, seed: int, dataset: Dataset) -> PeerDetector:
     """Train on all good images of a data set, as anomalib does."""
     torch.manual_seed(seed)
@@ -147,7 +157,7 @@ def train(peer: str, options: argparse.Namespace, seed: int, dataset: Dataset) -
         root=dataset.root,
         normal_dir="train/good",
         normal_test_dir="test/good",
-        train_batch_size=32 if peer == "cflow" else 8,
+        train_batch_size=cflow_batch(len(dataset.train)) if peer == "cflow" else 8,
         num_workers=0,
         test_split_mode="from_dir",
         val_split_mode="none",
