@@ -72,11 +72,9 @@ def site(tmp_path_factory, toy_detector, images) -> Iterator[Site]:
     """A station of a model "carpet" that has inspected 40 parts, every fifth with a hole."""
     pytest.importorskip("fastapi")
     import uvicorn
-    from sqlalchemy import update
 
     from cflow_ad.station.app import create_app
     from cflow_ad.station.config import StationConfig
-    from cflow_ad.station.schema import models
 
     folder = tmp_path_factory.mktemp("station")
     model = folder / "carpet.safetensors"
@@ -105,13 +103,6 @@ def site(tmp_path_factory, toy_detector, images) -> Iterator[Site]:
         time.sleep(0.05)
     port = server.servers[0].sockets[0].getsockname()[1]
     station = app.state.station
-    scores = {"scores": [float(score) for score in range(0, 200, 10)]}
-    station.database.write(
-        lambda connection: connection.execute(
-            update(models).values(calibration=toy_detector.calibration.to_dict() | scores)
-        )
-    )
-    station.registry.reload("carpet")
     for user, role in (("ada", "admin"), ("eve", "engineer"), ("otto", "operator")):
         station.auth.add_user(user, role, PASSWORD)
     found = Site(f"http://127.0.0.1:{port}", station, folder / "carpet")
