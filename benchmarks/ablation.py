@@ -34,13 +34,13 @@ from cflow_ad.data.carpet import write_carpet
 DEFAULT = "default"
 ROWS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT: {},
-    "the paper's flow": {"method": {"blocks": 8, "subnet_width": 0, "permutation": "soft"}},
+    "the paper's flow": {"method": {"blocks": 8, "wide_subnets": True, "permutation": "soft"}},
     "no whitening": {"method": {"whiten": False}},
     "no means of places": {"method": {"place_means": False}},
     "one scale for all places": {"method": {"place_scales": 0.0}},
     "stride 4 not joined": {"method": {"join_finer": False}},
     "no averaging": {"method": {"average": ()}},
-    "no smoothing": {"smoothing": 0.0},
+    "smoothing by 2 pixels": {"smoothing": 2.0},
     "score: the map's peak": {"method": {"image_score": "peak"}},
     "size 256x256": {"size": "256x256"},
     "300 steps": {"steps": 300},

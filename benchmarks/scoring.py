@@ -46,7 +46,7 @@ from cflow_ad.cflow.folding import FoldedEncoder
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "wide_resnet50_2")
 PAPER_LEVELS = {"join_finer": False, "average": ()}
-PAPER_FLOW = {"blocks": 8, "subnet_width": 0, "permutation": "soft"}
+PAPER_FLOW = {"blocks": 8, "wide_subnets": True, "permutation": "soft"}
 
 
 class Anomalib:

@@ -94,7 +94,7 @@ def test_enough_images_give_no_warning(toy_detector, others):
 def test_the_detector_itself_is_left_as_it_is(toy_detector, others):
     before = toy_detector.info()
     state = {k: v.clone() for k, v in toy_detector.model.state_dict().items()}
-    recalibrated(toy_detector, others, rescale=True, smoothing=0.0, false_alarm_rate=0.05)
+    recalibrated(toy_detector, others, rescale=True, smoothing=1.0, false_alarm_rate=0.05)
     assert toy_detector.info() == before
     assert all(torch.equal(v, state[k]) for k, v in toy_detector.model.state_dict().items())
 
@@ -145,18 +145,18 @@ def test_where_all_images_were_trained_on_nothing_is_promised(images, toy_settin
 
 
 def test_rate_and_smoothing_become_the_models(toy_detector, others):
-    """With a smaller smoothing scores and thresholds are those of a map that is smoothed less."""
-    new = toy_detector.calibrate(others, false_alarm_rate=0.3, smoothing=0.5)
-    assert (new.settings.false_alarm_rate, new.settings.smoothing) == (0.3, 0.5)
-    settings = dataclasses.replace(toy_detector.settings, smoothing=0.5)
-    rough = Detector(
+    """Scores and thresholds are those of the map that is smoothed as asked."""
+    new = toy_detector.calibrate(others, false_alarm_rate=0.3, smoothing=2.5)
+    assert (new.settings.false_alarm_rate, new.settings.smoothing) == (0.3, 2.5)
+    settings = dataclasses.replace(toy_detector.settings, smoothing=2.5)
+    smooth = Detector(
         toy_detector.model, settings=settings, calibration=new.calibration, training={}
     )
-    found = list(rough.stream(others))
+    found = list(smooth.stream(others))
     scores, peaks = [p.score for p in found], [p.anomaly_map.max() for p in found]
     assert new.calibration == calibrate_thresholds(scores, peaks, 0.3)
     assert scores_of(new, others) == scores
-    assert scores[0] > toy_detector.predict(others[0]).score  # smoothing lowers peaks
+    assert scores[0] < toy_detector.predict(others[0]).score  # smoothing lowers peaks
     assert_same_model(new, toy_detector)
 
 

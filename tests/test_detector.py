@@ -308,8 +308,8 @@ def test_a_stopped_fit_continues_to_the_same_model(
 
 def test_a_resumed_fit_scores_again_with_another_smoothing(images, toy_settings, tmp_path):
     fit(images[:6], toy_settings, work=tmp_path / "work")
-    rough = dataclasses.replace(toy_settings, smoothing=0.0)
-    again, new = fit(images[:6], rough, work=tmp_path / "work"), fit(images[:6], rough)
+    smooth = dataclasses.replace(toy_settings, smoothing=2.0)
+    again, new = fit(images[:6], smooth, work=tmp_path / "work"), fit(images[:6], smooth)
     assert again.calibration == new.calibration
 
 

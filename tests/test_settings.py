@@ -49,7 +49,7 @@ BAD = {
         "place_means": [0],
         "place_scales": [-0.1, 1.1],
         "blocks": [0, 2.5, True],
-        "subnet_width": [-1],
+        "wide_subnets": [1],
         "permutation": ["hard"],
         "clamp": [0.0, -1.9],
         "position_channels": [3, -4],
@@ -183,7 +183,7 @@ def test_the_paper_preset_is_the_papers():
         place_means=False,
         place_scales=0.0,
         blocks=8,
-        subnet_width=0,
+        wide_subnets=True,
         permutation="soft",
         clamp=1.9,
         position_channels=128,
@@ -197,7 +197,7 @@ def test_the_paper_preset_is_the_papers():
 
 def test_the_accurate_preset_has_the_papers_flow():
     paper, accurate = (Settings.preset(name).method for name in ("paper", "accurate"))
-    for field in ("blocks", "subnet_width", "permutation", "clamp", "position_channels"):
+    for field in ("blocks", "wide_subnets", "permutation", "clamp", "position_channels"):
         assert getattr(paper, field) == getattr(accurate, field)
 
 

@@ -40,8 +40,9 @@ class Method(Checked):
     blocks: Annotated[int, Range(1)] = 4
     """Coupling blocks `K` of each flow; the paper has 8."""
 
-    subnet_width: Annotated[int, Range(0)] = 128
-    """Width of a subnet's hidden layer; 0 for twice its input, as in the paper."""
+    wide_subnets: bool = False
+    """Hidden layers twice as wide as the subnet's input, position included, as in the paper; else
+    twice as wide as the level's vectors, where that is less."""
 
     permutation: Literal["soft", "index"] = "index"
     """Between blocks: a random rotation, as in the paper, or a random reordering of channels."""

@@ -112,9 +112,9 @@ class Settings(Checked):
 
     # Score and calibration
 
-    smoothing: Annotated[float, Range(0, 1000)] = 2.0
-    """Standard deviation of the Gaussian that smooths the anomaly map, in pixels of the network's
-    input."""
+    smoothing: Annotated[float, Range(0, 1000)] = 0.0
+    """Standard deviation of a Gaussian that smooths the anomaly map, in pixels of the network's
+    input; 0 for none."""
 
     false_alarm_rate: Annotated[float, Range(0, 1, open=True)] = 0.01
     """The false-positive rate that the threshold allows: a share of good images."""
@@ -239,14 +239,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "method": {"blocks": 2, "average": (16, 32)},
     },
     "default": {},
-    "accurate": {"method": {"blocks": 8, "subnet_width": 0, "permutation": "soft"}},
+    "accurate": {"method": {"blocks": 8, "wide_subnets": True, "permutation": "soft"}},
     "paper": {
         "backbone": "wide_resnet50_2.tv_in1k",
         "size": "512x512",
         "resize": "stretch",
         "batch_size": 256,
         "learning_rate": 2e-4,
-        "smoothing": 0.0,
         "folds": 0,
         "paper": {},
         "method": {
@@ -258,7 +257,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "place_means": False,
             "place_scales": 0.0,
             "blocks": 8,
-            "subnet_width": 0,
+            "wide_subnets": True,
             "permutation": "soft",
             "positions": "absolute",
             "image_score": "peak",

@@ -89,7 +89,7 @@ def test_a_levels_number_and_the_seed_name_its_random_choices():
         {},
         {"whiten": False},
         {"place_means": False, "place_scales": 0.0, "positions": "absolute"},
-        {"permutation": "soft", "subnet_width": 0, "position_channels": 0, "blocks": 1},
+        {"permutation": "soft", "wide_subnets": True, "position_channels": 0, "blocks": 1},
     ],
 )
 def test_an_empty_level_has_the_shapes_of_a_trained_one(method):

@@ -24,7 +24,7 @@ def fit(images, backbone, **changes):
         batch_size=64,
         transformer_blocks=(0, 1),
         strides=(14, 14) if backbone == TINY_DINO else (16, 16),
-        method=Method(blocks=1, subnet_width=16, position_channels=16),
+        method=Method(blocks=1, position_channels=16),
         **changes,
     )
     with pytest.warns(CalibrationWarning):

@@ -19,9 +19,10 @@ def main() -> None:
         weights="random",
         size="64x64",
         strides=(8, 16),
-        steps=60,
+        steps=30,
+        smoothing=2.0,
         false_alarm_rate=0.1,
-        method=Method(blocks=2, subnet_width=32, position_channels=32, average=(16,)),
+        method=Method(blocks=2, position_channels=32, average=(16,)),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)

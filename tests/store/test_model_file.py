@@ -103,7 +103,7 @@ def test_a_detector_comes_back(saved, toy_detector, images):
 @pytest.mark.parametrize(
     "method",
     [
-        {"permutation": "soft", "subnet_width": 0, "place_means": False, "clamp": 0.5},
+        {"permutation": "soft", "wide_subnets": True, "place_means": False, "clamp": 0.5},
         {"whiten": False, "place_scales": 0.0, "join_finer": False, "average": ()},
         {
             "positions": "absolute",

@@ -103,6 +103,7 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
         seeded: draw the permutations; else they are left to be loaded.
     """
     method = settings.method
+    papers = 2 * (channels - channels // 2 + method.position_channels)
     seed = 1000 * settings.seed + number
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -112,7 +113,7 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
             clamp=method.clamp,
             position_channels=method.position_channels,
             permutation=method.permutation,
-            width=method.subnet_width or None,
+            width=papers if method.wide_subnets else min(papers, 2 * channels),
             seed=seed if seeded else None,
             stride=settings.strides[number] if method.positions == "relative" else None,
         )
