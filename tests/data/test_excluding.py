@@ -70,3 +70,8 @@ def test_a_list_that_is_none_is_named(tmp_path, file, content, said):
         (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=f"{file}: .*{said}"):
         read_exclusions([tmp_path / file])
+
+
+def test_names_may_be_written_as_on_windows():
+    paths = [Path("set/good/1.png"), Path("set/other/1.png")]
+    assert find_excluded(paths, Path("set"), ["good\\1.png"]) == {0}

@@ -227,6 +227,12 @@ def test_a_manifest_from_a_spreadsheet_and_absolute_paths(write):
         open_dataset(write("path,label\na.png,\n")).require_test()
 
 
+def test_a_manifest_from_windows(write):
+    data = open_dataset(write("path,label,mask\nsub\\e.png,,\n.\\d.png,dent,.\\d_mask.png\n"))
+    assert data.train == (Sample(data.root / "sub/e.png", "good"),)
+    assert data.test == (Sample(data.root / "d.png", "dent", data.root / "d_mask.png"),)
+
+
 def test_a_manifest_says_where_to_look(write):
     data = open_dataset(write("path,label,roi\na.png,,sub/../r.png\nb.png,,\nd.png,dent,r.png\n"))
     assert [sample.roi for sample in data.train] == [data.root / "r.png", None]

@@ -1,10 +1,12 @@
-"""After os.fork a model that was opened before answers, as it did."""
+"""After os.fork an open model answers as it did before; a spawned process scores the same."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -59,3 +61,17 @@ def test_a_model_on_a_gpu_says_why_it_does_not(toy_detector, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(ForkError, match=r"opened on a GPU before os\.fork.*spawn"):
         next(toy_detector.stream([np.zeros((64, 64, 3), np.uint8)]))
+
+
+def score(path, image):
+    """Score in a process of its own."""
+    from cflow_ad.runtime.opening import open_detector
+
+    return open_detector(path).predict(image).score
+
+
+def test_a_spawned_process_scores_the_same():
+    image = np.zeros((64, 64, 3), np.uint8)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(score, MODEL, image).result(timeout=300)
+    assert found == pytest.approx(score(MODEL, image), abs=1e-5)

@@ -23,6 +23,7 @@ from cflow_ad.cli.common import (
     open_data,
     parse_settings,
     plain_errors,
+    print_message,
     print_notes,
     training_folder,
 )
@@ -110,6 +111,7 @@ def train(
         }
         changes = {name: value for name, value in given.items() if value is not None}
         settings = Settings.preset(preset, **changes | parse_settings(setting or []))
+        from cflow_ad.data.clusters import describe_cluster, look_at_some
         from cflow_ad.data.excluding import read_exclusions
         from cflow_ad.detector import Detector
         from cflow_ad.store.model_file import check_writable
@@ -142,6 +144,8 @@ def train(
         if detector.calibration.is_as_asked:
             typer.echo(detector.calibration.note)
         print_notes(dataset)
+        if text := describe_cluster(*look_at_some([sample.path for sample in dataset.train])):
+            print_message(f"warning: {text}", "yellow")
         _print_screening(detector, report)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from cflow_ad.data.clusters import choose_some, describe_cluster
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.look import MEASURES, Look, distances, look_at, nearly_alike
@@ -29,6 +30,7 @@ Kind: TypeAlias = Literal[
     "duplicate",
     "mixed files",
     "outlier",
+    "clusters",
 ]
 
 OUTLYING = 6.0
@@ -128,6 +130,7 @@ def check_dataset(
     findings += _duplicates(dataset, looks)
     findings += _mixed(looks)
     findings += _outliers(dataset, looks)
+    findings += _clusters(dataset, looks)
     counts = {
         split: dict(sorted(Counter(sample.label for sample in part).items()))
         for split, part in (("train", dataset.train), ("test", dataset.test))
@@ -206,6 +209,13 @@ def _mixed(looks: dict[Path, Look]) -> Iterator[Finding]:
         if mode != common:
             more = f", and {len(paths) - 1} more like it" if len(paths) > 1 else ""
             yield Finding("mixed files", paths[0], f"of mode {mode}{more}; most are {common}")
+
+
+def _clusters(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:
+    """Images to train on that fall into two clusters."""
+    paths = choose_some([sample.path for sample in dataset.train if sample.path in looks])
+    if text := describe_cluster(paths, [looks[path] for path in paths]):
+        yield Finding("clusters", paths[0], text)
 
 
 def _outliers(dataset: Dataset, looks: dict[Path, Look]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from cflow_ad.data.images import PathLike
 from cflow_ad.data.listing import IMAGE_SUFFIXES
@@ -48,6 +48,8 @@ def find_excluded(paths: Sequence[Path], root: Path, names: Iterable[str]) -> se
     found = set()
     for name in names:
         path = Path(name)
+        if "\\" in name and not any(parts[-1] == path.name for parts in ends):
+            path = Path(PureWindowsPath(name).as_posix())  # written on Windows
         if ".." in path.parts:
             path = Path(os.path.normpath(path.absolute()))
         fitting = [n for n, parts in enumerate(ends) if parts[-len(path.parts) :] == path.parts]

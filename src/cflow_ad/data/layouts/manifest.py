@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from cflow_ad.data.layouts.dataset import GOOD, Sample
 from cflow_ad.data.layouts.reading import Layout, Listing, label_of
@@ -59,7 +59,10 @@ def _existing(text: str, root: Path, where: str) -> Path:
 
 
 def _joined(text: str, root: Path) -> Path:
-    return Path(os.path.normpath(root / text))
+    path = Path(os.path.normpath(root / text))
+    if "\\" in text and not path.exists():  # written on Windows
+        return Path(os.path.normpath(root / PureWindowsPath(text).as_posix()))
+    return path
 
 
 MANIFEST = Layout(
