@@ -6,13 +6,12 @@ import io
 import shlex
 import shutil
 import sys
-import threading
-import time
 
 import pytest
 from PIL import Image
 
 from cflow_ad.cli import main
+from cflow_ad.data import unfinished
 from cflow_ad.data.images import read_image
 from cflow_ad.data.listing import list_images
 from tests.cli.commands import TINY, run, start
@@ -82,22 +81,21 @@ def test_results_keep_the_structure_of_the_folder_that_is_named(model, carpet, t
     assert {p.relative_to(again).as_posix() for p in list_images(again)} == made - {"a/1.png"}
 
 
-def test_a_half_written_image_is_scored_when_it_is_whole(model, carpet, tmp_path):
+def test_a_half_written_image_is_scored_when_it_is_whole(model, carpet, tmp_path, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()
     content = (carpet / "test" / "good" / "000.png").read_bytes()
     late = folder / "0.png"
     late.write_bytes(content[: len(content) // 2])
     shutil.copy(carpet / "test" / "good" / "001.png", folder / "1.png")
+    wait = unfinished.wait_for_writers
 
-    def finish():
-        time.sleep(0.5)
+    def finish(paths, since):
         late.write_bytes(content)
+        return wait(paths, since)
 
-    writer = threading.Thread(target=finish)
-    writer.start()
+    monkeypatch.setattr(unfinished, "wait_for_writers", finish)
     result = run("predict", model, folder, "--threshold", 1000)
-    writer.join()
     assert result.exit_code == 0, result.output
     assert [line.split()[2] for line in result.stdout.splitlines()] == [
         str(folder / "1.png"),

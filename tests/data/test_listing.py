@@ -161,7 +161,7 @@ def test_a_file_that_is_still_written_is_waited_for(tmp_path, monkeypatch):
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert unfinished.wait_for_writers([old, new, gone]) == [new]
+    assert unfinished.wait_for_writers([old, new, gone], time.time()) == [new]
     writer.join(timeout=0.01)
     assert not writer.is_alive()
     assert new.stat().st_size == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,6 +96,7 @@ def predict(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
         detector = open_model(model, weights=weights, device=device, precision=precision, roi=roi)
+        began = time.time()
         unreadable: dict[Path, str] = {}
         anomalous = 0
 
@@ -108,7 +110,7 @@ def predict(
 
         def predict_all() -> Iterator[Prediction]:
             yield from attempt(paths)
-            if again := wait_for_writers(unreadable):
+            if again := wait_for_writers(unreadable, began):
                 for path in again:
                     del unreadable[path]
                 yield from attempt(again)

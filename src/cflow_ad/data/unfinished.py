@@ -11,14 +11,15 @@ _QUIET = 1.0
 _PATIENCE = 30.0
 
 
-def wait_for_writers(paths: Iterable[Path]) -> list[Path]:
+def wait_for_writers(paths: Iterable[Path], since: float) -> list[Path]:
     """Wait until files that could not be read are complete, and return those to read again.
 
-    These are the files that were changed in the last 10 seconds. Each is waited for until it has
-    not changed for a second, all of them for at most 30.
+    These are the files that were changed later than 10 seconds before the time `since`, when
+    reading began. Each is waited for until it has not changed for a second, all of them for at most
+    30.
     """
     began = time.time()
-    young = [path for path in paths if began - _changed(path) < _RECENT]
+    young = [path for path in paths if _changed(path) > since - _RECENT]
     while time.time() - began < _PATIENCE:
         if all(time.time() - _changed(path) >= _QUIET for path in young):
             break
