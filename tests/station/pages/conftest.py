@@ -180,7 +180,7 @@ def open_view(site, browser, sessions):
         if user:
             context.add_cookies(sessions[user])
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)  # other tests run beside
         expected = []  # addresses whose refusal is part of the test
         page.expect_refusal = expected.append
         page.on("pageerror", lambda error: problems.append(str(error)))
