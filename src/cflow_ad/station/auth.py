@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ SESSION_SECONDS = 12 * 3600.0
 FREE_TRIES = 5
 """Failed log-ins of a name or an address before each further one makes it wait."""
 LONGEST_WAIT = 900.0
+_REMEMBER_SECONDS = 5.0
+_REMEMBERED = 1000
 
 _KEY_PREFIX = "cflow_"
 _SHORTEST_PASSWORD = 10
@@ -97,6 +100,7 @@ class Auth:
         self._hasher = PasswordHasher()
         self._decoy = self._hasher.hash(secrets.token_hex())
         self._failures = Failures()
+        self._checked: dict[str, tuple[User, float]] = {}
 
     def first_password(self) -> str | None:
         """Make the user `admin` where there is no user yet, and return its password."""
@@ -248,7 +252,9 @@ class Auth:
             HTTPException: 404, there is no such key.
         """
         gone = delete(keys).where(keys.c.id == number)
-        if not self._database.write(lambda connection: connection.execute(gone).rowcount):
+        found = self._database.write(lambda connection: connection.execute(gone).rowcount)
+        self._checked.clear()
+        if not found:
             raise HTTPException(404, f"there is no key {number}")
 
     def key_in_file(self, path: Path) -> None:
@@ -276,11 +282,22 @@ class Auth:
         with self._database.engine.connect() as connection:
             return bool(connection.scalar(select(func.count()).select_from(keys)))
 
+    def remembered(self, request: Request) -> User | None:
+        """Return who sent a request, where its key was checked a moment ago."""
+        user, until = self._checked.get(request.headers.get("authorization", ""), (None, 0.0))
+        return user if time.monotonic() < until else None
+
     def identify(self, request: Request) -> User | None:
         """Return who sent a request, by its key or else its cookie; None for nobody known."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = request.headers.get("authorization", "")
+        scheme, _, key = given.partition(" ")
         if scheme.lower() == "bearer":
-            return self._key(key.strip())
+            user = self._key(key.strip())
+            if user is not None:
+                if len(self._checked) >= _REMEMBERED:
+                    self._checked.clear()
+                self._checked[given] = (user, time.monotonic() + _REMEMBER_SECONDS)
+            return user
         token = self._token(request.cookies.get(COOKIE))
         if token is None:
             return None
@@ -318,14 +335,15 @@ def current_user(request: Request) -> User | None:
     return auth.identify(request)
 
 
-def require(role: str) -> Callable[[Request], User]:
+def require(role: str) -> Callable[[Request], Awaitable[User]]:
     """Make a dependency of a route: only those who may do what `role` may get through.
 
     A change that a browser asks for must carry its session's CSRF token.
     """
 
-    def check(request: Request) -> User:
-        user = current_user(request)
+    async def check(request: Request) -> User:
+        auth: Auth = request.app.state.station.auth
+        user = auth.remembered(request) or await asyncio.to_thread(auth.identify, request)
         if user is None:
             raise HTTPException(
                 401, "log in, or send an API key", {"WWW-Authenticate": 'Bearer realm="cflow-ad"'}

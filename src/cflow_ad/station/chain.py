@@ -11,13 +11,17 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, insert, select, update
+from sqlalchemy import Column, Connection, Insert, Table, bindparam, insert, select, update
 
 from cflow_ad.station.schema import chains
 
 _START = "0" * 64
+# Built once: they are executed with each inspection.
+_HEAD = select(chains).where(chains.c.name == bindparam("of")).with_for_update()
+_NEW_HEAD = update(chains).where(chains.c.name == bindparam("of"))
 
 
 def append(connection: Connection, table: Table, rows: list[dict[str, Any]], key: bytes) -> None:
@@ -29,21 +33,19 @@ def append(connection: Connection, table: Table, rows: list[dict[str, Any]], key
         rows: without these two; one or more.
         key: the station's secret.
     """
-    at = connection.execute(
-        select(chains).where(chains.c.name == table.name).with_for_update()
-    ).one_or_none()
+    at = connection.execute(_HEAD, {"of": table.name}).one_or_none()
     count, seal = (0, _START) if at is None else (at.rows, at.seal)
     number = _key_column(table).name
     for row in rows:
         count += 1
         row[number] = count
         seal = row["seal"] = compute_seal(table, row, seal, key)
-    connection.execute(insert(table), rows)
+    connection.execute(_insert_into(table), rows)
     values = {"rows": count, "seal": seal}
     if at is None:
         connection.execute(insert(chains).values(name=table.name, **values))
     else:
-        connection.execute(update(chains).where(chains.c.name == table.name).values(**values))
+        connection.execute(_NEW_HEAD, {"of": table.name, **values})
 
 
 def compute_seal(table: Table, row: Mapping[str, Any], before: str, key: bytes) -> str:
@@ -76,6 +78,11 @@ def check(connection: Connection, table: Table, key: bytes) -> Iterator[str]:
         yield f"{table.name} {_span(count + 1, expected - 1)}: added from outside"
     elif last != seal:
         yield f"{table.name}: the last seal does not fit"
+
+
+@cache
+def _insert_into(table: Table) -> Insert:
+    return insert(table)
 
 
 def _span(first: int, last: int) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -37,6 +37,14 @@ def now() -> str:
     """Return the present time in UTC, as it is stored."""
     seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{micros:06d}Z"
+
+
+class _Item(NamedTuple):
+    """A piece of work for the writer."""
+
+    work: Work
+    future: Future[Any]
+    then: Callable[[Any], object] | None
 
 
 class UnavailableError(StationError):
@@ -64,7 +72,7 @@ class Database:
             raise StationError(
                 f"{_plain(url)}: the database cannot be opened ({_why(error)})"
             ) from error
-        self._queue: queue.SimpleQueue[tuple[Work, Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.last_error: str | None = None
         """Why the last commit failed; None where it did not."""
         self._closed = False
@@ -81,16 +89,23 @@ class Database:
         """Pieces of work that wait to be written."""
         return self._queue.qsize()
 
-    def submit(self, work: Callable[[Connection], Result]) -> Future[Result]:
+    def submit(
+        self,
+        work: Callable[[Connection], Result],
+        then: Callable[[Result], object] | None = None,
+    ) -> Future[Result]:
         """Have the writer call `work` with a connection; done once its transaction is committed.
 
-        The function may be called again, after a rollback. Of what it raises nothing is written.
+        Args:
+            work: may be called again, after a rollback. Of what it raises nothing is written.
+            then: called with its result after the commit, in the order of the commits, by the
+                writer: it must be quick.
         """
         future: Future[Result] = Future()
         if self._closed:
             future.set_exception(UnavailableError("the station is stopping"))
         else:
-            self._queue.put((work, future))
+            self._queue.put(_Item(work, future, then))
         return future
 
     def write(self, work: Callable[[Connection], Result]) -> Result:
@@ -115,7 +130,7 @@ class Database:
                 waiting = [self._queue.get(timeout=_PROBE_EVERY)]
             except queue.Empty:
                 if self.last_error is not None:  # else nobody would see that it works again
-                    self._commit([(_probe, Future())])
+                    self._commit([_Item(_probe, Future(), None)])
                 continue
             while len(waiting) < _AT_ONCE:
                 try:
@@ -127,20 +142,22 @@ class Database:
             if batch:
                 self._commit(batch)
 
-    def _commit(self, batch: list[tuple[Work, Future[Any]]]) -> None:
+    def _commit(self, batch: list[_Item]) -> None:
         """Write a batch in one transaction; where one of it fails, each in its own."""
         try:
-            results = self._transaction([work for work, _ in batch])
+            results = self._transaction([item.work for item in batch])
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, UnavailableError):
                 for each in batch:
                     self._commit([each])
                 return
-            for _, future in batch:
-                future.set_exception(error)
+            for item in batch:
+                item.future.set_exception(error)
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        for item, result in zip(batch, results, strict=True):
+            item.future.set_result(result)
+            if item.then is not None:
+                item.then(result)
 
     def _transaction(self, work: list[Work]) -> list[Any]:
         until = time.monotonic() + _PATIENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 200
-_LOOK_EVERY = 5.0  # seconds, in case that nobody wakes it
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -32,8 +32,7 @@ class Follower:
     def __init__(self, station: Station) -> None:
         self._station = station
         self._listeners: list[Listener] = [station.metrics.note, self._publish, self._apply_rule]
-        self._wake = threading.Event()
-        self._closing = False
+        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._rules: dict[str, deque[bool]] = {}
         self._raised: set[str] = set()
         with station.database.engine.connect() as connection:
@@ -48,33 +47,35 @@ class Follower:
         """Call a function with each new inspection, as `Records.page` gives it."""
         self._listeners.append(listener)
 
-    def wake(self) -> None:
-        """Say that there may be new inspections."""
-        self._wake.set()
+    def hand(self, row: dict[str, Any]) -> None:
+        """Hand over a new inspection, in the order of the record."""
+        self._queue.put(row)
 
     def close(self) -> None:
         """Hand over what is there, and stop."""
-        self._closing = True
-        self._wake.set()
+        self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        while True:
-            closing = self._closing
-            self._wake.clear()
+        while (row := self._queue.get()) is not None:
             try:
-                while rows := self._station.records.after(self._seq, _AT_ONCE):
-                    for row in rows:
-                        self._seq = row["seq"]
-                        self._hand_over(row)
+                self._catch_up(row["seq"])
             except Exception:  # a database that is away for a while
                 _LOG.exception("the record cannot be followed")
-            if closing:
-                return
-            self._wake.wait(_LOOK_EVERY)
+            if row["seq"] > self._seq:
+                self._hand_over(row)
+
+    def _catch_up(self, seq: int) -> None:
+        """Read from the record what was written without being handed over."""
+        while self._seq < seq - 1 and (
+            rows := self._station.records.after(self._seq, min(_AT_ONCE, seq - 1 - self._seq))
+        ):
+            for row in rows:
+                self._hand_over(row)
 
     def _hand_over(self, row: dict[str, Any]) -> None:
+        self._seq = row["seq"]
         for listener in self._listeners:
             try:
                 listener(row)

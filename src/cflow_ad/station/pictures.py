@@ -9,6 +9,7 @@ import secrets
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import delete, func, select
 
@@ -61,7 +62,7 @@ class PictureStore:
             return True
         return secrets.randbelow(1_000_000) < 1_000_000 * self.policy.share
 
-    def keep(self, path: Path, number: str, *, longer: bool) -> dict[str, object]:
+    def keep(self, path: Path, number: str, *, longer: bool) -> dict[str, Any]:
         """Put a picture that came in its place, on the disk when this returns.
 
         Args:

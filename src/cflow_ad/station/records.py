@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
+    bindparam,
     exists,
     func,
     insert,
@@ -32,6 +33,13 @@ from cflow_ad.station.schema import (
 )
 
 LARGEST_PAGE = 500
+_HIDDEN = ("seal", "request", "threshold_id")
+
+# Built once: they are executed with each inspection.
+_KNOWN = select(inspections).where(
+    (inspections.c.id == bindparam("number")) | (inspections.c.request == bindparam("request"))
+)
+_ADD_VECTOR, _ADD_PICTURE, _ADD_MESSAGE = insert(vectors), insert(pictures), insert(outbox)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,29 +81,37 @@ class Records:
         row: dict[str, Any],
         vector: bytes,
         picture: dict[str, Any] | None,
+        *,
+        is_repeated: bool = False,
     ) -> dict[str, Any]:
         """Write an inspection, with its picture's row and its messages, in one transaction.
+
+        Args:
+            connection: in a transaction.
+            row: of the table of inspections, without number and seal.
+            vector: of the table of vectors.
+            picture: of the table of pictures, without the number.
+            is_repeated: it was tried before.
 
         Returns:
             The row as it was stored; an earlier one where its `request` is known already, or where
             this very row was written before its commit's answer was lost.
         """
-        known = inspections.c.id == row["id"]
-        if row["request"] is not None:
-            known |= inspections.c.request == row["request"]
-        earlier = connection.execute(select(inspections).where(known)).one_or_none()
-        if earlier is not None:
-            return dict(earlier._mapping)
+        if is_repeated or row["request"] is not None:
+            known = {"number": row["id"], "request": row["request"]}
+            earlier = connection.execute(_KNOWN, known).one_or_none()
+            if earlier is not None:
+                return dict(earlier._mapping)
         row = dict(row)
         chain.append(connection, inspections, [row], self._key)
         seq, version = row["seq"], row["version"]
-        connection.execute(insert(vectors).values(seq=seq, version=version, vector=vector))
+        connection.execute(_ADD_VECTOR, {"seq": seq, "version": version, "vector": vector})
         if picture is not None:
-            connection.execute(insert(pictures).values(seq=seq, **picture))
+            connection.execute(_ADD_PICTURE, {"seq": seq, **picture})
         if self._sinks:
             payload = json.dumps(build_message(row), allow_nan=False)
             connection.execute(
-                insert(outbox),
+                _ADD_MESSAGE,
                 [{"sink": sink, "seq": seq, "payload": payload} for sink in self._sinks],
             )
         return row
@@ -190,9 +206,17 @@ def decorate(connection: Connection, rows: list[dict[str, Any]]) -> list[dict[st
         )
         row["has_picture"] = row["seq"] in kept
         row["odds"] = count_odds(row["p_value"], sizes[row["version"]])
-        for hidden in ("seal", "request", "threshold_id"):
+        for hidden in _HIDDEN:
             row.pop(hidden)
     return rows
+
+
+def as_item(
+    row: dict[str, Any], odds: dict[str, int] | None, *, has_picture: bool
+) -> dict[str, Any]:
+    """Make of a new row of the table of inspections what `decorate` would."""
+    item = {name: value for name, value in row.items() if name not in _HIDDEN}
+    return {**item, "mark": None, "has_picture": has_picture, "odds": odds}
 
 
 def last_marks(numbers: Iterable[int]) -> Select[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import secrets
@@ -29,7 +30,7 @@ from cflow_ad.station.locking import Lock, read_secret
 from cflow_ad.station.marks import Marks
 from cflow_ad.station.metrics import Metrics
 from cflow_ad.station.pictures import PictureStore
-from cflow_ad.station.records import Filter, Records
+from cflow_ad.station.records import Filter, Records, as_item
 from cflow_ad.station.registry import Registry, Version
 from cflow_ad.station.schema import events, states
 from cflow_ad.station.scoring import QueueFullError, ScorerPool
@@ -183,7 +184,7 @@ class Station:
         """Score in a thread of the pool, put the picture in its place, and hand over the record."""
         started = time.monotonic()
         path = self.pictures.receive(data)
-        picture = None
+        picture: dict[str, Any] | None = None
         try:
             detector = self.registry.detector(version.id)
             outcome = self.scorers.score(detector, path, name)
@@ -230,20 +231,25 @@ class Station:
                 picture = self.pictures.keep(path, number, longer=verdict or audit)
         finally:
             self.pictures.drop(path)
-        written = self.database.submit(
-            lambda connection: self.records.insert(connection, row, outcome.vector, picture)
-        )
-        written.add_done_callback(lambda done: self._after(done, number, picture))
-        return Judged(prediction, written, began, picture is not None)
+        tries = itertools.count()
 
-    def _after(
-        self, done: Future[dict[str, Any]], number: str, picture: dict[str, Any] | None
-    ) -> None:
-        """Once a record is written, or could not be, or turned out to be a repeated one."""
-        is_new = done.exception() is None and done.result()["id"] == number
-        if picture is not None and not is_new:
-            self.pictures.drop(self.pictures.path(picture["file"]))
-        self.follower.wake()
+        def write(connection: Connection) -> dict[str, Any]:
+            return self.records.insert(
+                connection, row, outcome.vector, picture, is_repeated=next(tries) > 0
+            )
+
+        def follow(stored: dict[str, Any]) -> None:
+            if stored["id"] == number:
+                odds = version.odds(stored["score"])
+                self.follower.hand(as_item(stored, odds, has_picture=picture is not None))
+
+        written = self.database.submit(write, follow)
+        if picture is not None:
+            kept = self.pictures.path(picture["file"])
+            written.add_done_callback(
+                lambda done: None if _is_stored(done, number) else self.pictures.drop(kept)
+            )
+        return Judged(prediction, written, began, picture is not None)
 
     def score_kept(self, number: str) -> Prediction:
         """Score the kept picture of an inspection again, with the model and threshold that judged
@@ -344,3 +350,8 @@ class Station:
 def draw(share: float) -> bool:
     """Draw at random, with a probability that nothing of the part enters."""
     return secrets.randbelow(1_000_000) < 1_000_000 * share
+
+
+def _is_stored(done: Future[dict[str, Any]], number: str) -> bool:
+    """Whether a record was written, and not found to be a repeated one."""
+    return done.exception() is None and done.result()["id"] == number

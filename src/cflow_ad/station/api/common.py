@@ -47,7 +47,7 @@ Engineer = Annotated[User, Depends(require("engineer"))]
 Admin = Annotated[User, Depends(require("admin"))]
 
 
-def station_of(request: Request) -> Station:
+async def station_of(request: Request) -> Station:
     """Return the station."""
     station: Station = request.app.state.station
     return station

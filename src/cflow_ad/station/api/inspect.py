@@ -15,6 +15,7 @@ from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, ex
 from cflow_ad.station.api.examples import INSPECTION
 from cflow_ad.station.auth import User
 from cflow_ad.station.drawing import KINDS, draw
+from cflow_ad.station.records import as_item
 from cflow_ad.station.registry import Version
 from cflow_ad.station.station import Judged, Station
 
@@ -179,14 +180,13 @@ async def judge(
 
 def _answer(row: dict[str, Any], version: Version, judged: Judged, scored: float) -> dict[str, Any]:
     now = time.monotonic()
-    answer = {k: v for k, v in row.items() if k not in ("seal", "request", "threshold_id")}
-    answer["odds"] = version.odds(row["score"])
+    answer = as_item(row, version.odds(row["score"]), has_picture=judged.has_picture)
     answer["latency_ms"] = {
         **row["latency_ms"],
         "record": round(1000 * (now - scored), 3),
         "total": round(1000 * (now - judged.began), 3),
     }
-    return {**answer, "mark": None, "has_picture": judged.has_picture}
+    return answer
 
 
 def _draw(judged: Judged, data: bytes, include: tuple[str, ...]) -> dict[str, str]:
