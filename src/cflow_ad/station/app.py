@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +21,9 @@ from cflow_ad.station import pages
 from cflow_ad.station.api import access, cameras, inspect, jobs, models, records, system
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import UnavailableError
+from cflow_ad.station.drift.routes import build_router as build_drift_router
 from cflow_ad.station.guard import Guard
+from cflow_ad.station.pages.routes import build_router as build_page_router
 from cflow_ad.station.scoring import QueueFullError
 from cflow_ad.station.station import Station
 
@@ -66,13 +67,9 @@ def create_app(config: StationConfig, station: Station | None = None) -> FastAPI
     for module in (inspect, records, models, jobs, cameras, access, system):
         app.include_router(module.router)
     app.include_router(system.health)
-    for name in ("drift", "pages"):
-        if importlib.util.find_spec(f"cflow_ad.station.{name}.routes") is not None:
-            part = importlib.import_module(f"cflow_ad.station.{name}.routes")
-            app.include_router(part.build_router(station), include_in_schema=name == "drift")
-    static = Path(pages.__file__).parent / "static"
-    if static.is_dir():
-        app.mount("/static", StaticFiles(directory=static))
+    app.include_router(build_drift_router(station))
+    app.include_router(build_page_router(station), include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=Path(pages.__file__).parent / "static"))
     hosts = (config.host, *config.hosts) if config.is_local or config.hosts else ()
     app.add_middleware(Guard, limits=config.limits, hosts=hosts)
     return app
