@@ -26,7 +26,12 @@ INSPECTION: dict[str, Any] = {
     "latency_ms": {"queue": 0.4, "score": 61.2, "record": 2.1, "total": 64.0},
     "measures": {"brightness": 121.4, "sharpness": 88.0, "x": 0.51, "y": 0.49},
     "audit": False,
-    "mark": None,
+    "mark": {
+        "label": "defect",
+        "author": "eva",
+        "time": "2026-05-04T07:00:00.000000Z",
+        "audit": False,
+    },
     "has_picture": True,
 }
 
