@@ -35,6 +35,7 @@ QUICK: Mapping[str, Any] = {
     "strides": (8, 16),
     "steps": 5,
     "batch_size": 64,
+    "folds": 2,
     "method": {"blocks": 2, "average": (16,)},
 }
 """Settings of `--quick`: a backbone of a few kilobytes, trained in a moment."""

@@ -34,7 +34,9 @@ def images(carpet_folder: Path) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def tiny_settings() -> Settings:
     """The default backbone, small in all else."""
-    return Settings(size="64x64", strides=(8, 16), steps=5, batch_size=256, method=Method(blocks=2))
+    return Settings(
+        size="64x64", strides=(8, 16), steps=5, batch_size=256, folds=2, method=Method(blocks=2)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,7 @@ def toy_settings() -> Settings:
         strides=(8, 16),
         steps=5,
         batch_size=64,
+        folds=3,
         method=Method(blocks=2, average=(16,)),
     )
 

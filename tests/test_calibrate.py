@@ -140,7 +140,7 @@ def test_where_all_images_were_trained_on_nothing_is_promised(images, toy_settin
     assert recalibrated(detector, None).calibration.folds == 0
     assert recalibrated(detector, others).calibration.folds == 1
     rescaled = recalibrated(detector, others, rescale=True)
-    assert rescaled.calibration.folds == 3
+    assert rescaled.calibration.folds == 10
     assert rescaled.calibration.n_images == len(others)
 
 
@@ -249,7 +249,7 @@ def test_the_scales_are_of_all_images_and_each_is_scored_by_scales_of_the_others
     both = [float(of) for level in new.model for of in (level.location, level.scale)]
     assert both == pytest.approx(fitted(range(len(others))), rel=1e-3, abs=1e-4)
     scores = []
-    for split in split_good(len(others), None, settings.seed):
+    for split in split_good(len(others), settings.folds, settings.seed):
         model = copy.deepcopy(new.model)
         values = iter(fitted(split.fitted_to))
         for level in model:

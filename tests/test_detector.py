@@ -249,7 +249,7 @@ def test_with_folds_all_images_train_and_each_is_scored_by_a_model_that_was_not_
     """The thresholds are conformal quantiles of what models of the other folds' images give."""
     without = dataclasses.replace(toy_settings, folds=0)
     scores, peaks = [], []
-    for split in split_good(len(images), None, toy_settings.seed):
+    for split in split_good(len(images), toy_settings.folds, toy_settings.seed):
         model = fit([images[i] for i in split.fitted_to], without)
         for prediction in model.stream([images[i] for i in split.unseen]):
             scores.append(prediction.score)

@@ -21,6 +21,8 @@ SMALL = [
     "strides=8,16",
     "--set",
     "batch_size=64",
+    "--set",
+    "folds=2",
 ]
 TINY = [*SMALL, "--backbone", "test_efficientnet", "--weights", "random", "--device", "cpu"]
 
