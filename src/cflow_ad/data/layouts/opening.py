@@ -10,6 +10,7 @@ from cflow_ad.data.layouts.dataset import GOOD, Dataset
 from cflow_ad.data.layouts.elpv import ELPV
 from cflow_ad.data.layouts.folder import EXPECTED, FOLDER, NAMED
 from cflow_ad.data.layouts.kolektor import KOLEKTOR_SDD, KOLEKTOR_SDD2
+from cflow_ad.data.layouts.lookout import LOOKOUT
 from cflow_ad.data.layouts.magnetic_tile import MAGNETIC_TILE
 from cflow_ad.data.layouts.manifest import MANIFEST
 from cflow_ad.data.layouts.mvtec import BTAD, MVTEC, MVTEC_AD2, MVTEC_LOCO, MVTEC_LOCO_ALL
@@ -23,6 +24,7 @@ from cflow_ad.errors import DataError, SettingsError
 # The first that fits is taken: MVTec AD's layout fits much, and a plain folder fits any.
 _LAYOUTS: tuple[Layout, ...] = (
     MANIFEST,
+    LOOKOUT,
     ELPV,
     VISA,
     MVTEC_AD2,
