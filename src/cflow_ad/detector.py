@@ -25,7 +25,8 @@ from cflow_ad.cflow.maps import MapBuilder
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
 from cflow_ad.cflow.transformer import resolve_blocks
-from cflow_ad.data.images import ImageSource, source_name
+from cflow_ad.data.depth import require_depth
+from cflow_ad.data.images import ImageSource, read_as, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
 from cflow_ad.fitting.calibration import GoodScores, fit_scales, score_images
@@ -159,7 +160,7 @@ class Detector(BaseDetector):
         Raises:
             ImageError: the image cannot be used.
         """
-        canvas = self.view.prepare(source)
+        canvas = self.view.prepare(read_as(source, self.reading))
         pixels = torch.from_numpy(canvas.pixels)[None].to(self.device)
         inside = []
         for level in self._scorer.log_likelihoods(pixels):
@@ -231,7 +232,7 @@ class Detector(BaseDetector):
             progress: called as the work advances.
 
         Raises:
-            DataError: there are no images, or one cannot be used.
+            DataError: there are no images, one cannot be used, or they have several depths.
             SettingsError: `roi` is given, and the images have regions of their own; or
                 `feature_budget` is too small.
             WeightsError: the backbone's weights are not on this machine and cannot be downloaded.
@@ -307,6 +308,9 @@ class Detector(BaseDetector):
     ) -> Detector:
         """Fit a model and set its thresholds; see `fit_model`."""
         began = time.perf_counter()
+        depth = require_depth(good.sources, settings.reading)
+        settings = dataclasses.replace(settings, bits=depth.bits)
+        good = good.read_as(settings.reading)
         encoder = build_encoder(settings).to(device)
         fitted = fit_model(
             encoder,
@@ -332,6 +336,7 @@ class Detector(BaseDetector):
                 "trained_on": [good.hashes[i] for i in fitted.fitted_to],
                 "excluded": list(good.excluded.values()),
             },
+            "depth": depth.note,
             "screening": screening.to_dict(),
             "steps": [level.steps for level in fitted.ended],
             "ended_by": [level.why for level in fitted.ended],
@@ -411,6 +416,10 @@ class Detector(BaseDetector):
                 f"{good.name}: the model was trained on these images, so their scores set no "
                 "threshold; give other good images, or none to use the scores of training"
             )
+        if self.reading.bits is None:  # of an imported model
+            bits = require_depth(good.sources, self.reading).bits
+            settings = dataclasses.replace(settings, bits=bits)
+            good = good.read_as(settings.reading)
         view = self.view.with_own(good.regions)
         about: dict[str, Any] = {
             "calibrated_on": good.name,
@@ -470,7 +479,7 @@ class Detector(BaseDetector):
         Raises:
             DataError: there are no images, or one cannot be used.
         """
-        good = find_good_images(data)
+        good = find_good_images(data).read_as(self.reading)
         trained_on, excluded = set(self._hashes("trained_on")), set(self._hashes("excluded"))
         numbers = range(len(good.sources))
         return GoodSplit(

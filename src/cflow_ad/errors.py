@@ -112,6 +112,8 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "export": ("onnx", "onnxscript", "nncf"),
     "elpv": ("elpv_dataset",),
+    "formats": ("tifffile", "imagecodecs"),
+    "bayer": ("cv2",),
     "station": (
         "fastapi",
         "uvicorn",

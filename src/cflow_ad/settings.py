@@ -13,6 +13,7 @@ from cflow_ad.method import Method, PaperSchedule
 from cflow_ad.validation import Checked, Range, describe_type, field_types, strip_none
 
 if TYPE_CHECKING:
+    from cflow_ad.data.decoding.raster import Reading
     from cflow_ad.scoring.canvas import Sizing
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -58,6 +59,16 @@ class Settings(Checked):
     """Number format of the encoder and the subnets, in training and scoring. `bf16` is faster on
     processors with such instructions (AVX-512 BF16, AMX, GPUs); `tf32` on NVIDIA GPUs since 2020,
     and elsewhere the same as `fp32`."""
+
+    bits: Annotated[int | None, Range(8, 16)] = None
+    """Depth of images with 16 bits a value: with 12, white is 4095. Unset, it is found in the good
+    images, from what the files state or from the largest value, and kept in the model."""
+
+    page: Annotated[int | None, Range(1)] = None
+    """Which image of files that hold several (pages of TIFF, frames of an animation), from 1."""
+
+    bayer: Literal["none", "rggb", "bggr", "grbg", "gbrg"] = "none"
+    """Colours of the first two rows of a sensor's mosaic, for images that are not in colour yet."""
 
     # Backbone
 
@@ -165,6 +176,13 @@ class Settings(Checked):
             multiple=self.strides[-1] if self.transformer_blocks else max(32, *self.strides),
             interpolation=self.method.interpolation,
         )
+
+    @property
+    def reading(self) -> Reading:
+        """How image files and arrays are read, where they do not say it."""
+        from cflow_ad.data.decoding.raster import Reading  # numpy, which `--help` does without
+
+        return Reading(self.bits, self.page, self.bayer)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Settings:

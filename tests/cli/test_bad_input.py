@@ -87,7 +87,7 @@ def test_odd_but_sound_images_train_and_predict(image, tmp_path):
     Image.fromarray(np.tile(grey[:1, :50], (20_000, 2))).save(data / "long.tif")
     rgb.save(data / "plain.webp")
     model = tmp_path / "m.safetensors"
-    result = run("train", data, "-o", model, *TINY)
+    result = run("train", data, "-o", model, "--bits", "16", *TINY)
     assert result.exit_code == 0, result.output
     result = run("predict", model, data, "-o", tmp_path / "out", "--masks", "--exit-zero")
     assert result.exit_code == 0, result.output

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.images import as_image, image_shape, read_image
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import ImageError
@@ -87,9 +88,9 @@ def test_big_endian_16_bit_tiff(tmp_path):
 def test_32_bit_integers_are_accepted_within_16_bits(tmp_path):
     inside = read_image(save(tmp_path / "a.tif", GREY16.astype(np.int32)))
     np.testing.assert_array_equal(inside, as_image(GREY16))
-    for i, value in enumerate((-1, 65536)):
-        path = save(tmp_path / f"{i}.tif", np.full((2, 2), value, np.int32))
-        with pytest.raises(ImageError, match=rf"{value}.*outside 16 bits"):
+    for value, problem in ((-1, "which of them is black is not known"), (65536, "outside 16 bits")):
+        path = save(tmp_path / f"{value}.tif", np.full((2, 2), value, np.int32))
+        with pytest.raises(ImageError, match=rf"{value}.*{problem}"):
             read_image(path)
 
 
@@ -158,13 +159,20 @@ def test_every_mode_with_a_known_white_is_read(mode):
     assert 0 <= pixels.min() <= pixels.max() <= 255
 
 
-def test_several_frames_give_the_first(tmp_path):
+def test_of_several_images_in_a_file_one_has_to_be_chosen(tmp_path):
     second = Image.fromarray(255 - RGB)
     for name, options in [("a.tif", {}), ("a.png", {}), ("a.webp", {"lossless": True})]:
         path = save(tmp_path / name, RGB, save_all=True, append_images=[second], **options)
-        with Image.open(path) as image:
-            assert image.n_frames == 2
-        np.testing.assert_array_equal(read_image(path), RGB)
+        for page, expected in ((1, RGB), (2, 255 - RGB)):
+            reading = Reading(page=page)
+            np.testing.assert_array_equal(read_image(path, reading), expected)
+            assert image_shape(path, reading) == (H, W)
+        with pytest.raises(ImageError, match=r"holds 2 images .* choose one with --page"):
+            read_image(path)
+        with pytest.raises(ImageError, match="page 3 was asked for, but it holds 2"):
+            read_image(path, Reading(page=3))
+    with pytest.raises(ImageError, match="page 2 was asked for, but it holds 1"):
+        read_image(save(tmp_path / "one.png", RGB), Reading(page=2))
 
 
 @pytest.mark.parametrize(
@@ -362,17 +370,17 @@ def test_arrays():
     [
         (np.full((2, 2), np.nan, np.float32), "NaN"),
         (np.full((2, 2), np.inf, np.float32), "infinite"),
-        (np.full((2, 2), -1, np.float32), "scale them to 0 to 255"),
-        (np.full((2, 2), 256, np.float32), "scale them to 0 to 255"),
+        (np.full((2, 2), -1, np.float32), "black is 0 and white 255; give values from 0 up"),
+        (np.full((2, 2), 256, np.float32), "black is 0 and white 255; give their white as scale"),
         (np.full((2, 2), np.nan), "NaN"),
-        (np.zeros((2, 2), np.float16), "float16"),
-        (np.linspace(0, 1, 4).reshape(2, 2), "0 to 1, so it seems .* multiply it by 255"),
+        (np.linspace(0, 1, 4).reshape(2, 2), "0 to 1, so it seems .* give scale=1.0"),
         (np.linspace(0, 0.5, 12, dtype=np.float32).reshape(2, 2, 3), "0 to 0.5, .* scale 0 to 1"),
         (np.zeros((2, 2), bool), "bool"),
         (np.zeros((2, 2), np.int32), "int32"),
         (np.zeros((2, 2), object), "object"),
-        (np.zeros((3, 8, 8), np.uint8), "channels in the last place"),
-        (np.zeros((1, 8, 8, 3), np.uint8), "channels in the last place"),
+        (np.zeros((3, 8, 8), np.uint8), 'channels come last; .* give layout="chw"'),
+        (np.zeros((1, 8, 8, 3), np.uint8), "one image at a time"),
+        (np.zeros((8, 8, 5), np.uint8), "channels in the last place"),
         (np.zeros(4, np.uint8), "H x W"),
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (np.broadcast_to(np.uint8(0), (30000, 30000)), "500 million"),
@@ -385,7 +393,7 @@ def test_unusable_arrays(array, message):
 
 @pytest.mark.parametrize("source", [None, 3, [1, 2], b"bytes"])
 def test_not_an_image_at_all(source):
-    with pytest.raises(ImageError, match="a path, a Pillow image or a numpy array"):
+    with pytest.raises(ImageError, match="a path, a Pillow image, a numpy array or a torch tensor"):
         as_image(source)
 
 
@@ -412,7 +420,7 @@ BAD_FILES = {
     "empty": (lambda p: write(p, b""), "is empty"),
     "text": (lambda p: write(p, b"hello, world"), "not a PNG"),
     "only a signature": (lambda p: write(p, b"BM"), "damaged"),
-    "gif": (lambda p: write(p, encoded(RGB, format="GIF")), "not a PNG"),
+    "gif": (lambda p: write(p, encoded(RGB, format="GIF")), "a GIF image is not supported"),
     "truncated png": (lambda p: write(p, encoded(NOISE, format="PNG")[:-5000]), "truncated"),
     "truncated jpeg": (lambda p: write(p, encoded(NOISE, format="JPEG")[:-900]), "truncated"),
     "truncated webp": (lambda p: write(p, encoded(NOISE, format="WEBP")[:-900]), "truncated"),

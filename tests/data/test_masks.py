@@ -1,4 +1,4 @@
-"""Laws of masks: whatever is not zero is defect, and a mask is as large as its image."""
+"""Laws of masks: one threshold for all of them, and a mask is as large as its image."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,41 @@ def test_unusable_masks(tmp_path):
     path = save(tmp_path / "a.png", GREY)
     with pytest.raises(MaskError, match=r"a\.png: the mask is 5 x 7 .* its image is 7 x 5"):
         read_mask(path, (W, H))
-    with pytest.raises(MaskError, match="cannot be a JPEG"):
-        read_mask(save(tmp_path / "a.jpg", GREY), (H, W))
     with pytest.raises(MaskError, match="NaN"):
         read_mask(save(tmp_path / "a.tif", np.full((H, W), np.nan, np.float32)), (H, W))
+
+
+BOX = np.zeros((64, 64), bool)
+BOX[16:48, 16:40] = True
+
+
+def test_soft_edges_count_from_half_of_white(tmp_path):
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    for number, values in enumerate((ramp, ramp.astype(np.uint16) * 257, np.dstack([ramp] * 3))):
+        path = save(tmp_path / f"{number}.png", values) if number < 2 else None
+        path = path or save(tmp_path / "c.png", np.ascontiguousarray(values))
+        np.testing.assert_array_equal(read_mask(path, (1, 256)), ramp >= 128)
+
+
+def test_a_background_need_not_be_zero(tmp_path):
+    path = save(tmp_path / "a.png", np.where(BOX, 240, 12).astype(np.uint8))
+    np.testing.assert_array_equal(read_mask(path, BOX.shape), BOX)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_a_jpeg_is_a_mask_and_a_blank_one_is_blank(tmp_path, quality):
+    path = save(tmp_path / "a.jpg", BOX.astype(np.uint8) * 255, quality=quality)
+    assert (read_mask(path, BOX.shape) != BOX).mean() < 0.01
+    noise = np.random.default_rng(0).integers(0, 8, BOX.shape, dtype=np.uint8)
+    assert not read_mask(save(tmp_path / "b.jpg", noise, quality=quality), BOX.shape).any()
+
+
+def test_numbers_of_classes_are_all_defect(tmp_path):
+    classes = np.arange(6, dtype=np.uint8)[None]
+    path = save(tmp_path / "a.png", classes)
+    np.testing.assert_array_equal(read_mask(path, (1, 6)), classes > 0)
+    colours = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    colours.putpalette([0, 0, 0, 64, 0, 0, 128, 0, 0])  # of Pascal VOC
+    np.testing.assert_array_equal(
+        read_mask(save(tmp_path / "b.png", colours), (1, 3)), [[False, True, True]]
+    )

@@ -66,7 +66,7 @@ def test_a_region_fits_its_aspect_ratio_alone_unless_drawn_in_fractions(tmp_path
         ([], "three points"),
         ([[[0, 0], [1, 1]]], "three points"),
         ([[[0, 0], [90, 0], [90, 90]]], "outside the image"),
-        ({"shapes": []}, "no polygons"),
+        ({"shapes": []}, "no LabelMe file"),
         ([[0, 0], [1, 0], [1, 1]], "no polygons"),
         ([[[0, 0], [1, 0], [1, float("nan")]]], "not finite"),
     ],

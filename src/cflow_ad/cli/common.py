@@ -107,6 +107,28 @@ Device = Annotated[
 ]
 
 
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        min=8,
+        max=16,
+        help="Depth of images with 16 bits a value: with 12, white is 4095. [default: as trained]",
+    ),
+]
+Page = Annotated[
+    int | None,
+    typer.Option(min=1, help="Image of a file that holds several, from 1. [default: as trained]"),
+]
+BayerPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--bayer",
+        help="First two rows of a sensor's mosaic: rggb, bggr, grbg, gbrg; or none. "
+        "[default: as trained]",
+    ),
+]
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Print an error that a person can fix as one line and exit with 2; warnings likewise."""

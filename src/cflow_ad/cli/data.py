@@ -22,7 +22,9 @@ from cflow_ad.cli.common import (
     plain_errors,
     print_message,
 )
+from cflow_ad.cli.settings_help import setting_option
 from cflow_ad.errors import DataError
+from cflow_ad.settings import Settings
 
 MB = 10**6
 
@@ -45,6 +47,9 @@ def check(
     good: GoodFolders = None,
     bad: BadFolders = None,
     masks: MaskFolders = None,
+    bits: Annotated[int | None, setting_option("bits")] = None,
+    page: Annotated[int | None, setting_option("page")] = None,
+    bayer: Annotated[str, setting_option("bayer")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Check every image and mask, and list errors and warnings.
@@ -57,8 +62,9 @@ def check(
         from cflow_ad.data.check import check_dataset
 
         dataset = open_data(data, layout, good, bad, masks)
+        settings = Settings(bits=bits, page=page, bayer=bayer)  # type: ignore[arg-type]
         with bars() as shown:
-            found = check_dataset(dataset, progress=shown.counter("check"))
+            found = check_dataset(dataset, settings.reading, progress=shown.counter("check"))
         if as_json:
             typer.echo(json.dumps(found.to_dict(), indent=2))
         else:

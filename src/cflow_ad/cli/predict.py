@@ -13,8 +13,11 @@ import typer
 
 from cflow_ad.cli.common import (
     BatchSize,
+    BayerPattern,
+    Bits,
     Device,
     ModelFile,
+    Page,
     Precision,
     Roi,
     Weights,
@@ -78,6 +81,9 @@ def predict(
     ] = False,
     precision: Precision = None,
     roi: Roi = None,
+    bits: Bits = None,
+    page: Page = None,
+    bayer: BayerPattern = None,
     weights: Weights = None,
     device: Device = None,
 ) -> None:
@@ -96,6 +102,7 @@ def predict(
             output, table=table, maps=maps, masks=masks, overlays=overlays, picture=picture
         )
         detector = open_model(model, weights=weights, device=device, precision=precision, roi=roi)
+        detector.read_as(bits=bits, page=page, bayer=bayer)  # type: ignore[arg-type]
         began = time.time()
         unreadable: dict[Path, str] = {}
         anomalous = 0
@@ -117,7 +124,10 @@ def predict(
 
         _ = detector.calibration  # without which no file is to be begun
         root = common_folder(images)
-        with bars() as shown, Writer(wanted, paths, root, say=shown.say) as writer:
+        with (
+            bars() as shown,
+            Writer(wanted, paths, root, pixels_of=detector.pixels_of, say=shown.say) as writer,
+        ):
             for done, prediction in enumerate(predict_all(), start=1):
                 if threshold is not None:
                     prediction = dataclasses.replace(prediction, threshold=threshold)

@@ -129,6 +129,7 @@ def print_check(check: Check) -> None:
     typer.echo(f"  sizes  {_sizes(check.sizes)}")
     modes = ", ".join(f"{n} {mode}" for mode, n in check.modes.most_common())
     typer.echo(f"  modes  {modes or 'none'}")
+    typer.echo(f"  depth  {check.depth.note}")
     for note in dataset.notes:
         typer.echo(f"  note   {note}")
     kinds = ((check.errors, "error", "red"), (check.warnings, "warning", "yellow"))

@@ -54,6 +54,9 @@ def train(
         ),
     ] = None,
     align: Annotated[str | None, setting_option("align")] = None,
+    bits: Annotated[int | None, setting_option("bits")] = None,
+    page: Annotated[int | None, setting_option("page")] = None,
+    bayer: Annotated[str | None, setting_option("bayer")] = None,
     precision: Annotated[str | None, setting_option("precision")] = None,
     steps: Annotated[int | None, setting_option("steps")] = None,
     false_alarm_rate: Annotated[float | None, setting_option("false_alarm_rate")] = None,
@@ -104,6 +107,9 @@ def train(
             "weights": weights,
             "foreground": "auto" if roi == "auto" else None,
             "align": align,
+            "bits": bits,
+            "page": page,
+            "bayer": bayer,
             "precision": precision,
             "steps": steps,
             "false_alarm_rate": false_alarm_rate,
@@ -139,6 +145,7 @@ def train(
             f"{output}: trained on {training['n_images']} images in {training['seconds']:.1f} s; "
             f"threshold {detector.threshold:.3f}"
         )
+        typer.echo(f"depth of the pixels: {training['depth']}")
         if "aligned_to" in training:
             typer.echo(f"images are aligned to {training['aligned_to']}")
         if detector.calibration.is_as_asked:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import read_image
 from cflow_ad.data.naming import name_results
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
@@ -76,6 +76,7 @@ class Writer:
         paths: all images; the names of the files depend on them.
         root: the folder whose structure the files keep; see `name_results`.
         say: prints a line in a colour.
+        pixels_of: reads an image, by its path.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class Writer:
         paths: Sequence[Path],
         root: Path | None,
         *,
+        pixels_of: Callable[[str], NDArray[Any]],
         say: Callable[[str, str | None], None],
     ) -> None:
         self._wanted = wanted
+        self._pixels_of = pixels_of
         self._say = say
         self._names: dict[str, str] = {}
         if wanted.folder is not None:
@@ -160,7 +163,7 @@ class Writer:
         if self._wanted.masks:
             Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(target("masks", ".png"))
         if self._wanted.overlays:
-            drawn = overlay(read_image(prediction.source), prediction)
+            drawn = overlay(self._pixels_of(prediction.source), prediction)
             Image.fromarray(drawn).save(target("overlays", ".png"))
 
     def _draw(self, path: Path) -> None:
@@ -170,6 +173,6 @@ class Writer:
         for prediction in self._drawn:
             # No font has the bytes that a file name may hold.
             title = Path(prediction.source).name.encode(errors="backslashreplace").decode()
-            panels.append(Panel(prediction, read_image(prediction.source), title))
+            panels.append(Panel(prediction, self._pixels_of(prediction.source), title))
         at = self._drawn[0].map_threshold
         draw_panels(panels, map_threshold=at, scale=map_scale(at), path=path)

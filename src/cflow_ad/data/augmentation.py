@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.images import (
+    AS_STORED,
     ComputedImage,
     ImageSource,
     as_image,
@@ -44,13 +46,13 @@ class Variant(ComputedImage):
         """The path of the unchanged image."""
         return source_name(self.source)
 
-    def shape(self) -> tuple[int, int]:
+    def shape(self, reading: Reading = AS_STORED) -> tuple[int, int]:
         """Height and width."""
-        return image_shape(self.source)
+        return image_shape(self.source, reading)
 
-    def pixels(self) -> NDArray[Any]:
+    def pixels(self, reading: Reading = AS_STORED) -> NDArray[Any]:
         """The changed image, as `as_image` returns it."""
-        image = as_image(self.source)
+        image = as_image(self.source, reading)
         if self.rotation or any(self.shift):
             image = _moved(image, self.rotation, self.shift)
         if self.brightness != 1:

@@ -7,6 +7,7 @@ masks without a defect, files of another kind, good images unlike the others.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from cflow_ad.data.clusters import choose_some, describe_cluster
-from cflow_ad.data.images import ImageSource, source_name
+from cflow_ad.data.decoding.raster import Reading
+from cflow_ad.data.depth import WAY_OUT, Depth, find_depth
+from cflow_ad.data.images import AS_STORED, ImageSource, source_name
 from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.look import MEASURES, Look, distances, look_at, nearly_alike
 from cflow_ad.data.masks import read_mask, read_region
@@ -29,6 +32,7 @@ Kind: TypeAlias = Literal[
     "strange mask",
     "duplicate",
     "mixed files",
+    "mixed depths",
     "outlier",
     "clusters",
 ]
@@ -71,6 +75,8 @@ class Check:
     """Images by height and width."""
     modes: Counter[str]
     """Images by the pixel mode of the file, as Pillow names it."""
+    depth: Depth
+    """Of the images to train on; of those to test on where there are none to train on."""
     findings: tuple[Finding, ...]
 
     @property
@@ -100,25 +106,36 @@ class Check:
                 for (height, width), n in self.sizes.most_common()
             ],
             "modes": dict(self.modes.most_common()),
+            "bits": self.depth.bits,
+            "depth": self.depth.note,
             "errors": [finding.to_dict() for finding in self.errors],
             "warnings": [finding.to_dict() for finding in self.warnings],
         }
 
 
 def check_dataset(
-    dataset: Dataset, *, progress: Callable[[int, int], None] = lambda done, total: None
+    dataset: Dataset,
+    reading: Reading = AS_STORED,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Check:
     """Check every image and mask; nothing that is wrong with one is raised.
 
-    `progress` is called with the number of images done and the number in all.
+    `reading` says of the images what their files do not; `progress` is called with the number of
+    images done and the number in all.
+
+    Raises:
+        DependencyError: A library that an image needs is not installed.
     """
+    depth = find_depth([sample.path for sample in dataset.train or dataset.test], reading)
+    reading = dataclasses.replace(reading, bits=depth.bits)
     samples = {sample.path: sample for sample in (*dataset.train, *dataset.test)}
     looks: dict[Path, Look] = {}
     findings: list[Finding] = []
 
     def work(source: ImageSource) -> tuple[Path, Look | None, list[Finding]]:
         sample = samples[Path(source_name(source))]
-        return sample.path, *_check_files(sample)
+        return sample.path, *_check_files(sample, reading)
 
     done = work_ahead(samples, work, workers=min(4, usable_cores()), ahead=8)
     for number, (_, (path, look, found)) in enumerate(done, start=1):
@@ -129,6 +146,10 @@ def check_dataset(
 
     findings += _duplicates(dataset, looks)
     findings += _mixed(looks)
+    findings += [
+        Finding("mixed depths", Path(source_name(source)), f"{why}; {WAY_OUT}", True)
+        for source, why in depth.odd
+    ]
     findings += _outliers(dataset, looks)
     findings += _clusters(dataset, looks)
     counts = {
@@ -142,15 +163,16 @@ def check_dataset(
         sum(sample.roi is not None for sample in samples.values()),
         Counter(look.shape for look in looks.values()),
         Counter(look.mode for look in looks.values()),
+        depth,
         tuple(findings),
     )
 
 
-def _check_files(sample: Sample) -> tuple[Look | None, list[Finding]]:
+def _check_files(sample: Sample, reading: Reading) -> tuple[Look | None, list[Finding]]:
     """Read an image, its mask and its region."""
     path = sample.path
     try:
-        look = look_at(path)
+        look = look_at(path, reading)
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return None, [Finding("unreadable image", path, reason, True)]

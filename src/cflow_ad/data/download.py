@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cflow_ad._version import __version__
-from cflow_ad.data._decode import reason
+from cflow_ad.data.decoding.opening import reason
 from cflow_ad.errors import DataError, SettingsError
 from cflow_ad.files import require_empty
 

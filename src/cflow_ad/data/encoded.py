@@ -7,15 +7,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cflow_ad.data._decode import load_bytes, read_shape_of_bytes
-from cflow_ad.data.images import ComputedImage, to_rgb
+from cflow_ad.data.decoding.files import read_header_of, read_raster_of
+from cflow_ad.data.decoding.raster import Raster, Reading, to_pixels
+from cflow_ad.data.images import AS_STORED, ComputedImage
 
 
 class EncodedImage(ComputedImage):
     """The bytes of an image file, decoded when the image is needed.
 
     Args:
-        data: of a PNG, JPEG, BMP, TIFF or WebP file.
+        data: of a file of a kind that `read_image` reads.
         name: of the image, for results and errors.
     """
 
@@ -27,8 +28,11 @@ class EncodedImage(ComputedImage):
     def name(self) -> str:
         return self._name
 
-    def shape(self) -> tuple[int, int]:
-        return read_shape_of_bytes(io.BytesIO(self._data), self._name)
+    def shape(self, reading: Reading = AS_STORED) -> tuple[int, int]:
+        return read_header_of(io.BytesIO(self._data), self._name, reading).shape
 
-    def pixels(self) -> NDArray[Any]:
-        return to_rgb(load_bytes(io.BytesIO(self._data), self._name), self._name)
+    def pixels(self, reading: Reading = AS_STORED) -> NDArray[Any]:
+        return to_pixels(self.raster(reading), reading.bits, self._name)
+
+    def raster(self, reading: Reading) -> Raster:
+        return read_raster_of(io.BytesIO(self._data), self._name, reading)

@@ -1,15 +1,15 @@
 """Image files as arrays, on one scale that never depends on the image.
 
 A pixel is a number from 0 (black) to 255 (white), whatever file it came from: the same grey is the
-same number in every image. 8-bit sources stay ``uint8``. 16-bit grey becomes ``float32`` on the
-same scale (divided by 257), which keeps its precision. 16-bit colour is read as 8 bits a channel,
-because Pillow decodes no more.
+same number in every image of a data set. 8-bit sources stay ``uint8``. Deeper ones become
+``float32`` on the same scale, which keeps their precision.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,11 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data._decode import check_size, convert, finish, load, read_shape, upright
+from cflow_ad.data.arrays import ArrayImage, Tensor
+from cflow_ad.data.decoding.files import read_header, read_raster
+from cflow_ad.data.decoding.pillow import finish, header_of, raster_of
+from cflow_ad.data.decoding.raster import Raster, Reading, to_pixels
 from cflow_ad.errors import ImageError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-ImageSource: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any] | ComputedImage"
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor | ArrayImage | ComputedImage"
+)
+
+AS_STORED = Reading()
+"""16-bit files have 16 bits, a file holds one image, and no sensor's mosaic."""
 
 
 class ComputedImage(ABC):
@@ -33,39 +41,81 @@ class ComputedImage(ABC):
         """The path of the file that it is computed from; empty for an image from memory."""
 
     @abstractmethod
-    def shape(self) -> tuple[int, int]:
+    def shape(self, reading: Reading = AS_STORED) -> tuple[int, int]:
         """Height and width."""
 
     @abstractmethod
-    def pixels(self) -> NDArray[Any]:
+    def pixels(self, reading: Reading = AS_STORED) -> NDArray[Any]:
         """The image, as `as_image` returns it."""
 
+    def raster(self, reading: Reading) -> Raster | None:
+        """The samples, where they are those of a file; else None."""
+        return None
 
-def read_image(path: PathLike) -> NDArray[Any]:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadAs(ComputedImage):
+    """An image, and how it is read."""
+
+    source: ImageSource
+    """No other `ReadAs`."""
+
+    reading: Reading
+
+    @property
+    def name(self) -> str:
+        """The path of the file; empty for an image from memory."""
+        return source_name(self.source)
+
+    def shape(self, reading: Reading = AS_STORED) -> tuple[int, int]:
+        """Height and width."""
+        return image_shape(self.source, self.reading)
+
+    def pixels(self, reading: Reading = AS_STORED) -> NDArray[Any]:
+        """The image, as `as_image` returns it."""
+        return as_image(self.source, self.reading)
+
+    def raster(self, reading: Reading) -> Raster | None:
+        """The samples, where they are those of a file; else None."""
+        return image_raster(self.source, self.reading)
+
+
+def read_as(source: ImageSource, reading: Reading) -> ReadAs:
+    """Say how an image is read, in place of what was said before."""
+    return ReadAs(original(source), reading)
+
+
+def original(source: ImageSource) -> ImageSource:
+    """Return the image that a `ReadAs` holds; any other is returned itself."""
+    return source.source if isinstance(source, ReadAs) else source
+
+
+def read_image(path: PathLike, reading: Reading = AS_STORED) -> NDArray[Any]:
     """Read an image file as RGB, upright.
 
     Grey is repeated to three channels; palette, CMYK, YCbCr, LAB and HSV are converted;
-    transparent pixels are blended with black; EXIF orientation is applied; of several frames the
-    first is read.
+    transparent pixels are blended with black; EXIF orientation is applied.
 
     Args:
-        path: A PNG, JPEG, BMP, TIFF or WebP file.
+        path: A PNG, JPEG, BMP, TIFF, WebP or PNM (PBM, PGM, PPM) file.
+        reading: What the file does not say.
 
     Returns:
-        Pixels, H x W x 3, from 0 to 255: ``uint8``, or ``float32`` for 16-bit grey.
+        Pixels, H x W x 3, from 0 to 255: ``uint8``, or ``float32`` for more than 8 bits.
 
     Raises:
         ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged,
-            truncated, larger than 500 megapixels, or has float pixels, which have no fixed white.
+            truncated, of an unsupported kind, larger than 500 megapixels, brighter than its depth
+            allows, or has float pixels, which have no fixed white.
+        DependencyError: A library that its kind needs is not installed.
     """
-    return read_image_and_mode(path)[0]
+    return read_image_and_mode(path, reading)[0]
 
 
-def read_image_and_mode(path: PathLike) -> tuple[NDArray[Any], str]:
+def read_image_and_mode(path: PathLike, reading: Reading = AS_STORED) -> tuple[NDArray[Any], str]:
     """Read as `read_image`, and return the file's own pixel mode too, as Pillow names it: ``L``."""
-    path = Path(path)
-    image = load(path)
-    return to_rgb(image, str(path)), image.mode
+    raster = read_raster(Path(path), reading)
+    return to_pixels(raster, reading.bits, str(path)), raster.header.mode
 
 
 def source_name(source: ImageSource) -> str:
@@ -75,13 +125,14 @@ def source_name(source: ImageSource) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
 
 
-def as_image(source: ImageSource) -> NDArray[Any]:
+def as_image(source: ImageSource, reading: Reading = AS_STORED) -> NDArray[Any]:
     """Return the pixels of an image, whatever form it has.
 
     Args:
-        source: A path (see `read_image`); a Pillow image, treated as its file would be; or an
-            array, H x W, H x W x 1, H x W x 3 (RGB) or H x W x 4 (RGBA), of ``uint8``, ``uint16``
-            (white is 65535), ``float32`` or ``float64`` (white is 255).
+        source: A path (see `read_image`); a Pillow image, treated as its file would be; an array or
+            a torch tensor, H x W, H x W x 1, H x W x 3 (RGB) or H x W x 4 (RGBA), of ``uint8``,
+            ``uint16`` or float (white is 255); or an `ArrayImage`, for arrays of another form.
+        reading: What the source does not say.
 
     Returns:
         Pixels, H x W x 3, from 0 to 255, contiguous and writeable: ``uint8`` for 8-bit sources,
@@ -90,39 +141,63 @@ def as_image(source: ImageSource) -> NDArray[Any]:
     Raises:
         ImageError: The source cannot be used as an image; the message says why. A float array
             that seems to be on the scale 0 to 1 is one of these.
+        DependencyError: A library that its kind needs is not installed.
 
     >>> as_image(np.full((2, 3), 65535, np.uint16))[0, 0]
     array([255., 255., 255.], dtype=float32)
     """
     match source:
-        case str() | os.PathLike():
-            return read_image(source)
-        case Image.Image():
-            name = str(getattr(source, "filename", "") or "the Pillow image")
-            finish(source, name)
-            return to_rgb(source, name)
-        case np.ndarray():
-            return _array_to_rgb(source)
         case ComputedImage():
-            return source.pixels()
-    raise ImageError(
-        f"an image is a path, a Pillow image or a numpy array, not {type(source).__name__}; "
-        "convert it to one of these"
-    )
+            return source.pixels(reading)
+        case str() | os.PathLike():
+            return read_image(source, reading)
+        case Image.Image():
+            return to_pixels(_of_pillow(source, reading), reading.bits, _name(source))
+        case ArrayImage():
+            return source.pixels(reading)
+        case np.ndarray() | Tensor():
+            return ArrayImage(source).pixels(reading)
+    raise _no_image(source)
 
 
-def image_shape(source: ImageSource) -> tuple[int, int]:
+def image_raster(source: ImageSource, reading: Reading = AS_STORED) -> Raster | None:
+    """Return the samples of an image as they are stored; None where it is brought to 0..255.
+
+    Raises:
+        ImageError: As for `as_image`.
+    """
+    match source:
+        case ComputedImage():
+            return source.raster(reading)
+        case str() | os.PathLike():
+            return read_raster(Path(source), reading)
+        case Image.Image():
+            return _of_pillow(source, reading)
+        case ArrayImage():
+            return source.raster(reading)
+        case np.ndarray() | Tensor():
+            return ArrayImage(source).raster(reading)
+    raise _no_image(source)
+
+
+def image_shape(source: ImageSource, reading: Reading = AS_STORED) -> tuple[int, int]:
     """Return height and width as `as_image` would, without decoding a file's pixels.
 
     Raises:
         ImageError: The source cannot be used, as far as its header shows it.
     """
-    if isinstance(source, str | os.PathLike):
-        return read_shape(Path(source))
-    if isinstance(source, ComputedImage):
-        return source.shape()
-    height, width, _ = as_image(source).shape
-    return height, width
+    match source:
+        case ComputedImage():
+            return source.shape(reading)
+        case str() | os.PathLike():
+            return read_header(Path(source), reading).shape
+        case Image.Image():
+            return header_of(source).shape
+        case ArrayImage():
+            return source.shape
+        case np.ndarray() | Tensor():
+            return ArrayImage(source).shape
+    raise _no_image(source)
 
 
 def transform(
@@ -146,97 +221,17 @@ def transform(
     return np.array(image.transform(size, Image.Transform.AFFINE, coefficients, kernel))
 
 
-def to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
-    """Convert a decoded image to what `read_image` returns; an error calls it `name`.
-
-    Raises:
-        ImageError: Its pixels have no fixed scale.
-    """
-    mode = image.mode
-    if mode == "F":
-        nan = ", and this one contains NaN" if np.isnan(np.asarray(image)).any() else ""
-        raise ImageError(
-            f"{name}: float images have no fixed white{nan}; convert it to 8 or 16 bit"
-        )
-    if mode == "I" or mode.startswith("I;16"):
-        pixels = _grey16_to_rgb(image, name)
-    elif image.has_transparency_data:
-        pixels = _on_black(np.asarray(convert(image, "RGBA", name)))
-    elif mode in ("1", "L"):
-        pixels = np.asarray(image.convert("L"))[..., None].repeat(3, axis=2)
-    else:
-        pixels = np.asarray(convert(image, "RGB", name))
-    return _owned(upright(pixels, image))
+def _of_pillow(image: Image.Image, reading: Reading) -> Raster:
+    finish(image, _name(image))
+    return raster_of(image, header_of(image), _name(image), reading)
 
 
-def _grey16_to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            f"{name}: values run from {values.min()} to {values.max()}, outside 16 bits "
-            "(0 to 65535); convert it to 8 or 16 bit"
-        )
-    grey = values.astype(np.float32) / np.float32(257)
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        grey[values == key] = 0  # a colour key: these pixels are transparent, so black
-    return grey[..., None].repeat(3, axis=2)
+def _name(image: Image.Image) -> str:
+    return str(getattr(image, "filename", "") or "the Pillow image")
 
 
-def _array_to_rgb(array: NDArray[Any]) -> NDArray[Any]:
-    name = "the image array"
-    shape = array.shape
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise ImageError(
-            f"{name}: its shape is {shape}; it has to be H x W, or H x W x channels with 1, 3 or "
-            "4 channels in the last place"
-        )
-    check_size((shape[1], shape[0]), name)
-    kind = (array.dtype.kind, array.dtype.itemsize)
-    if kind == ("u", 1):
-        pixels = array
-    elif kind == ("u", 2):
-        pixels = array.astype(np.float32) / np.float32(257)
-    elif kind in (("f", 4), ("f", 8)):
-        _check_scale(array, name)
-        pixels = array.astype(np.float32, copy=False)
-    else:
-        raise ImageError(
-            f"{name}: its type is {array.dtype}; convert it to uint8, uint16 or float32 on the "
-            "scale 0 to 255"
-        )
-    if pixels.shape[2] == 1:
-        pixels = pixels.repeat(3, axis=2)
-    elif pixels.shape[2] == 4:
-        pixels = _on_black(pixels)
-    return _owned(pixels)
-
-
-def _check_scale(array: NDArray[Any], name: str) -> None:
-    low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        what = "NaN" if np.isnan(array).any() else "infinite values"
-        raise ImageError(f"{name}: it contains {what}; replace them")
-    if low < 0 or high > 255:
-        raise ImageError(f"{name}: values run from {low:g} to {high:g}; scale them to 0 to 255")
-    if high <= 1 and len(np.unique(array)) > 2:
-        raise ImageError(
-            f"{name}: values run from {low:g} to {high:g}, so it seems to be on the scale 0 to 1; "
-            "multiply it by 255, since white is 255"
-        )
-
-
-def _on_black(rgba: NDArray[Any]) -> NDArray[Any]:
-    rgb, alpha = rgba[..., :3], rgba[..., 3:]
-    if (alpha == 255).all():
-        return rgb
-    if rgba.dtype == np.uint8:
-        return np.asarray((rgb.astype(np.uint16) * alpha + 127) // 255, np.uint8)
-    return np.asarray(rgb * (alpha / np.float32(255)))
-
-
-def _owned(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return a contiguous and writeable array; Pillow's own are read-only."""
-    return pixels if pixels.flags.carray else np.array(pixels, order="C")
+def _no_image(source: object) -> ImageError:
+    return ImageError(
+        f"an image is a path, a Pillow image, a numpy array or a torch tensor, not "
+        f"{type(source).__name__}; convert it to one of these"
+    )

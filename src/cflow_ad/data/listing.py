@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cflow_ad.data._decode import reason
+from cflow_ad.data.decoding.opening import reason
 from cflow_ad.data.images import PathLike
 from cflow_ad.data.naming import common_root
 from cflow_ad.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pnm"}
+)
 """The suffixes, in lower case, of image files."""
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import PathLike, read_image_and_mode
+from cflow_ad.data.decoding.raster import Reading
+from cflow_ad.data.images import AS_STORED, PathLike, read_image_and_mode
 
 THUMBNAIL = 32
 """Height and width of a thumbnail."""
@@ -47,13 +48,13 @@ class Look:
     """Mean, standard deviation and root mean square of the Laplacian, in grey levels of 0..255."""
 
 
-def look_at(path: PathLike) -> Look:
+def look_at(path: PathLike, reading: Reading = AS_STORED) -> Look:
     """Read an image.
 
     Raises:
         ImageError: As `read_image`.
     """
-    pixels, mode = read_image_and_mode(path)
+    pixels, mode = read_image_and_mode(path, reading)
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height} {width} {pixels.dtype}".encode(), digest_size=16)
     digest.update(pixels.tobytes())

@@ -1,4 +1,10 @@
-"""Ground-truth masks: image files in which every value but zero is defect."""
+"""Ground-truth masks: image files, or outlines that a person drew.
+
+In an image file, a pixel is defect where its brightest channel has at least half of white: 128 of
+255. So soft edges, a dark background and the noise of a JPEG do not count. Where no pixel is so
+bright, the values are numbers of classes, as in masks of 0 and 1: all but 0 are defect. In a
+palette of colours, all but black are.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +15,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data._decode import convert, load, upright
+from cflow_ad.data.annotations import Outlines, is_labelme, read_labelme
+from cflow_ad.data.decoding.files import read_raster
+from cflow_ad.data.decoding.raster import Raster, Reading
 from cflow_ad.data.images import PathLike, image_shape
-from cflow_ad.errors import ImageError, MaskError
+from cflow_ad.errors import DataError, ImageError, MaskError
+
+OUTLINES_SUFFIX = ".json"
+"""The suffix of a LabelMe file, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskFiles:
-    """A mask that is the union of several files, or that starts above another value than zero."""
+    """A mask that is the union of several files."""
 
     files: tuple[Path, ...]
     """At least one."""
 
-    above: int = 0
-    """Values above this are defect."""
 
+def read_mask(source: PathLike | MaskFiles | Outlines, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Read a ground-truth mask.
 
-def read_mask(source: PathLike | MaskFiles, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read a ground-truth mask: every value but zero is defect.
-
-    So masks of 0 and 1 and masks of 0 and 255 are read alike. In a colour mask any channel counts;
-    alpha does not. EXIF orientation is applied, as it is to the image.
+    Alpha does not count. EXIF orientation is applied, as it is to the image.
 
     Args:
-        source: The mask file, or several. Not a JPEG: its compression blurs zero.
+        source: The mask file, or several; a LabelMe file (.json); or outlines.
         shape: Height and width of the image that the mask belongs to, upright.
 
     Returns:
@@ -40,23 +47,47 @@ def read_mask(source: PathLike | MaskFiles, shape: tuple[int, int]) -> NDArray[n
 
     Raises:
         ImageError: A file cannot be read.
+        DataError: Outlines cannot be read.
         MaskError: The mask has another size than its image, or is no mask.
     """
+    if isinstance(source, Outlines):
+        return _draw(source, shape)
     union = np.zeros(shape, np.bool_)
     for file in _files(source):
-        union |= _read(file, shape, source.above if isinstance(source, MaskFiles) else 0)
+        union |= _read(file, shape)
     return union
 
 
-def check_mask(source: PathLike | MaskFiles, shape: tuple[int, int]) -> None:
+def check_mask(source: PathLike | MaskFiles | Outlines, shape: tuple[int, int]) -> None:
     """Check that a mask is as large as its image, by its file's header alone; see `read_mask`.
 
     Raises:
         ImageError: A file cannot be read, as far as its header shows it.
+        DataError: Outlines cannot be read.
         MaskError: The mask has another size than its image.
     """
+    if isinstance(source, Outlines):
+        _require_shape(source.file, source.shape or shape, shape)
+        return
     for file in _files(source):
-        _require_shape(file, image_shape(file), shape)
+        if file.suffix.lower() == OUTLINES_SUFFIX:
+            check_mask(read_labelme(file), shape)
+        else:
+            _require_shape(file, image_shape(file), shape)
+
+
+def is_blank(path: Path) -> bool:
+    """Return whether a mask marks nothing; raises as `read_mask` does."""
+    if path.suffix.lower() == OUTLINES_SUFFIX:
+        outlines = read_labelme(path)
+        return not (outlines.polygons or outlines.patches)
+    return not _marked(read_raster(path, Reading()), path).any()
+
+
+def outlines_beside(image: Path) -> Path | None:
+    """Return the LabelMe file that lies beside an image, where there is one."""
+    path = image.with_suffix(OUTLINES_SUFFIX)
+    return path if path.is_file() and is_labelme(path) else None
 
 
 def read_region(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -76,22 +107,42 @@ def _files(source: PathLike | MaskFiles) -> tuple[Path, ...]:
     return (Path(source),) if isinstance(source, str | os.PathLike) else source.files
 
 
-def _read(path: Path, shape: tuple[int, int], above: int) -> NDArray[np.bool_]:
-    image = load(path)
-    if image.format == "JPEG":
-        raise MaskError(
-            f"{path}: a mask cannot be a JPEG, whose compression blurs zero; save it as PNG"
-        )
-    if image.mode in ("F", "1", "L") or image.mode.startswith("I"):
-        values = np.asarray(image)[..., None]
-    else:
-        values = np.asarray(convert(image, "RGBA", str(path)))[..., :3]
-    if np.isnan(values).any():
-        raise MaskError(f"{path}: the mask contains NaN; save it as 8-bit PNG")
-    defect = values > above if above else values
-    mask: NDArray[np.bool_] = upright(np.any(defect, axis=2), image)
+def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    if path.suffix.lower() == OUTLINES_SUFFIX:
+        return _draw(read_labelme(path), shape)
+    mask = _marked(read_raster(path, Reading()), path)
     _require_shape(path, mask.shape, shape)
     return mask
+
+
+def _marked(raster: Raster, path: Path) -> NDArray[np.bool_]:
+    colours = raster.colours
+    if colours.dtype.kind == "f" and np.isnan(colours).any():
+        raise MaskError(f"{path}: the mask contains NaN; save it as 8-bit PNG")
+    brightest = colours.max(axis=2)
+    is_coloured = colours.shape[2] > 1 and bool((colours != colours[..., :1]).any())
+    if raster.is_palette and is_coloured:
+        return np.asarray(brightest > 0)
+    half = _half_of_white(raster)
+    if raster.kind != "JPEG" and brightest.max() < half:
+        return np.asarray(brightest > 0)
+    return np.asarray(brightest >= half)
+
+
+def _half_of_white(raster: Raster) -> float:
+    if raster.samples.dtype.kind == "f":
+        return 0.5 if raster.samples.max() <= 1 else 127.5
+    bits = raster.header.bits or (16 if raster.samples.max() > 255 else 8)
+    return float(2 ** (bits - 1))
+
+
+def _draw(outlines: Outlines, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    if outlines.shape is not None:
+        _require_shape(outlines.file, outlines.shape, shape)
+    try:
+        return outlines.draw(shape)
+    except DataError as error:
+        raise MaskError(str(error)) from error
 
 
 def _require_shape(path: PathLike, found: tuple[int, ...], shape: tuple[int, int]) -> None:

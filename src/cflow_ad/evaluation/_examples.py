@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cflow_ad.data.images import read_image
+from numpy.typing import NDArray
+
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation._pages import Picture
@@ -17,6 +18,9 @@ from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
     from cflow_ad.evaluation.evaluate import ImageRecord
+
+PixelsOf: TypeAlias = Callable[[Path], NDArray[Any]]
+"""Reads an image file."""
 
 _ELONGATED = 1.8
 """Width over height, from which three pictures are easier to see one below another."""
@@ -64,6 +68,7 @@ def choose_examples(
 def draw_example(
     record: ImageRecord,
     predict: Callable[[Path], Prediction],
+    pixels_of: PixelsOf,
     *,
     name: str,
     scale: tuple[float, float],
@@ -78,7 +83,7 @@ def draw_example(
     outcome = called if record.is_anomalous else passed
     score = number(record.score)
     try:
-        image = read_image(sample.path)
+        image = pixels_of(sample.path)
         height, width = image.shape[:2]
         truth = None if sample.mask is None else read_mask(sample.mask, (height, width))
         prediction = predict(sample.path)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cflow_ad._version import __version__
+from cflow_ad.data.images import read_image
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation import _wording as wording
 from cflow_ad.evaluation._charts import curve_chart, score_chart, tradeoff_chart
-from cflow_ad.evaluation._examples import Example, choose_examples, draw_example
+from cflow_ad.evaluation._examples import Example, PixelsOf, choose_examples, draw_example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation.metrics import ScoreMetrics
 from cflow_ad.evaluation.overlay import jet_table, map_scale
@@ -37,7 +38,12 @@ class Group(NamedTuple):
 
 
 def write_report(
-    evaluation: Evaluation, predict: Callable[[Path], Prediction], path: Path, *, examples: int = 12
+    evaluation: Evaluation,
+    predict: Callable[[Path], Prediction],
+    path: Path,
+    *,
+    examples: int = 12,
+    pixels_of: PixelsOf = read_image,
 ) -> None:
     """Write the report. An interrupted write leaves an existing file unchanged.
 
@@ -46,11 +52,12 @@ def write_report(
         predict: gives the prediction of an image file; called once for each image shown.
         path: the HTML file; its folder must exist.
         examples: the most images to show of each kind: misses, false alarms, typical ones.
+        pixels_of: gives the pixels of an image file.
 
     Raises:
         DataError: the file cannot be written.
     """
-    page = render("report.html.j2", _content(evaluation, predict, examples))
+    page = render("report.html.j2", _content(evaluation, predict, examples, pixels_of))
     try:
         with replacing(path) as new:
             # A file name may hold bytes that are not Unicode.
@@ -60,7 +67,10 @@ def write_report(
 
 
 def _content(
-    evaluation: Evaluation, predict: Callable[[Path], Prediction], examples: int
+    evaluation: Evaluation,
+    predict: Callable[[Path], Prediction],
+    examples: int,
+    pixels_of: PixelsOf,
 ) -> dict[str, Any]:
     """The values of the template."""
     dataset, reference = evaluation.dataset, evaluation.reference
@@ -87,7 +97,7 @@ def _content(
         "operations": wording.list_operations(evaluation),
         "lowest": wording.describe_lowest(evaluation),
         "tradeoff": _tradeoff(evaluation),
-        "groups": _groups(evaluation, predict, scale, examples),
+        "groups": _groups(evaluation, predict, pixels_of, scale, examples),
         "scale": tuple(wording.number(end) for end in scale),
         "gradient": ", ".join("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in jet_table()[::15]),
         "skipped": [
@@ -181,6 +191,7 @@ def _curves(evaluation: Evaluation) -> list[Picture]:
 def _groups(
     evaluation: Evaluation,
     predict: Callable[[Path], Prediction],
+    pixels_of: PixelsOf,
     scale: tuple[float, float],
     most: int,
 ) -> list[Group]:
@@ -191,7 +202,7 @@ def _groups(
     def draw(records: Sequence[ImageRecord]) -> list[Example]:
         names = [_relative(record.sample.path, evaluation.dataset.root) for record in records]
         return [
-            draw_example(record, predict, name=name, scale=scale, longest=longest)
+            draw_example(record, predict, pixels_of, name=name, scale=scale, longest=longest)
             for name, record in zip(names, records, strict=True)
         ]
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cflow_ad.data.images import read_image
 from cflow_ad.data.layouts import GOOD, Dataset
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
@@ -75,7 +74,7 @@ def write_results(
         map_threshold = evaluation.pixel.best_f1_threshold
     panels = []
     for sample in (record.sample for record in shown):
-        image = read_image(sample.path)
+        image = detector.pixels_of(sample.path)
         truth = None if sample.mask is None else read_mask(sample.mask, (len(image), len(image[0])))
         prediction = dataclasses.replace(
             detector.predict(sample.path), threshold=threshold, map_threshold=map_threshold
@@ -86,7 +85,7 @@ def write_results(
     for path in drawings:
         draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
     report = folder / "report.html"
-    write_report(evaluation, detector.predict, report)
+    write_report(evaluation, detector.predict, report, pixels_of=detector.pixels_of)
     return [metrics, scores, *drawings, report]
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.excluding import find_excluded
-from cflow_ad.data.images import ImageSource, as_image, source_name
+from cflow_ad.data.images import ImageSource, as_image, read_as, source_name
 from cflow_ad.data.layouts import Dataset, check_masks, open_dataset
 from cflow_ad.data.layouts.dataset import hash_file
 from cflow_ad.errors import DataError
@@ -38,6 +39,11 @@ class GoodImages:
     regions: RegionFiles | None = None
     """Regions of interest that the data set lists; None where it lists none."""
 
+    def read_as(self, reading: Reading) -> GoodImages:
+        """Say how the images are read."""
+        sources: list[ImageSource] = [read_as(source, reading) for source in self.sources]
+        return dataclasses.replace(self, sources=sources)
+
 
 def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
     """Find the good images.
@@ -45,6 +51,8 @@ def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
     Args:
         data: a folder, a manifest, a `Dataset` (its `train`), or images as for `as_image`.
         exclude: names of images to leave out, as for `find_excluded`.
+        reading: what images from memory do not say; paths are read later, see
+            `GoodImages.read_as`.
 
     Raises:
         DataError: there are no images, or all are excluded, or one cannot be read, or a name in

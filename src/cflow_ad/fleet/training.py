@@ -96,7 +96,7 @@ class Trainer:
             file = Path(folder) / "model.safetensors"
             detector.save(file)
             model = file.read_bytes()
-        sources = find_good_images(product.good).sources
+        sources = find_good_images(product.good).read_as(detector.reading).sources
         version = Version(
             product=product.name,
             version=name,

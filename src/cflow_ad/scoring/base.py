@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.images import ImageSource, PathLike
+from cflow_ad.data.arrays import ArrayImage, Color, Layout, Tensor
+from cflow_ad.data.decoding.raster import Bayer
+from cflow_ad.data.images import ImageSource, PathLike, as_image, original, read_as
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import CalibrationError, ForkError
+from cflow_ad.errors import CalibrationError, ForkError, ImageError
 from cflow_ad.scoring.anomaly_map import Floats
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import Prediction, build_prediction
@@ -43,6 +46,8 @@ class BaseDetector(ABC):
     ) -> None:
         self.settings = settings
         self.view = view or View(sizing=settings.sizing)
+        self.reading = settings.reading
+        """How images are read, where they do not say it; see `read_as`."""
         self._calibration = calibration
         self._name = name
         self._process = os.getpid()
@@ -71,18 +76,29 @@ class BaseDetector(ABC):
         """An image is anomalous where its score lies above this."""
         return self.calibration.threshold
 
-    def predict(self, source: ImageSource) -> Prediction:
+    def predict(
+        self,
+        source: ImageSource,
+        *,
+        color: Color = "rgb",
+        layout: Layout = "hwc",
+        scale: float | None = None,
+    ) -> Prediction:
         """Score one image.
 
         Args:
-            source: a path, a Pillow image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, uint8,
-                uint16, or float in 0..255.
+            source: a path, a Pillow image, or an array or torch tensor, `(H, W)` or
+                `(H, W, 1 | 3 | 4)`, uint8, uint16 or float.
+            color: of an array: `rgb`, or `bgr` as OpenCV has it.
+            layout: of an array: `hwc`, or `chw` for `(1 | 3 | 4, H, W)`.
+            scale: value of white in an array. Unset: 255; for uint16, that of the model's depth.
 
         Raises:
             CalibrationError: the model is not calibrated yet.
             ImageError: the image cannot be used, or does not fit the size that was exported.
+            SettingsError: an argument is out of its range.
         """
-        return next(self.stream([source]))
+        return next(self.stream([source], color=color, layout=layout, scale=scale))
 
     def stream(
         self,
@@ -91,6 +107,9 @@ class BaseDetector(ABC):
         maps: bool = True,
         batch_size: int = 32,
         on_error: OnError | None = None,
+        color: Color = "rgb",
+        layout: Layout = "hwc",
+        scale: float | None = None,
     ) -> Iterator[Prediction]:
         """Score many images, decoding ahead; the results come in the images' order.
 
@@ -103,11 +122,15 @@ class BaseDetector(ABC):
                 model has one image on each core, see `running.run_over`.
             on_error: called with an image that cannot be used, which is then left out; unset, the
                 error is raised.
+            color: as for `predict`.
+            layout: as for `predict`.
+            scale: as for `predict`.
 
         Raises:
             CalibrationError: the model is not calibrated yet.
             ForkError: this process was made by `os.fork`, and the model is on a GPU.
             ImageError: an image cannot be used and `on_error` is unset.
+            SettingsError: an argument is out of its range.
         """
         _ = self.calibration  # raises before the first image is decoded
         if self.on_gpu and self._process != os.getpid():
@@ -115,7 +138,49 @@ class BaseDetector(ABC):
                 f"{self._name}: opened on a GPU before os.fork, after which no library can use it; "
                 "open it in the new process, or start that by multiprocessing's spawn"
             )
-        return self._stream(sources, maps, batch_size, on_error)
+        ArrayImage(np.zeros((1, 1)), color, layout, scale)  # checks the arguments
+
+        def opened() -> Iterator[ImageSource]:
+            for source in sources:
+                if isinstance(source, np.ndarray | Tensor):
+                    source = ArrayImage(source, color, layout, scale)
+                yield read_as(source, self.reading)
+
+        def report(source: ImageSource, error: ImageError) -> None:
+            assert on_error is not None
+            on_error(original(source), error)
+
+        return self._stream(opened(), maps, batch_size, None if on_error is None else report)
+
+    def pixels_of(self, source: ImageSource) -> NDArray[Any]:
+        """Return an image as it is scored: RGB, upright, from 0 to 255, at its own size.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        return as_image(read_as(source, self.reading))
+
+    def read_as(
+        self, *, bits: int | None = None, page: int | None = None, bayer: Bayer | None = None
+    ) -> Self:
+        """Say how images are read from now on, where that differs from the images of training.
+
+        Args:
+            bits: depth of images with 16 bits a value.
+            page: which image of a file that holds several, from 1.
+            bayer: colours of the first two rows of a sensor's mosaic, or `none`.
+
+        Returns:
+            This detector.
+
+        Raises:
+            SettingsError: a value is out of its range.
+        """
+        given = {"bits": bits, "page": page, "bayer": bayer}
+        changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+        dataclasses.replace(self.settings, **changes)  # checks them
+        self.reading = dataclasses.replace(self.reading, **changes)
+        return self
 
     def look_in(self, folder: PathLike) -> Self:
         """Give each image that is scored from now on its own region of interest.

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.images import image_shape, read_image
+from cflow_ad.data.arrays import ArrayImage
+from cflow_ad.data.images import image_shape
 from cflow_ad.errors import CflowError, ImageError
 from cflow_ad.process import usable_cores
 from cflow_ad.scoring.base import BaseDetector, Scored
@@ -117,14 +118,14 @@ class ScorerPool:
         """
         began = time.monotonic()
         try:
-            shape = image_shape(path)
+            shape = image_shape(path, detector.reading)
             if shape[0] * shape[1] > self._max_pixels:
                 raise ImageError(
                     f"{path}: it has {shape[0]} x {shape[1]} pixels, more than the "
                     f"{self._max_pixels:,} that this station takes; shrink it"
                 )
-            pixels = read_image(path)
-            canvas = detector.view.prepare(pixels)
+            pixels = detector.pixels_of(path)
+            canvas = detector.view.prepare(ArrayImage(pixels, scale=255))
             scored = self._run_network(detector, canvas)
         except ImageError as error:
             text = str(error).replace(str(path), name).replace("the image array", name)

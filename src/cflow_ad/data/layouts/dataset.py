@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cflow_ad.data.annotations import Outlines
 from cflow_ad.data.images import image_shape
 from cflow_ad.data.masks import MaskFiles, check_mask
 from cflow_ad.errors import DataError, ImageError
@@ -26,7 +27,7 @@ class Sample:
     label: str
     """``"good"``, or the defect's name."""
 
-    mask: Path | MaskFiles | None = None
+    mask: Path | MaskFiles | Outlines | None = None
     """The ground-truth mask, where there is one; `read_mask` reads it. Good images have none."""
 
     roi: Path | None = None

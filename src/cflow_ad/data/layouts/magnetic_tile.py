@@ -1,7 +1,7 @@
 """Magnetic Tile: ``MT_Free/Imgs`` is good, ``MT_<Defect>/Imgs`` has images and masks side by side.
 
-The images are JPEG; the mask of ``exp1_num_1.jpg`` is ``exp1_num_1.png``, and was smoothed, so only
-its bright half counts. The set has no split: see `split`.
+The images are JPEG; the mask of ``exp1_num_1.jpg`` is ``exp1_num_1.png``. The set has no split: see
+`split`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from cflow_ad.data.layouts.reading import (
     split,
 )
 from cflow_ad.data.listing import scan
-from cflow_ad.data.masks import MaskFiles
-
-_ABOVE = 127
 
 
 def _read(root: Path) -> Listing:
@@ -33,9 +30,7 @@ def _read(root: Path) -> Listing:
         images, masks = _images_and_masks(folder / "Imgs")
         mask_of = {mask.stem: mask for mask in masks}
         label = folder.name.removeprefix("MT_").lower()
-        for image in images:
-            mask = mask_of.pop(image.stem, None)
-            test.append(Sample(image, label, mask and MaskFiles((mask,), _ABOVE)))
+        test += [Sample(image, label, mask_of.pop(image.stem, None)) for image in images]
         refuse_strays(list(mask_of.values()), folder / "Imgs")
     note = SPLIT_NOTE.format(what="defect-free images", name="file names")
     return Listing([Sample(image, GOOD) for image in train], test, [note])

@@ -23,6 +23,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.matching import match_masks
 from cflow_ad.data.layouts.named import fits_named
 from cflow_ad.data.layouts.reading import (
     Layout,
@@ -30,7 +31,6 @@ from cflow_ad.data.layouts.reading import (
     by_stem,
     is_used,
     label_of,
-    match_masks,
     read_samples,
     refuse_strays,
 )

@@ -22,12 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cflow_ad.data.images import image_shape
 from cflow_ad.data.layouts.dataset import GOOD, Sample
 from cflow_ad.data.layouts.reading import SPLIT_NOTE, Listing, some, split
 from cflow_ad.data.layouts.words import FolderNames, kind_of_name
 from cflow_ad.data.listing import is_image, list_images, scan, walk
-from cflow_ad.data.masks import read_mask
+from cflow_ad.data.masks import OUTLINES_SUFFIX, is_blank, outlines_beside
 from cflow_ad.errors import DataError, FolderError
 
 _MASK_ENDINGS = ("_mask", "-mask", "_gt")
@@ -142,10 +141,13 @@ def _find(root: Path, names: FolderNames) -> _Found:
         place = _read_place(folder.relative_to(root).parts, names)
         images = [file for file in files if is_image(file)]
         if place.is_mask:
-            found.masks += [(image, place) for image in images]
+            outlines = [file for file in files if file.suffix.lower() == OUTLINES_SUFFIX]
+            found.masks += [(mask, place) for mask in (*images, *outlines)]
             continue
         by_stem = {image.stem: image for image in images}
         for image in images:
+            if (drawn := outlines_beside(image)) is not None:
+                found.beside[image] = drawn
             of = next((by_stem[stem] for stem in _bare(image.stem) if stem in by_stem), None)
             if of is None:
                 found.images.append((image, place))
@@ -235,7 +237,7 @@ def _match(root: Path, found: _Found, defective: set[Path]) -> dict[Path, Path]:
         elif (other := masks.setdefault(fitting[0], mask)) != mask:
             raise DataError(f"{fitting[0]}: has two masks, {other} and {mask}; remove one")
     for mask, path in empty:
-        if read_mask(mask, image_shape(path)).any():
+        if not is_blank(mask):
             raise DataError(
                 f"{mask}: shows a defect, but {path} is in a folder of good images; move the image "
                 "to the defective ones, or remove the mask"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from cflow_ad.data.annotations import Outlines
 from cflow_ad.data.layouts.dataset import GOOD, Sample
 from cflow_ad.data.layouts.words import is_good_name
-from cflow_ad.data.listing import has_images, list_images, scan
+from cflow_ad.data.listing import list_images, scan
 from cflow_ad.data.masks import MaskFiles
 from cflow_ad.errors import DataError
 
@@ -59,7 +60,7 @@ class Layout(NamedTuple):
 def read_samples(
     folder: Path,
     label: str = GOOD,
-    masks: Mapping[Path, Path] | Mapping[Path, MaskFiles] | None = None,
+    masks: Mapping[Path, Path | Outlines] | Mapping[Path, MaskFiles] | None = None,
     *,
     recursive: bool = True,
 ) -> list[Sample]:
@@ -109,46 +110,6 @@ def split(items: Iterable[Item], name: Callable[[Item], str]) -> tuple[list[Item
         [item for index, item in enumerate(items) if index in first],
         [item for index, item in enumerate(items) if index not in first],
     )
-
-
-def match_masks(ground_truth: Path, test: Path, folders: Sequence[Path]) -> dict[Path, Path]:
-    """Match every mask ``DEFECT/STEM_mask.png`` or ``DEFECT/STEM.png`` to its image.
-
-    Args:
-        ground_truth: Has a folder of masks for each defect; may be missing.
-        test: What the error calls the images' place.
-        folders: Of test images; those of a defect have the name of its folder of masks.
-
-    Raises:
-        DataError: A mask has no image or two, or an image has two masks.
-    """
-    masks: dict[Path, Path] = {}
-    if not ground_truth.is_dir():
-        return masks
-    if has_images(ground_truth):
-        raise DataError(
-            f"{ground_truth}: masks lie there directly; move them to ground_truth/<defect>"
-        )
-    named = {folder.name: folder for folder in folders}
-    strays: list[Path] = []
-    for mask_folder in filter(is_used, scan(ground_truth)[0]):
-        if label_of(mask_folder.name) == GOOD:
-            raise DataError(f"{mask_folder}: good images have no masks; remove that folder")
-        images = by_stem(named.get(mask_folder.name))
-        for mask in list_images(mask_folder):
-            name = name_in(mask_folder, mask)
-            candidates = images[name] or images[name.removesuffix("_mask")]
-            if not candidates:
-                strays.append(mask)
-            elif len(candidates) > 1:
-                raise DataError(
-                    f"{mask}: the mask fits {candidates[0].name} and {candidates[1].name}; "
-                    "give the images different names"
-                )
-            elif (other := masks.setdefault(candidates[0], mask)) != mask:
-                raise DataError(f"{candidates[0]}: has two masks, {other} and {mask}; remove one")
-    refuse_strays(strays, test)
-    return masks
 
 
 def refuse_strays(strays: Sequence[Path], test: Path) -> None:

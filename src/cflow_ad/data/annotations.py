@@ -1,0 +1,284 @@
+"""Outlines of defects or regions that a person drew: LabelMe and COCO files, lists of polygons.
+
+References:
+    LabelMe: `shapes`, each with `points` and `shape_type`, on an image of `imageHeight` x
+    `imageWidth`. COCO: `annotations`, each with a `segmentation`: polygons as flat lists of
+    coordinates, or run lengths down the columns, as numbers or as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cflow_ad.errors import DataError
+
+Point: TypeAlias = tuple[float, float]
+Polygon: TypeAlias = list[Point]
+Shape: TypeAlias = tuple[int, int]
+
+FORM = (
+    "write a list of polygons, each a list of [x, y] points in pixels or in fractions of the "
+    "image: [[[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]]"
+)
+_CIRCLE_POINTS = 64
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """Pixels that are marked one by one, with their place in the image."""
+
+    left: int
+    top: int
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlines:
+    """What is marked in one image: the union of polygons and patches."""
+
+    file: Path
+    """Where it is written."""
+
+    shape: Shape | None
+    """Height and width of the image that it was drawn on, where they are stated."""
+
+    polygons: tuple[Polygon, ...] = ()
+    """Points in pixels, x before y; the centre of the first pixel is at 0.5, 0.5."""
+
+    patches: tuple[Patch, ...] = ()
+
+    def draw(self, shape: Shape) -> NDArray[np.bool_]:
+        """Return the marked pixels of an image of height and width `shape`.
+
+        Raises:
+            DataError: A point lies outside the image.
+        """
+        mask = draw_polygons(self.polygons, shape, str(self.file))
+        for patch in self.patches:
+            height, width = patch.mask.shape
+            inside = mask[patch.top : patch.top + height, patch.left : patch.left + width]
+            inside |= patch.mask[: inside.shape[0], : inside.shape[1]]
+        return mask
+
+
+def read_labelme(path: Path) -> Outlines:
+    """Read a LabelMe file; every shape in it counts, whatever its label.
+
+    Raises:
+        DataError: It cannot be read, or has a shape that covers no area, such as a line.
+    """
+    found = _load(path)
+    try:
+        drawn_on = int(found["imageHeight"]), int(found["imageWidth"])
+        polygons, patches = [], []
+        for item in found["shapes"]:
+            if item.get("mask"):
+                patches.append(_patch_of(item))
+            else:
+                polygons.append(_polygon_of(item))
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: no LabelMe file, or a damaged one ({error})") from error
+    _check(polygons, path)
+    return Outlines(path, drawn_on, tuple(polygons), tuple(patches))
+
+
+def read_coco(path: Path) -> dict[str, Outlines]:
+    """Read a COCO file: for each image's file name, what is marked in it.
+
+    Images without annotations have empty outlines.
+
+    Raises:
+        DataError: It cannot be read, or an annotation has no segmentation.
+    """
+    found = _load(path)
+    marked: dict[Any, tuple[list[Polygon], list[Patch]]] = {}
+    try:
+        images = {image["id"]: image for image in found["images"]}
+        for annotation in found["annotations"]:
+            image = images[annotation["image_id"]]
+            polygons, patches = marked.setdefault(image["id"], ([], []))
+            segmentation = annotation["segmentation"]
+            if isinstance(segmentation, dict):
+                patches.append(Patch(0, 0, _runs(segmentation)))
+            elif not segmentation:
+                raise ValueError("an annotation without a segmentation, a box alone")
+            else:
+                polygons += [_pairs(flat) for flat in segmentation]
+        outlines = {
+            str(image["file_name"]): Outlines(
+                path,
+                (int(image["height"]), int(image["width"])),
+                tuple(marked.get(number, ([], []))[0]),
+                tuple(marked.get(number, ([], []))[1]),
+            )
+            for number, image in images.items()
+        }
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: no COCO file, or a damaged one ({error})") from error
+    for each in outlines.values():
+        _check(each.polygons, path)
+    return outlines
+
+
+def is_labelme(path: Path) -> bool:
+    """Return whether a file is of LabelMe."""
+    return "shapes" in _keys(path)
+
+
+def is_coco(path: Path) -> bool:
+    """Return whether a file is of COCO, with annotations."""
+    return {"images", "annotations"} <= _keys(path)
+
+
+def read_polygons(path: Path) -> tuple[list[Polygon], Shape | None]:
+    """Read a list of polygons, or a LabelMe file.
+
+    Returns:
+        The polygons, and height and width of the image they were drawn on where they are stated.
+
+    Raises:
+        DataError: There are none, or they cannot be read.
+    """
+    found = _load(path)
+    if isinstance(found, dict):
+        outlines = read_labelme(path)
+        polygons, drawn_on = list(outlines.polygons), outlines.shape
+        if outlines.patches:
+            raise DataError(f"{path}: it has masks among its shapes; {FORM}")
+    else:
+        drawn_on = None
+        try:
+            polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in found]
+        except _UNREADABLE as error:
+            raise DataError(f"{path}: no polygons can be read from it ({error}); {FORM}") from error
+    if not polygons:
+        raise DataError(f"{path}: a polygon has at least three points; {FORM}")
+    _check(polygons, path)
+    return polygons, drawn_on
+
+
+def draw_polygons(polygons: Sequence[Polygon], shape: Shape, name: str) -> NDArray[np.bool_]:
+    """Mark the pixels of an image of height and width `shape` whose centre a polygon contains.
+
+    Raises:
+        DataError: A point lies more than a pixel outside the image.
+    """
+    for x, y in (point for polygon in polygons for point in polygon):
+        if not (-1 <= x <= shape[1] + 1 and -1 <= y <= shape[0] + 1):
+            raise DataError(
+                f"{name}: the point [{x:g}, {y:g}] lies outside the image, {shape[1]} wide and "
+                f"{shape[0]} high; {FORM}"
+            )
+    mask = np.zeros(shape, np.bool_)
+    for polygon in polygons:
+        mask |= _fill(polygon, shape)
+    return mask
+
+
+def _fill(polygon: Polygon, shape: Shape) -> NDArray[np.bool_]:
+    """Return the pixels whose centre lies inside: those with an odd number of edges before them."""
+    height, width = shape
+    edges = np.zeros((height, width + 1), np.int32)
+    for (x, y), (to_x, to_y) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        first, last = sorted((y, to_y))
+        rows = np.arange(max(0, math.ceil(first - 0.5)), min(height, math.ceil(last - 0.5)))
+        if len(rows):
+            crossed = x + (rows + 0.5 - y) * ((to_x - x) / (to_y - y))
+            edges[rows, np.ceil(crossed - 0.5).astype(int).clip(0, width)] += 1
+    return np.asarray(edges.cumsum(axis=1)[:, :width] % 2 == 1)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no polygons can be read from it ({error}); {FORM}") from error
+
+
+def _keys(path: Path) -> set[str]:
+    try:
+        found = _load(path)
+    except DataError:
+        return set()
+    return set(found) if isinstance(found, dict) else set()
+
+
+def _check(polygons: Sequence[Polygon], path: Path) -> None:
+    if any(len(polygon) < 3 for polygon in polygons):
+        raise DataError(f"{path}: a polygon has at least three points; {FORM}")
+    if not all(math.isfinite(value) for polygon in polygons for p in polygon for value in p):
+        raise DataError(f"{path}: a number is not finite; {FORM}")
+
+
+def _polygon_of(item: dict[str, Any]) -> Polygon:
+    kind = item.get("shape_type") or "polygon"
+    points = [(float(x), float(y)) for x, y in item["points"]]
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points
+        return [(left, top), (right, top), (right, bottom), (left, bottom)]
+    if kind == "circle":
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        turns = (2 * math.pi * n / _CIRCLE_POINTS for n in range(_CIRCLE_POINTS))
+        return [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns]
+    if kind != "polygon":
+        raise ValueError(f"a shape of type {kind}, which covers no area: draw a polygon")
+    return points
+
+
+def _patch_of(item: dict[str, Any]) -> Patch:
+    (left, top), _ = item["points"]
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(item["mask"]))) as image:
+            mask = np.asarray(image.convert("L")) > 0
+    except (binascii.Error, UnidentifiedImageError) as error:
+        raise ValueError(f"a mask that cannot be decoded: {error}") from error
+    return Patch(max(0, int(left)), max(0, int(top)), mask)
+
+
+def _pairs(flat: Sequence[float]) -> Polygon:
+    if len(flat) % 2:
+        raise ValueError("a polygon with an odd number of coordinates")
+    return [(float(x), float(y)) for x, y in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _runs(segmentation: dict[str, Any]) -> NDArray[np.bool_]:
+    """Decode run lengths: of unmarked and marked pixels in turn, down one column after another."""
+    height, width = map(int, segmentation["size"])
+    counts = segmentation["counts"]
+    lengths = _run_lengths(counts) if isinstance(counts, str) else [int(n) for n in counts]
+    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+        raise ValueError("run lengths that do not fill the image")
+    marked = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return marked.reshape(width, height).T
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Decode COCO's text: 5 bits a character, and from the third on differences to two before."""
+    lengths: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            digit = ord(text[position]) - 48
+            value |= (digit & 0x1F) << shift
+            more = bool(digit & 0x20)
+            position += 1
+            shift += 5
+            if not more and digit & 0x10:
+                value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+    return lengths

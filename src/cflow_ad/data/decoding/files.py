@@ -1,0 +1,137 @@
+"""Read any image file: its format is recognised by its first bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from PIL import BmpImagePlugin, ImageFile, WebPImagePlugin
+
+from cflow_ad.data.decoding import jpeg, netpbm, pillow, png, tiff
+from cflow_ad.data.decoding.opening import damaged, open_file, unsupported
+from cflow_ad.data.decoding.raster import Header, Raster, Reading
+from cflow_ad.errors import ImageError
+
+_FORMATS = "PNG, JPEG, BMP, TIFF, WebP or PNM (PGM, PPM)"
+
+_PNG, _JPEG = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"\xff\xd8\xff")
+_TIFF = re.compile(rb"II[*+]\0|MM\0[*+]")
+_PNM = re.compile(rb"P[1-6](?=[\s#])")
+_PLAIN: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+)
+# Known, so that the error can name them.
+_OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), name)
+    for pattern, name in (
+        (rb"GIF8[79]a", "a GIF image"),
+        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image"),
+        (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL image"),
+        (rb"....ftypavi[fs]", "an AVIF image"),
+        (rb"....ftyp(hei|mif|msf)", "an HEIF image"),
+        (rb"....ftyp", "a video (MP4)"),
+        (rb"RIFF....AVI ", "a video (AVI)"),
+        (rb"II\xbc\x01", "a JPEG XR image"),
+        (rb"P7[\s]", "a PAM image"),
+        (rb"P[Ff][\s]", "a PFM image, of float,"),
+        (rb"8BPS", "a Photoshop file"),
+        (rb"v/1\x01", "an OpenEXR image"),
+        (rb"#\?R", "a Radiance HDR image"),
+        (rb"DDS ", "a DDS texture"),
+        (rb"qoif", "a QOI image"),
+        (rb"SIMPLE  =", "a FITS file"),
+        (rb".{128}DICM", "a DICOM file"),
+        (rb"\x93NUMPY", "a NumPy array; in Python, give the array. A file of it"),
+        (rb"\x89HDF\r\n", "an HDF5 file"),
+        (rb"%PDF", "a PDF document"),
+        (rb"\0\0[\x01\x02]\0", "an icon (ICO)"),
+        (rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]", "a PCX image"),
+        (rb"(\xef\xbb\xbf)?\s*<(svg|\?xml)", "an SVG drawing or other XML file"),
+        (rb"PK\x03\x04", "a ZIP archive; unpack it. An archive"),
+        (rb"\x1f\x8b", "a gzip archive; unpack it. An archive"),
+    )
+)
+
+
+def read_raster(path: Path, reading: Reading) -> Raster:
+    """Read the samples of an image file.
+
+    Raises:
+        ImageError: The file is missing, a folder, empty, unreadable, not an image, damaged,
+            truncated, of an unsupported kind, larger than `MAX_PIXELS`, or holds several images and
+            none is chosen.
+        DependencyError: A library that its kind needs is not installed.
+    """
+    with open_file(path) as file:
+        return read_raster_of(file, str(path), reading)
+
+
+def read_raster_of(file: IO[bytes], name: str, reading: Reading) -> Raster:
+    """Read as `read_raster`, from a file that is open or in memory."""
+    with pillow.silent():
+        head = _head(file)
+        if _PNG.match(head):
+            return png.read(file, name, reading)
+        if _JPEG.match(head):
+            return jpeg.read(file, name, reading)
+        if _TIFF.match(head):
+            return tiff.read(file, name, reading)
+        if _PNM.match(head):
+            return netpbm.read(file.read(), name, reading)
+        image = _open_plain(file, head, name, reading.page)
+        try:
+            pillow.decode(image, name)
+        except pillow.NotDecodedError as error:
+            raise pillow.refused(name, error.__cause__) from error
+        return pillow.raster_of(image, pillow.header_of(image), name, reading)
+
+
+def read_header(path: Path, reading: Reading) -> Header:
+    """Read what the header says of an image; raises as `read_raster` does.
+
+    Of a file that holds several images where none is chosen, it is the first one's.
+    """
+    with open_file(path) as file:
+        return read_header_of(file, str(path), reading)
+
+
+def read_header_of(file: IO[bytes], name: str, reading: Reading) -> Header:
+    """Read as `read_header`, from a file that is open or in memory."""
+    with pillow.silent():
+        head = _head(file)
+        if _PNG.match(head):
+            return png.read_header(file, name, reading)
+        if _JPEG.match(head):
+            return jpeg.read_header(file, name, reading)
+        if _TIFF.match(head):
+            return tiff.read_header(file, name, reading)
+        if _PNM.match(head):
+            return netpbm.read_header(file.read(), name, reading)
+        image = _open_plain(file, head, name, reading.page or 1)
+        pillow.read_header(image, file)
+        return pillow.header_of(image)
+
+
+def _head(file: IO[bytes]) -> bytes:
+    head = file.read(132)
+    file.seek(0)
+    return head
+
+
+def _open_plain(file: IO[bytes], head: bytes, name: str, page: int | None) -> ImageFile.ImageFile:
+    """Open a file of a format that Pillow alone reads."""
+    decoder = next((cls for magic, cls in _PLAIN if magic.match(head)), None)
+    if decoder is None:
+        for magic, what in _OTHERS:
+            if magic.match(head):
+                raise unsupported(name, what)
+        if not head.strip(b"\0"):
+            raise damaged(name, "it begins with zeros alone")
+        raise ImageError(f"{name}: this is not a {_FORMATS} image; convert it to one of these")
+    try:
+        return pillow.open_image(decoder, file, name, page)
+    except pillow.NotDecodedError as error:
+        raise pillow.refused(name, error.__cause__) from error

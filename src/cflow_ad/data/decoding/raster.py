@@ -1,0 +1,160 @@
+"""What an image file holds, and its way to RGB on one scale from black to white.
+
+The depth of a data set says which value of its 16-bit files is white: 4095 for 12 bits. It is never
+taken from one image alone, so that a value is the same brightness in every image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cflow_ad.errors import ImageError
+
+Bayer: TypeAlias = Literal["none", "rggb", "bggr", "grbg", "gbrg"]
+
+WHITE = 255
+"""The value of white in pixels that are ready to use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the images of a data set are read, where their files do not say it."""
+
+    bits: int | None = None
+    """Depth of 16-bit files and arrays that do not state one: white is `2**bits - 1`. None: 16."""
+
+    page: int | None = None
+    """Which image of a file that holds several, from 1."""
+
+    bayer: Bayer = "none"
+    """Colours of the first two rows of a sensor's mosaic, such as ``rggb``."""
+
+
+class Header(NamedTuple):
+    """What the header of an image file says."""
+
+    shape: tuple[int, int]
+    """Height and width, upright."""
+
+    mode: str
+    """Kind of the samples, as Pillow names it: ``L``, ``I;16``; ``RGB;16`` for 16-bit colour."""
+
+    bits: int | None
+    """The depth, where it is certain: 8 for all 8-bit files, 12 for packed 12-bit ones. None for a
+    file with 16 bits a sample that may hold fewer, and for float."""
+
+    hint: int | None = None
+    """The depth that a PNG states in ``sBIT``. Its samples may still be scaled to 16 bits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raster:
+    """The samples of an image, upright."""
+
+    samples: NDArray[Any]
+    """H x W x C, integers or float: grey, grey and alpha, RGB, or RGB and alpha."""
+
+    header: Header
+
+    kind: str = ""
+    """The file format, such as ``JPEG``; empty for an image from memory."""
+
+    is_palette: bool = False
+    """Whether its colours come from a palette."""
+
+    @property
+    def colours(self) -> NDArray[Any]:
+        """The samples without alpha, H x W x 1 or H x W x 3."""
+        return self.samples[..., : 3 if self.samples.shape[2] >= 3 else 1]
+
+
+def to_pixels(raster: Raster, bits: int | None, name: str) -> NDArray[Any]:
+    """Bring samples to RGB from 0 to 255; transparent pixels are blended with black.
+
+    Args:
+        raster: The image.
+        bits: Depth of samples whose header does not state one; None is 16.
+        name: Of the image, for errors.
+
+    Returns:
+        H x W x 3, contiguous and writeable, ``uint8`` for 8-bit samples, else ``float32``.
+
+    Raises:
+        ImageError: The samples are float, negative, or above white.
+    """
+    samples = raster.samples
+    if samples.dtype.kind == "f":
+        raise _no_white(raster, name)
+    if samples.dtype == np.uint8:
+        pixels = _blended(samples, WHITE)
+    else:
+        white = _white(raster, bits, name)
+        if white == WHITE:
+            pixels = _blended(np.clip(samples, 0, WHITE).astype(np.uint8), WHITE)
+        else:
+            pixels = _blended(samples.astype(np.float32), white)
+            pixels = pixels * np.float32(WHITE) / np.float32(white)
+    if pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    return pixels if pixels.flags.carray else np.array(pixels, order="C")
+
+
+def _white(raster: Raster, bits: int | None, name: str) -> int:
+    """The value of white of integer samples, none of which is negative or brighter."""
+    stated = raster.header.bits
+    given = stated or bits or 16
+    if stated and bits and stated > bits:
+        raise ImageError(
+            f"{name}: its pixels have {stated} bits, but those of this data set {bits}; if these "
+            f"images are meant, give their depth with --bits {stated} (in Python: bits)"
+        )
+    white = int(2**given - 1)
+    low, high = raster.colours.min(), raster.colours.max()
+    if low < 0:
+        raise ImageError(
+            f"{name}: signed values from {low} to {high}: which of them is black is not known; "
+            "add an offset, and save it as unsigned 16 bit"
+        )
+    if high > 65535:
+        raise ImageError(
+            f"{name}: values run from {low} to {high}, outside 16 bits (0 to 65535); convert it to "
+            "8 or 16 bit"
+        )
+    if high > white:
+        way_out = f"give the depth of these images with --bits {bits_for(int(high))}"
+        whose = f"this data set has {given} bits; {way_out} (in Python: bits), or leave them out"
+        if stated:
+            whose = f"the file states {given} bits; correct what it states"
+        raise ImageError(
+            f"{name}: its largest value is {high}, above white, which is {white}: {whose}"
+        )
+    return white
+
+
+def bits_for(value: int) -> int:
+    """Return the least depth that cameras have, of 8, 10, 12, 14 and 16 bits, for a value."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if value < 2**bits or bits == 16)
+
+
+def _blended(samples: NDArray[Any], white: int) -> NDArray[Any]:
+    """Blend transparent pixels with black."""
+    if samples.shape[2] in (1, 3):
+        return samples
+    colours, alpha = samples[..., :-1], samples[..., -1:]
+    if (alpha >= white).all():
+        return colours
+    if samples.dtype == np.uint8:
+        return np.asarray((colours.astype(np.uint16) * alpha + 127) // WHITE, np.uint8)
+    return np.asarray(colours * (np.minimum(alpha, white) / np.float32(white)))
+
+
+def _no_white(raster: Raster, name: str) -> ImageError:
+    nan = ", and this one contains NaN" if np.isnan(raster.samples).any() else ""
+    return ImageError(
+        f"{name}: float images have no fixed white{nan}; convert it to 8 or 16 bit, or in Python "
+        "give the array and the value of white, scale"
+    )
