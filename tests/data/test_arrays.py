@@ -112,7 +112,7 @@ def test_a_mosaic_has_no_colours_yet(tmp_path):
         with pytest.raises(ImageError, match="leave out --bayer"):
             as_image(source, Reading(bayer="rggb"))
     with pytest.raises(ImageError, match="without scale"):
-        as_image(ArrayImage(RGB[..., 0], scale=255), Reading(bayer="rggb"))
+        as_image(ArrayImage(RGB[..., 0], scale=300), Reading(bayer="rggb"))
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from cflow_ad.data.decoding.opening import check_size
 from cflow_ad.data.decoding.pillow import demosaic
-from cflow_ad.data.decoding.raster import WHITE, Header, Raster, Reading, to_pixels
+from cflow_ad.data.decoding.raster import WHITE, Header, Raster, Reading, shorten, to_pixels
 from cflow_ad.errors import ImageError, SettingsError
 
 Color: TypeAlias = Literal["rgb", "bgr"]
 Layout: TypeAlias = Literal["hwc", "chw"]
 
 _NAME = "the image array"
-_EIGHT = Header((0, 0), "", 8)
-_WHOLE = 1e-3  # of a grey level: closer to whole numbers, an array of float holds 8 bits
 _ROUNDING = 1e-5  # of white, that arithmetic in float may go beyond black and white
 
 
@@ -131,14 +129,12 @@ class ArrayImage:
         pixels = samples.astype(np.float32, copy=False)
         if scale != WHITE:
             pixels = pixels * np.float32(WHITE / scale)
-        whole = np.rint(pixels)
-        if np.abs(pixels - whole).max() < _WHOLE:
-            return to_pixels(Raster(whole.clip(0, WHITE).astype(np.uint8), _EIGHT), 8, _NAME)
         white = np.full((1, 1, 1), WHITE, np.float32)
         if samples.shape[2] == 4:
             pixels = pixels[..., :3] * (pixels[..., 3:] / white)
         elif samples.shape[2] == 1:
             pixels = pixels.repeat(3, axis=2)
+        pixels = shorten(pixels)
         return pixels if pixels.flags.carray else np.array(pixels, order="C")
 
 

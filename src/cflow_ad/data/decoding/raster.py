@@ -16,6 +16,9 @@ from cflow_ad.errors import ImageError
 
 Bayer: TypeAlias = Literal["none", "rggb", "bggr", "grbg", "gbrg"]
 
+_WHOLE = 1e-3  # of a grey level: as near to whole numbers are the values of 8 bits
+_APART = 101  # looked at first: most pictures of more bits show it there
+
 WHITE = 255
 """The value of white in pixels that are ready to use."""
 
@@ -97,10 +100,22 @@ def to_pixels(raster: Raster, bits: int | None, name: str) -> NDArray[Any]:
             pixels = _blended(np.clip(samples, 0, WHITE).astype(np.uint8), WHITE)
         else:
             pixels = _blended(samples.astype(np.float32), white)
-            pixels = pixels * np.float32(WHITE) / np.float32(white)
+            pixels = shorten(pixels * np.float32(WHITE) / np.float32(white))
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     return pixels if pixels.flags.carray else np.array(pixels, order="C")
+
+
+def shorten(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return pixels of float that are whole numbers as ``uint8``, others as they are.
+
+    So a picture of 8 bits scores the same from a file of 16 bits, or from an array of float.
+    """
+    some = pixels.ravel()[::_APART]
+    if np.abs(some - np.rint(some)).max(initial=0) > _WHOLE:
+        return pixels
+    whole = np.rint(pixels)
+    return pixels if np.abs(pixels - whole).max() > _WHOLE else whole.astype(np.uint8)
 
 
 def _white(raster: Raster, bits: int | None, name: str) -> int:

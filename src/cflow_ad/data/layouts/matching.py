@@ -76,16 +76,14 @@ def match_masks(
 
 
 def _masks_in(folder: Path) -> list[Path]:
-    """List the masks of a folder: images and LabelMe files."""
-    outlines = [file for file in scan(folder)[1] if file.suffix.lower() == OUTLINES_SUFFIX]
-    if outlines and not has_images(folder):
-        return outlines
-    if not has_images(folder):
-        raise DataError(
-            f"{folder}: no masks lie there directly; name them <stem>_mask.png, one for "
-            "each image, or remove that folder"
-        )
-    return list_images(folder) + outlines
+    """List the masks of a folder and its sub-folders: images and LabelMe files."""
+    outlines = sorted(folder.rglob(f"*{OUTLINES_SUFFIX}"))
+    try:
+        return list_images(folder) + outlines
+    except DataError:
+        if outlines:
+            return outlines
+        raise
 
 
 def _require_blank(masks: Sequence[Path]) -> None:
