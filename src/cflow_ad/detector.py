@@ -26,7 +26,7 @@ from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
 from cflow_ad.cflow.transformer import resolve_blocks
 from cflow_ad.data.depth import require_depth
-from cflow_ad.data.images import ImageSource, read_as, source_name
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
 from cflow_ad.fitting.calibration import GoodScores, fit_scales, score_images
@@ -160,7 +160,7 @@ class Detector(BaseDetector):
         Raises:
             ImageError: the image cannot be used.
         """
-        canvas = self.view.prepare(read_as(source, self.reading))
+        canvas = self.view.prepare(source)
         pixels = torch.from_numpy(canvas.pixels)[None].to(self.device)
         inside = []
         for level in self._scorer.log_likelihoods(pixels):

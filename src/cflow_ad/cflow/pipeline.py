@@ -92,7 +92,7 @@ def run_on_accelerator(
         view.prepare,
         workers=workers,
         ahead=2 * workers + batch_size,
-        size=lambda source: canvas_pixels(source, view.sizing),
+        size=lambda source: canvas_pixels(source, view),
         on_error=on_error,
     )
     flights = _Carrier(network, extra, device, batch_size).fly(prepared)

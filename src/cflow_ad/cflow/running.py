@@ -90,7 +90,7 @@ def run_over(
         work,
         workers=workers,
         ahead=2 * workers,
-        size=lambda source: canvas_pixels(source, view.sizing),
+        size=lambda source: canvas_pixels(source, view),
         on_error=on_error,
         build_pool=one_core_pool,
     ):

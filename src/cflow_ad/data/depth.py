@@ -22,6 +22,7 @@ from cflow_ad.data.decoding.raster import Reading, bits_for
 from cflow_ad.data.images import ImageSource, ReadAs, image_raster, original, source_name
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
+from cflow_ad.process import usable_cores
 
 _TOLERANCE = 1.5  # of the ratio of brightness that tells two depths
 _MOST_SPREAD = 2.5  # of brightness within a depth; by another light it varies more
@@ -66,7 +67,7 @@ def find_depth(sources: Iterable[ImageSource], reading: Reading) -> Depth:
     def look(source: ImageSource) -> _Evidence | None:
         return _look(original(source), reading)
 
-    workers = min(4, os.cpu_count() or 1)
+    workers = min(4, usable_cores())
     done = work_ahead(sources, look, workers=workers, ahead=8, on_error=lambda source, error: None)
     found = [evidence for _, evidence in done if evidence is not None]
     stated = [each for each in found if each.bits is not None]

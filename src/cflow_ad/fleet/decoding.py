@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.encoded import EncodedImage
-from cflow_ad.data.images import ComputedImage, ImageSource
+from cflow_ad.data.images import AS_STORED, ComputedImage, ImageSource
 from cflow_ad.errors import ImageError
 from cflow_ad.fleet.reading import Item
 from cflow_ad.scoring.canvas import Canvas, Shape
@@ -40,15 +41,15 @@ class Source(ComputedImage):
     def name(self) -> str:
         return self.item.name
 
-    def shape(self) -> Shape:
+    def shape(self, reading: Reading = AS_STORED) -> Shape:
         if isinstance(self.canvas, Canvas):
             return self.canvas.original
         self._require()
-        return self._encoded.shape()
+        return self._encoded.shape(reading)
 
-    def pixels(self) -> NDArray[Any]:
+    def pixels(self, reading: Reading = AS_STORED) -> NDArray[Any]:
         self._require()
-        return self._encoded.pixels()
+        return self._encoded.pixels(reading)
 
     def _require(self) -> None:
         if isinstance(self.canvas, str):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.data.arrays import ArrayImage, Color, Layout, Tensor
-from cflow_ad.data.decoding.raster import Bayer
-from cflow_ad.data.images import ImageSource, PathLike, as_image, original, read_as
+from cflow_ad.data.decoding.raster import Bayer, Reading
+from cflow_ad.data.images import ImageSource, PathLike, as_image
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationError, ForkError, ImageError
 from cflow_ad.scoring.anomaly_map import Floats
@@ -45,9 +45,8 @@ class BaseDetector(ABC):
         self, settings: Settings, calibration: Calibration | None, view: View | None, name: str
     ) -> None:
         self.settings = settings
-        self.view = view or View(sizing=settings.sizing)
-        self.reading = settings.reading
-        """How images are read, where they do not say it; see `read_as`."""
+        view = view or View(sizing=settings.sizing)
+        self.view = dataclasses.replace(view, reading=settings.reading)
         self._calibration = calibration
         self._name = name
         self._process = os.getpid()
@@ -144,13 +143,18 @@ class BaseDetector(ABC):
             for source in sources:
                 if isinstance(source, np.ndarray | Tensor):
                     source = ArrayImage(source, color, layout, scale)
-                yield read_as(source, self.reading)
+                yield source
 
         def report(source: ImageSource, error: ImageError) -> None:
             assert on_error is not None
-            on_error(original(source), error)
+            on_error(source.array if isinstance(source, ArrayImage) else source, error)
 
         return self._stream(opened(), maps, batch_size, None if on_error is None else report)
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read, where they do not say it; see `read_as`."""
+        return self.view.reading
 
     def pixels_of(self, source: ImageSource) -> NDArray[Any]:
         """Return an image as it is scored: RGB, upright, from 0 to 255, at its own size.
@@ -158,7 +162,7 @@ class BaseDetector(ABC):
         Raises:
             ImageError: the image cannot be used.
         """
-        return as_image(read_as(source, self.reading))
+        return as_image(source, self.reading)
 
     def read_as(
         self, *, bits: int | None = None, page: int | None = None, bayer: Bayer | None = None
@@ -179,7 +183,8 @@ class BaseDetector(ABC):
         given = {"bits": bits, "page": page, "bayer": bayer}
         changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         dataclasses.replace(self.settings, **changes)  # checks them
-        self.reading = dataclasses.replace(self.reading, **changes)
+        reading = dataclasses.replace(self.reading, **changes)
+        self.view = dataclasses.replace(self.view, reading=reading)
         return self
 
     def look_in(self, folder: PathLike) -> Self:

@@ -14,7 +14,7 @@ from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import ROOM, OnError, work_ahead
 from cflow_ad.errors import ImageError, SettingsError
 from cflow_ad.process import usable_cores
-from cflow_ad.scoring.canvas import Canvas, Sizing
+from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.view import View
 
 _AHEAD = 8  # images prepared beyond the batch that is waited for
@@ -57,7 +57,7 @@ def load_batches(
         view.prepare,
         workers=min(4, usable_cores()),
         ahead=_AHEAD + batch_size,
-        size=lambda source: canvas_pixels(source, view.sizing),
+        size=lambda source: canvas_pixels(source, view),
         on_error=on_error,
     )
     for item in prepared:
@@ -72,11 +72,12 @@ def load_batches(
         yield Batch(*zip(*waiting, strict=True))
 
 
-def canvas_pixels(source: ImageSource, sizing: Sizing) -> int:
+def canvas_pixels(source: ImageSource, view: View) -> int:
     """Return how many pixels an image's canvas has; 0 where only decoding would show it."""
+    sizing = view.sizing
     if sizing.mode not in ("native", "longest"):
         return math.prod(sizing.canvas_shape((sizing.height, sizing.width)))  # at most
     try:
-        return math.prod(sizing.canvas_shape(image_shape(source)))
+        return math.prod(sizing.canvas_shape(image_shape(source, view.reading)))
     except ImageError:
         return 0  # decoding will report it

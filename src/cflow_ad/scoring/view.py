@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.data.images import ImageSource, PathLike, as_image, image_shape, source_name
+from cflow_ad.data.decoding.raster import Reading
+from cflow_ad.data.images import (
+    AS_STORED,
+    ImageSource,
+    PathLike,
+    as_image,
+    image_shape,
+    source_name,
+)
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.scoring.alignment import Motion, Reference
 from cflow_ad.scoring.canvas import Canvas, Cell, Shape, Sizing, cells_inside
@@ -60,6 +68,9 @@ class View:
     reference: Reference | None = None
     """The image that parts are aligned to."""
 
+    reading: Reading = AS_STORED
+    """How images are read, where they do not say it."""
+
     @classmethod
     def of(
         cls,
@@ -95,6 +106,7 @@ class View:
             regions=None if isinstance(region, Region) else region,
             foreground=settings.foreground == "auto",
             reference=reference,
+            reading=settings.reading,
         )
 
     @property
@@ -135,7 +147,7 @@ class View:
         Raises:
             ImageError: The image cannot be used, or defects matter nowhere in it.
         """
-        image = as_image(source)
+        image = as_image(source, self.reading)
         if self.is_whole:
             return self.sizing.prepare(image)
         name = source_name(source)
@@ -163,7 +175,7 @@ class View:
             canvas = self.prepare(source)
             inside, valid, shape = canvas.inside, canvas.valid, canvas.shape
         else:
-            original = image_shape(source)
+            original = image_shape(source, self.reading)
             inside = self._inside(source, original, None)
             _require_some(inside, source_name(source))
             valid, shape = self.sizing.valid_shape(original), self.sizing.canvas_shape(original)
@@ -234,6 +246,7 @@ class View:
             regions=RegionFiles() if regions in ("each", "both") else None,
             foreground=settings.foreground == "auto",
             reference=reference,
+            reading=settings.reading,
         )
 
 
