@@ -22,6 +22,12 @@ def deepen(image, bits):
 
 
 @pytest.fixture(scope="module")
+def settings(toy_settings):
+    """With a depth that is to be found."""
+    return dataclasses.replace(toy_settings, bits=None)
+
+
+@pytest.fixture(scope="module")
 def deep(images):
     """The good images in 12 bits, the first of them all white in a corner."""
     found = [deepen(image, 12) for image in images]
@@ -30,9 +36,9 @@ def deep(images):
 
 
 @pytest.fixture(scope="module")
-def deep_detector(deep, toy_settings):
+def deep_detector(deep, settings):
     with pytest.warns(CalibrationWarning):
-        return Detector.fit(deep, toy_settings, device="cpu")
+        return Detector.fit(deep, settings, device="cpu")
 
 
 def test_the_depth_is_found_kept_and_saved(deep_detector, tmp_path):
@@ -115,19 +121,19 @@ def test_a_depth_can_be_given_for_other_images(deep, deep_detector, tmp_path):
         other.read_as(bits=17)
 
 
-def test_training_images_of_two_depths_are_refused(deep, images, toy_settings):
+def test_training_images_of_two_depths_are_refused(deep, images, settings):
     with pytest.raises(DataError, match="states 8 bits, but other images hold 12 bits"):
-        Detector.fit([*deep, images[0]], toy_settings, device="cpu")
-    settings = dataclasses.replace(toy_settings, bits=12, steps=0)
+        Detector.fit([*deep, images[0]], settings, device="cpu")
+    given = dataclasses.replace(settings, bits=12, steps=0)
     with pytest.warns(CalibrationWarning):
-        assert Detector.fit([*deep, images[0]], settings, device="cpu").settings.bits == 12
+        assert Detector.fit([*deep, images[0]], given, device="cpu").settings.bits == 12
 
 
 def test_an_imported_model_takes_its_depth_from_the_images_that_calibrate_it(
-    deep, toy_detector, toy_settings
+    deep, toy_detector, settings
 ):
     model = CflowModel(toy_detector.model.encoder, list(toy_detector.model))
-    imported = Detector(model, settings=toy_settings, calibration=None, training={})
+    imported = Detector(model, settings=settings, calibration=None, training={})
     with pytest.warns(CalibrationWarning):
         assert imported.calibrate(deep).reading.bits == 12
 

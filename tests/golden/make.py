@@ -19,6 +19,7 @@ def main() -> None:
         weights="random",
         size="64x64",
         strides=(8, 16),
+        bits=16,
         steps=30,
         smoothing=2.0,
         false_alarm_rate=0.1,
