@@ -33,7 +33,7 @@ from cflow_ad.station.config import (
 from tests.station.conftest import Client
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=180.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = condition()

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from cflow_ad.errors import CflowError, DependencyError, StationError
 from cflow_ad.files import replacing
@@ -101,7 +102,7 @@ def connect(config: StationConfig) -> Connection:
     if config.database is None and not (config.data / "station.db").exists():
         raise StationError(f"{config.data}: there is no station here; name its folder with --data")
     try:
-        return create_engine(config.database_url).connect()
+        return create_engine(config.database_url, poolclass=NullPool).connect()
     except SQLAlchemyError as error:
         raise StationError(f"{config.data}: the database cannot be read ({error})") from error
 
