@@ -95,7 +95,7 @@ def score(archive, model, out, **options):
 
 
 def table(out):
-    rows = pq.read_table(sorted(out.glob("*.parquet"))).to_pylist()
+    rows = pq.read_table(out).to_pylist()
     assert len({row["image"] for row in rows}) == len(rows)
     return {row["image"]: row for row in rows}
 
@@ -247,7 +247,7 @@ def test_an_archive_that_has_grown_is_scored_anew_where_it_changed(
     ends = score(folder, model, out, per_shard=4)
     assert 1 <= sum(end.is_new for end in ends) < len(ends)
     assert set(table(out)) == {*files, "day 1/50.png"}
-    replaced = {path.name for path in (out / "replaced").iterdir()}
+    replaced = {path.name for path in (out / "_replaced").iterdir()}
     assert replaced == set(before) - set(contents(out))
 
 

@@ -24,10 +24,10 @@ from cflow_ad.fleet.reading import read_shard
 from cflow_ad.runtime.opening import is_exported, open_detector
 from cflow_ad.scoring.base import BaseDetector
 
-ABOUT = "about.json"
-"""The file that says what a folder of results is of."""
+ABOUT = "_about.json"
+"""The file that says what a folder of results is of. Readers of Parquet skip such names."""
 
-REPLACED = "replaced"
+REPLACED = "_replaced"
 """The sub-folder for results of shards that have changed since."""
 
 PER_SHARD = 1000
@@ -161,7 +161,7 @@ def score_archive(
 ) -> Iterator[ShardScored]:
     """Score the shards of an archive whose results are not there yet.
 
-    At the end results of shards that have changed are moved to the sub-folder `replaced`.
+    At the end results of shards that have changed are moved to the sub-folder `_replaced`.
 
     Args:
         scoring: what is wanted.
