@@ -30,8 +30,8 @@ ORDER = [
     "runtime",
     "evaluation",
     "export",
-    "station",
     "fleet",
+    "station",
     "cli",
     "__main__",
 ]

@@ -33,6 +33,19 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="[default: 8000]", show_default=False)
     ] = None,
     data: DataOption = DATA,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Serve the promoted models of a model store (`cflow-ad fleet`), and follow its "
+            "promotions.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="GiB of models in memory. [default: 2]", show_default=False),
+    ] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="Write an API key of the role operator to this file.")
     ] = None,
@@ -55,6 +68,8 @@ def serve(
             config,
             models=tuple(models) if models else None,
             data=data,
+            store=store,
+            memory=memory,
             key_file=key_file,
             host=host,
             port=port,

@@ -1,4 +1,4 @@
-"""Detectors of many products in bounded memory, and models that follow a store."""
+"""Detectors of many products in bounded memory."""
 
 from __future__ import annotations
 

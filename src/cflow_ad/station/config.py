@@ -144,6 +144,10 @@ class StationConfig:
     """Where the database, pictures and models lie."""
     models: tuple[Path, ...] = ()
     """Model files; those of earlier starts are known already."""
+    store: str | None = None
+    """A model store, as `cflow-ad fleet train` fills it: its promoted models are served."""
+    memory: float = 2.0
+    """GiB of models in memory; the others are loaded when they are needed."""
     key_file: Path | None = None
     """Where a key of the role operator is written."""
     host: str = "127.0.0.1"
@@ -177,6 +181,8 @@ class StationConfig:
     modbus: Modbus | None = None
 
     def __post_init__(self) -> None:
+        if not self.memory > 0:
+            raise SettingsError(f"memory is {self.memory} GiB: it must be greater than 0")
         if not 0 <= self.audit_share <= 1:
             raise SettingsError(f"audit_share is {self.audit_share}: it must be from 0 to 1")
         if len({camera.name for camera in self.cameras}) < len(self.cameras):

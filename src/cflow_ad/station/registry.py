@@ -12,7 +12,6 @@ import math
 import re
 import shutil
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select
 
 from cflow_ad.errors import CflowError, StationError
+from cflow_ad.fleet.serving import DEFAULT_GIB, DetectorCache
 from cflow_ad.runtime.opening import is_exported, open_detector
 from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.threshold import Calibration
@@ -28,7 +28,6 @@ from cflow_ad.station import chain
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.schema import model_changes, models, thresholds
 
-_LOADED = 4
 """Models that are kept in memory beside those in use, to score kept pictures again."""
 
 
@@ -69,16 +68,26 @@ class Registry:
         database: of the station.
         key: seals changes.
         device: where models run.
+        memory: GiB of detectors to keep in memory; the others are loaded when they are needed.
     """
 
-    def __init__(self, folder: Path, database: Database, key: bytes, device: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: Database,
+        key: bytes,
+        device: str | None,
+        memory: float = DEFAULT_GIB,
+    ) -> None:
         self._folder = folder
         self._database = database
         self._key = key
         self._device = device
         self._lock = threading.RLock()
         self._active: dict[str, Version] = {}
-        self._detectors: OrderedDict[int, BaseDetector] = OrderedDict()
+        self._detectors: DetectorCache[int] = DetectorCache(
+            lambda number: self._load(self.version(number).path), memory
+        )
 
     def open(self, files: Sequence[Path]) -> list[str]:
         """Take in model files, and load every model in use.
@@ -99,7 +108,7 @@ class Registry:
             try:
                 self.add(name, path, origin=str(path), author="serve", activate=True)
             except CflowError as error:
-                if self._in_use(name) is None:
+                if self.number_in_use(name) is None:
                     raise
                 notes.append(f"{error}; the earlier version of {name} stays in use")
         for name in self._names():
@@ -159,10 +168,9 @@ class Registry:
             return number
 
         number = self._database.write(write)
-        with self._lock:
-            self._keep(number, detector)
-            if activate:
-                self.reload(name)
+        self._detectors.put(number, detector)
+        if activate:
+            self.reload(name)
         return number
 
     def active(self, name: str) -> Version:
@@ -201,12 +209,7 @@ class Registry:
         Raises:
             CflowError: its file cannot be used.
         """
-        with self._lock:
-            found = self._detectors.get(number)
-            if found is None:
-                found = self._load(self.version(number).path)
-            self._keep(number, found)
-            return found
+        return self._detectors.get(number)
 
     def set_threshold(self, name: str, value: float, author: str, reason: str) -> Version:
         """Change the threshold of the version in use; returns it with the new one.
@@ -241,7 +244,7 @@ class Registry:
     def reload(self, name: str) -> Version:
         """Read from the database what is in use, and with which threshold."""
         with self._lock:
-            number = self._in_use(name)
+            number = self.number_in_use(name)
             if number is None:
                 raise KeyError(name)
             found = self._active[name] = self.version(number)
@@ -251,7 +254,8 @@ class Registry:
         with self._database.engine.connect() as connection:
             return list(connection.scalars(select(model_changes.c.name).distinct()))
 
-    def _in_use(self, name: str) -> int | None:
+    def number_in_use(self, name: str) -> int | None:
+        """Return the number of a model's version in use; None where there is no such model."""
         last = select(func.max(model_changes.c.id)).where(model_changes.c.name == name)
         with self._database.engine.connect() as connection:
             return connection.scalar(
@@ -308,14 +312,6 @@ class Registry:
 
             return Detector.load(path, device=self._device, threads=1)
         return open_detector(path, device=self._device)
-
-    def _keep(self, number: int, detector: BaseDetector) -> None:
-        self._detectors[number] = detector
-        self._detectors.move_to_end(number)
-        used = {version.id for version in self._active.values()}
-        idle = [each for each in self._detectors if each not in used and each != number]
-        for each in idle[: max(0, len(idle) - _LOADED)]:
-            del self._detectors[each]
 
 
 def name_of(path: Path) -> str:

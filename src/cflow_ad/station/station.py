@@ -26,6 +26,7 @@ from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.drift.monitor import DriftMonitor
 from cflow_ad.station.follower import Follower
+from cflow_ad.station.from_store import StoreFollower
 from cflow_ad.station.locking import Lock, read_secret
 from cflow_ad.station.marks import Marks
 from cflow_ad.station.metrics import Metrics
@@ -75,8 +76,11 @@ class Station:
             self.broadcast = Broadcast()
             self.auth = Auth(self.database, self.secret)
             self.registry = Registry(
-                config.data / "models", self.database, self.secret, config.device
+                config.data / "models", self.database, self.secret, config.device, config.memory
             )
+            self._store = None if config.store is None else StoreFollower(config, self.registry)
+            if self._store is not None:
+                self._store.follow()
             self.pictures = PictureStore(config.data / "pictures", config.retention)
             self.pictures.sweep(self.database)
             messages = [name for name in ("mqtt", "webhook", "csv") if getattr(config, name)]
@@ -341,6 +345,11 @@ class Station:
 
     def _clean(self) -> None:
         while not self._stopping.wait(_CLEAN_EVERY):
+            try:
+                if self._store is not None:
+                    self._store.follow()
+            except CflowError as error:
+                _LOG.warning("the model store cannot be followed: %s", error)
             try:
                 self.pictures.clean(self.database)
             except Exception:
