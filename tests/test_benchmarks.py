@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("gpu", "| CPU and GPU, other decisions | 0 |"),
         ("growth", "predict s grows with the power"),
         ("large", "| images | imports MiB | peak MiB |"),
+        ("memory", "| openvino |"),
         ("metrics", "| scikit-learn |"),
         ("runtimes", "| onnx fp32 |"),
         ("scoring", "| FrEIA's decoders |"),
