@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cflow_ad.data.images import ImageSource
+from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts.dataset import hash_file
 from cflow_ad.data.listing import is_image, walk
 from cflow_ad.errors import DataError
@@ -19,8 +19,8 @@ _MOST_FOLDERS = 100
 
 def list_folders(sources: Iterable[ImageSource]) -> list[str]:
     """Return the folders that image files lie in, absolute; for many, the one that holds all."""
-    paths = [source for source in sources if isinstance(source, str | os.PathLike)]
-    folders = sorted({str(Path(path).absolute().parent) for path in paths})
+    names = filter(None, map(source_name, sources))
+    folders = sorted({str(Path(name).absolute().parent) for name in names})
     return folders if len(folders) <= _MOST_FOLDERS else [os.path.commonpath(folders)]
 
 
