@@ -57,7 +57,7 @@ def test_another_precision_is_near_and_an_unknown_one_refused(model, pictures, t
     exact, near = ([float(row["score"]) for row in rows_of(table)] for table in tables)
     assert exact != near
     np.testing.assert_allclose(near, exact, atol=0.2, rtol=0.2)
-    assert "it must be fp32 or bf16" in refused(
+    assert "it must be fp32 or tf32 or bf16" in refused(
         "predict", model, pictures[0], "--precision", "int3"
     )
 

@@ -79,6 +79,15 @@ def manifest(carpet, tmp_path):
     return tmp_path / "list.csv"
 
 
+def write_others(carpet, tmp_path):
+    """List good images that no model is trained on, in their left halves."""
+    others = tmp_path / "others.csv"
+    good = sorted((carpet / "test" / "good").iterdir())
+    rows = [f"{path},good,,train,roi/left.png" for path in good]
+    others.write_text("\n".join(["path,label,mask,split,roi", *rows]), encoding="utf-8")
+    return others
+
+
 def test_a_manifest_says_where_to_look_and_nothing_else_is_scored(manifest, carpet, tmp_path):
     model = tmp_path / "m.safetensors"
     assert run("train", manifest, "-o", model, *TINY).exit_code == 0
@@ -100,10 +109,13 @@ def test_a_manifest_says_where_to_look_and_nothing_else_is_scored(manifest, carp
     assert run("evaluate", model, manifest, "-o", tmp_path / "e").exit_code == 0
     pixel = json.loads((tmp_path / "e" / "metrics.json").read_text())["pixel"]
     assert pixel["n_pixels"] == 64 * 64 + 13 * 64 * 32
-    calibrated = tmp_path / "c.safetensors"
-    assert run("calibrate", model, manifest, "-o", calibrated).exit_code == 0
-    expected = Detector.load(model).threshold
-    assert Detector.load(calibrated).threshold == pytest.approx(expected, rel=1e-6)
+    calibrated, table = tmp_path / "c.safetensors", tmp_path / "scores.csv"
+    others = write_others(carpet, tmp_path)
+    assert run("calibrate", model, others, "-o", calibrated).exit_code == 0
+    run("predict", model, good, "--roi", others, "--table", table)
+    with table.open(encoding="utf-8") as file:
+        highest = max(float(row["score"]) for row in csv.DictReader(file))
+    assert Detector.load(calibrated).threshold == pytest.approx(highest, rel=1e-3)
 
 
 def test_a_manifest_does_what_a_folder_of_masks_does(manifest, carpet, tmp_path):
@@ -130,7 +142,7 @@ def test_regions_of_a_manifest_that_cannot_be_used_are_said_in_one_line(
     commands = (
         ("train", manifest, "-o", out, *TINY),
         ("evaluate", model, manifest, "-o", tmp_path / "e"),
-        ("calibrate", model, manifest, "-o", out),
+        ("calibrate", model, write_others(carpet, tmp_path), "-o", out),
     )
     (tmp_path / "masks").mkdir()
     for command in commands:

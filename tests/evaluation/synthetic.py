@@ -53,6 +53,9 @@ class FakeDetector:
     def info(self):
         return self.about
 
+    def pixels_of(self, path):
+        return read_image(path)
+
     def stream(self, paths, *, batch_size=8, on_error=None):
         return map(self.predict, paths)
 

@@ -66,7 +66,7 @@ def test_a_mask_in_several_files_is_their_union(evaluation, toy_detector, datase
             files = tuple(tmp_path / f"{number}-{half}.png" for half in range(2))
             for file, half in zip(files, halves, strict=True):
                 Image.fromarray(half).save(file)
-            sample = dataclasses.replace(sample, mask=MaskFiles(files, above=127))
+            sample = dataclasses.replace(sample, mask=MaskFiles(files))
         parts.append(sample)
     other = evaluate(toy_detector, dataclasses.replace(dataset, test=tuple(parts)))
     assert numbers(other.pixel) == numbers(evaluation.pixel)

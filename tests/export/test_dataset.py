@@ -30,7 +30,7 @@ def dataset(tmp_path):
         if path in masks:
             pixels[:, ::2] = 0
         Image.fromarray(pixels).save(path)
-    scratch = Sample(paths[1], "scratch 1/3", MaskFiles(tuple(masks), above=127))
+    scratch = Sample(paths[1], "scratch 1/3", MaskFiles(tuple(masks)))
     test = (scratch, Sample(paths[4], "scratch 1/3"), Sample(paths[2], "good"))
     train = (Sample(paths[0], "good"), Sample(paths[3], "good"))
     return Dataset(root, "clips", train, test, "folder")

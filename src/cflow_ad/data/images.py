@@ -135,8 +135,8 @@ def as_image(source: ImageSource, reading: Reading = AS_STORED) -> NDArray[Any]:
         reading: What the source does not say.
 
     Returns:
-        Pixels, H x W x 3, from 0 to 255, contiguous and writeable: ``uint8`` for 8-bit sources,
-        else ``float32``. An array that is so already is returned itself, not copied.
+        Pixels, H x W x 3, from 0 to 255, contiguous and writeable: ``uint8`` where 8 bits hold all
+        values, else ``float32``. An array that is so already is returned itself, not copied.
 
     Raises:
         ImageError: The source cannot be used as an image; the message says why. A float array
@@ -144,7 +144,7 @@ def as_image(source: ImageSource, reading: Reading = AS_STORED) -> NDArray[Any]:
         DependencyError: A library that its kind needs is not installed.
 
     >>> as_image(np.full((2, 3), 65535, np.uint16))[0, 0]
-    array([255., 255., 255.], dtype=float32)
+    array([255, 255, 255], dtype=uint8)
     """
     match source:
         case ComputedImage():

@@ -86,7 +86,7 @@ def sign(body: bytes, secret: bytes, at: int) -> str:
     """Sign a body: the value of `X-Cflow-Signature`.
 
     >>> sign(b"{}", b"secret", 1)[:12]
-    't=1,v1=20d18'
+    't=1,v1=11227'
     """
     digest = hmac.new(secret, str(at).encode() + b"." + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
