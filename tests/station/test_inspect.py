@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import threading
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cflow_ad import CalibrationWarning, Detector
 from cflow_ad.runtime.opening import open_detector
+from tests.station.conftest import Client
 
 
 @pytest.fixture
@@ -137,3 +140,23 @@ def test_a_truncated_image_is_refused(client, pictures):
     assert answer.status_code == 422
     assert "damaged or truncated" in answer.json()["detail"]
     assert str(client.station.config.data) not in answer.json()["detail"]
+
+
+def test_a_picture_of_12_bits_is_read_as_its_model_reads_it(toy_settings, images, config, tmp_path):
+    deep = [np.asarray(image, np.uint16).mean(2).astype(np.uint16) * 16 for image in images]
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for number, pixels in enumerate(deep):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    settings = dataclasses.replace(toy_settings, bits=12)
+    with pytest.warns(CalibrationWarning):
+        detector = Detector.fit(folder, settings, device="cpu")
+    detector.save(tmp_path / "part.safetensors", bundle=True)
+    config = dataclasses.replace(config, models=(tmp_path / "part.safetensors",))
+    with Client(config) as client:
+        answer = client.inspect((folder / "0.png").read_bytes(), include="overlay")
+        assert answer["score"] == pytest.approx(detector.predict(folder / "0.png").score, rel=1e-6)
+        overlay = Image.open(io.BytesIO(base64.b64decode(answer["images"]["overlay"])))
+        assert np.asarray(overlay).mean() == pytest.approx(deep[0].mean() / 4095 * 255, abs=8)
+        kept = client.get(f"/v1/inspections/{answer['id']}/overlay").content
+        assert kept == base64.b64decode(answer["images"]["overlay"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from cflow_ad.data.images import as_image
 from cflow_ad.evaluation.overlay import heatmap, map_scale, to_uint8
 from cflow_ad.scoring.prediction import Prediction
 
@@ -17,7 +17,7 @@ _THUMBNAIL = 192
 _RED = (230, 0, 38)
 
 
-def draw(kind: str, prediction: Prediction, picture: bytes) -> bytes:
+def draw(kind: str, prediction: Prediction, pixels: NDArray[Any]) -> bytes:
     """Draw a result, of the size of the picture.
 
     Args:
@@ -26,7 +26,7 @@ def draw(kind: str, prediction: Prediction, picture: bytes) -> bytes:
             thousandths; `mask`, 0 and 255; `overlay`, the picture with the mask
             outlined in red.
         prediction: the result.
-        picture: the image file.
+        pixels: of the picture, shape `(H, W, 3)`, 0 to 255.
     """
     if kind == "heat":
         low, high = map_scale(prediction.map_threshold)
@@ -40,25 +40,20 @@ def draw(kind: str, prediction: Prediction, picture: bytes) -> bytes:
     mask = Image.fromarray(prediction.mask.astype(np.uint8) * 255)
     if kind == "mask":
         return _png(mask)
-    pixels = _read(picture).copy()
+    pixels = to_uint8(pixels).copy()
     line = 2 * max(1, round(max(pixels.shape[:2]) / 256)) + 1
     around = np.asarray(mask.filter(ImageFilter.MaxFilter(line))) > 0
     pixels[around & ~prediction.mask] = _RED
     return _png(Image.fromarray(pixels))
 
 
-def shrink_to_jpeg(picture: bytes, longest: int = _THUMBNAIL) -> bytes:
-    """Shrink an image file to so many pixels on its longer side, as JPEG."""
-    image = Image.fromarray(_read(picture))
+def shrink_to_jpeg(pixels: NDArray[Any], longest: int = _THUMBNAIL) -> bytes:
+    """Shrink a picture `(H, W, 3)` to so many pixels on its longer side, as JPEG."""
+    image = Image.fromarray(to_uint8(pixels))
     image.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=2)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()
-
-
-def _read(picture: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(picture)) as image:
-        return to_uint8(as_image(image))
 
 
 def _png(image: Image.Image) -> bytes:

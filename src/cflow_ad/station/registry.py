@@ -19,11 +19,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.errors import CflowError, StationError
 from cflow_ad.fleet.serving import DEFAULT_GIB, DetectorCache
 from cflow_ad.runtime.opening import is_exported, open_detector
 from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.threshold import Calibration
+from cflow_ad.settings import Settings
 from cflow_ad.station import chain
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.schema import model_changes, models, thresholds
@@ -85,6 +87,7 @@ class Registry:
         self._device = device
         self._lock = threading.RLock()
         self._active: dict[str, Version] = {}
+        self._readings: dict[int, Reading] = {}
         self._detectors: DetectorCache[int] = DetectorCache(
             lambda number: self._load(self.version(number).path), memory
         )
@@ -210,6 +213,21 @@ class Registry:
             CflowError: its file cannot be used.
         """
         return self._detectors.get(number)
+
+    def reading(self, number: int) -> Reading:
+        """Return how a version reads images, without loading it.
+
+        Raises:
+            KeyError: there is no such version.
+        """
+        found = self._readings.get(number)
+        if found is None:
+            with self._database.engine.connect() as connection:
+                about = connection.scalar(select(models.c.about).where(models.c.id == number))
+            if about is None:
+                raise KeyError(number)
+            found = self._readings[number] = Settings.from_dict(about["settings"]).reading
+        return found
 
     def set_threshold(self, name: str, value: float, author: str, reason: str) -> Version:
         """Change the threshold of the version in use; returns it with the new one.

@@ -45,8 +45,8 @@ class Outcome:
     measures: dict[str, float]
     sha256: str
     """Of the picture's file."""
-    shape: tuple[int, int]
-    """Height and width."""
+    pixels: NDArray[Any]
+    """As decoded, shape `(H, W, 3)`, 0 to 255."""
     score_ms: float
 
 
@@ -135,7 +135,7 @@ class ScorerPool:
             vector=_vector(scored, canvas),
             measures=compute_measures(pixels),
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            shape=(pixels.shape[0], pixels.shape[1]),
+            pixels=pixels,
             score_ms=1000 * (time.monotonic() - began),
         )
 

@@ -15,8 +15,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, insert, select
 
+from cflow_ad.data.images import read_image
 from cflow_ad.errors import CflowError
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.station.auth import Auth
@@ -52,6 +54,8 @@ class Judged(NamedTuple):
     """When it came, on the monotonic clock."""
     has_picture: bool
     """Whether its picture is kept."""
+    pixels: NDArray[Any]
+    """Of the picture, shape `(H, W, 3)`, 0 to 255."""
 
 
 class Station:
@@ -209,8 +213,8 @@ class Station:
                 "model": version.name,
                 "sha256": version.sha256,
                 "image_sha256": outcome.sha256,
-                "width": outcome.shape[1],
-                "height": outcome.shape[0],
+                "width": outcome.pixels.shape[1],
+                "height": outcome.pixels.shape[0],
                 "score": prediction.score,
                 "p_value": version.calibration.compute_p_value(prediction.score),
                 "threshold_id": version.threshold_id,
@@ -253,7 +257,7 @@ class Station:
             written.add_done_callback(
                 lambda done: None if _is_stored(done, number) else self.pictures.drop(kept)
             )
-        return Judged(prediction, written, began, picture is not None)
+        return Judged(prediction, written, began, picture is not None, outcome.pixels)
 
     def score_kept(self, number: str) -> Prediction:
         """Score the kept picture of an inspection again, with the model and threshold that judged
@@ -291,6 +295,13 @@ class Station:
         """Return the picture of an inspection as it came, if it is kept."""
         path = self.picture_path(number)
         return None if path is None else path.read_bytes()
+
+    def pixels(self, number: str) -> NDArray[Any] | None:
+        """Return the picture of an inspection as its model reads it, `(H, W, 3)`, 0 to 255."""
+        row, path = self.records.get(number), self.picture_path(number)
+        if row is None or path is None:
+            return None
+        return read_image(path, self.registry.reading(row["version"]))
 
     def inspection(self, number: str) -> dict[str, Any] | None:
         """Return an inspection by its id."""

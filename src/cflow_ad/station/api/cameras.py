@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Response
 
+from cflow_ad.data.images import as_image
 from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain
 from cflow_ad.station.api.inspect import judge
 from cflow_ad.station.drawing import shrink_to_jpeg
 from cflow_ad.station.sources.camera import CameraThread
-from cflow_ad.station.sources.cameras import CameraError
+from cflow_ad.station.sources.cameras import CameraError, to_png
 from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1/cameras", tags=["cameras"], responses=ERRORS)
@@ -35,10 +36,10 @@ def list_cameras(station: Here, user: Operator) -> dict[str, Any]:
 def get_frame(station: Here, user: Operator, name: Name) -> Response:
     """Return the newest picture, shrunk, as JPEG."""
     try:
-        data = _camera(station, name).newest()
+        pixels = as_image(_camera(station, name).newest())
     except CameraError as error:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
-    return Response(shrink_to_jpeg(data, _PREVIEW), media_type="image/jpeg")
+    return Response(shrink_to_jpeg(pixels, _PREVIEW), media_type="image/jpeg")
 
 
 @router.post("/{name}/inspect", summary="Inspect its next picture")
@@ -46,9 +47,10 @@ async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
     """Inspect a picture that is taken after the request."""
     camera = _camera(station, name)
     try:
-        data = await asyncio.to_thread(camera.newest, after=time.monotonic())
+        frame = await asyncio.to_thread(camera.newest, after=time.monotonic())
     except CameraError as error:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+    data = await asyncio.to_thread(to_png, frame)
     return await judge(station, data, camera.model, source=f"camera {name}")
 
 

@@ -174,7 +174,7 @@ async def judge(
     else:
         answer = _answer(row, version, judged, scored)
     if include:
-        answer["images"] = await asyncio.to_thread(_draw, judged, data, include)
+        answer["images"] = await asyncio.to_thread(_draw, judged, include)
     return answer
 
 
@@ -189,9 +189,10 @@ def _answer(row: dict[str, Any], version: Version, judged: Judged, scored: float
     return answer
 
 
-def _draw(judged: Judged, data: bytes, include: tuple[str, ...]) -> dict[str, str]:
+def _draw(judged: Judged, include: tuple[str, ...]) -> dict[str, str]:
     return {
-        kind: base64.b64encode(draw(kind, judged.prediction, data)).decode() for kind in include
+        kind: base64.b64encode(draw(kind, judged.prediction, judged.pixels)).decode()
+        for kind in include
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from cflow_ad.errors import StationError
@@ -28,6 +29,7 @@ from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1", tags=["record"], responses=ERRORS)
 
+_NO_PICTURE = "there is no such inspection, or its picture is not kept"
 _FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}
 _Time = Annotated[str | None, Query(max_length=40, description="ISO 8601, UTC."), Plain]
 
@@ -111,7 +113,7 @@ def get_picture(station: Here, user: Operator, number: Number) -> Response:
 @router.get("/inspections/{number}/thumbnail", response_class=Response, summary="Its thumbnail")
 def get_thumbnail(station: Here, user: Operator, number: Number) -> Response:
     """Return the picture, shrunk, as JPEG."""
-    data = shrink_to_jpeg(_picture(station, number))
+    data = shrink_to_jpeg(_pixels(station, number))
     return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
 
@@ -146,12 +148,12 @@ def get_drawing(
     kind: Literal["heat", "map", "mask", "overlay"],
 ) -> Response:
     """Score the kept picture again with the model that judged it, and draw the result as PNG."""
-    data = _picture(station, number)
+    pixels = _pixels(station, number)
     try:
         prediction = station.score_kept(number)
     except KeyError:
         raise HTTPException(404, "its picture is not kept any more") from None
-    return Response(draw(kind, prediction, data), media_type="image/png", headers=_FOREVER)
+    return Response(draw(kind, prediction, pixels), media_type="image/png", headers=_FOREVER)
 
 
 @router.get("/review", summary="The review queue")
@@ -215,5 +217,12 @@ _TYPES = (
 def _picture(station: Station, number: str) -> bytes:
     data = station.picture(number)
     if data is None:
-        raise HTTPException(404, "there is no such inspection, or its picture is not kept")
+        raise HTTPException(404, _NO_PICTURE)
     return data
+
+
+def _pixels(station: Station, number: str) -> NDArray[Any]:
+    pixels = station.pixels(number)
+    if pixels is None:
+        raise HTTPException(404, _NO_PICTURE)
+    return pixels

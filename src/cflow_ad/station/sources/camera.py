@@ -58,8 +58,8 @@ class CameraThread:
             if thread.is_alive():
                 thread.join(timeout=10)
 
-    def newest(self, *, after: float | None = None, wait: float = 5.0) -> bytes:
-        """Return the newest picture as PNG.
+    def newest(self, *, after: float | None = None, wait: float = 5.0) -> NDArray[Any]:
+        """Return the newest picture, as `Device.read` gives it.
 
         Args:
             after: taken after this time of the monotonic clock; unset, not older than `_FRESH`.
@@ -74,7 +74,7 @@ class CameraThread:
             frame = self._frame
         if frame is None or frame[1] < since:
             raise CameraError(f"camera {self.config.name}: no picture; is it plugged in?")
-        return to_png(frame[0])
+        return frame[0]
 
     def _read(self) -> None:
         pause, was_told = 1.0, False
@@ -116,7 +116,7 @@ class CameraThread:
             try:
                 inspect_patiently(
                     self._station,
-                    self.newest(wait=self.config.every),
+                    to_png(self.newest(wait=self.config.every)),
                     self.model,
                     source=f"camera {self.config.name}",
                     name="the picture",
