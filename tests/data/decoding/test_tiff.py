@@ -212,6 +212,33 @@ def test_a_file_that_is_cut_short_is_damaged(tmp_path, options, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"compression": "lzw"}])
+def test_damage_anywhere_is_an_image_error_or_an_image(tmp_path, options):
+    small = np.ascontiguousarray(RGB16[:8, :9])
+    whole = write(tmp_path / "a.tif", small, **COLOUR, **options).read_bytes()
+    path = tmp_path / "b.tif"
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole)
+        for _ in range(2):
+            data[rng.integers(4, len(data) if seed % 2 else 250)] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            image_shape(path)
+            pixels = read_image(path)
+        except ImageError:
+            continue
+        assert pixels.shape[2] == 3
+
+
+def test_an_offset_beyond_every_file_is_damage(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(64))
+    for look in (read_image, image_shape):
+        with pytest.raises(ImageError, match="damaged"):
+            look(path)
+
+
 def test_without_the_extra_a_file_that_needs_it_says_so(tmp_path):
     """In a process where the libraries cannot be imported."""
     deep = write(tmp_path / "deep.tif", RGB16, **COLOUR)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +13,7 @@ from PIL import BmpImagePlugin, ImageFile, WebPImagePlugin
 from cflow_ad.data.decoding import jpeg, netpbm, pillow, png, tiff
 from cflow_ad.data.decoding.opening import damaged, open_file, unsupported
 from cflow_ad.data.decoding.raster import Header, Raster, Reading
-from cflow_ad.errors import ImageError
+from cflow_ad.errors import CflowError, ImageError
 
 _FORMATS = "PNG, JPEG, BMP, TIFF, WebP or PNM (PGM, PPM)"
 
@@ -71,7 +72,7 @@ def read_raster(path: Path, reading: Reading) -> Raster:
 
 def read_raster_of(file: IO[bytes], name: str, reading: Reading) -> Raster:
     """Read as `read_raster`, from a file that is open or in memory."""
-    with pillow.silent():
+    with pillow.silent(), _image_errors(name):
         head = _head(file)
         if _PNG.match(head):
             return png.read(file, name, reading)
@@ -82,10 +83,7 @@ def read_raster_of(file: IO[bytes], name: str, reading: Reading) -> Raster:
         if _PNM.match(head):
             return netpbm.read(file.read(), name, reading)
         image = _open_plain(file, head, name, reading.page)
-        try:
-            pillow.decode(image, name)
-        except pillow.NotDecodedError as error:
-            raise pillow.refused(name, error.__cause__) from error
+        pillow.decode(image, name)
         return pillow.raster_of(image, pillow.header_of(image), name, reading)
 
 
@@ -100,7 +98,7 @@ def read_header(path: Path, reading: Reading) -> Header:
 
 def read_header_of(file: IO[bytes], name: str, reading: Reading) -> Header:
     """Read as `read_header`, from a file that is open or in memory."""
-    with pillow.silent():
+    with pillow.silent(), _image_errors(name):
         head = _head(file)
         if _PNG.match(head):
             return png.read_header(file, name, reading)
@@ -113,6 +111,19 @@ def read_header_of(file: IO[bytes], name: str, reading: Reading) -> Header:
         image = _open_plain(file, head, name, reading.page or 1)
         pillow.read_header(image, file)
         return pillow.header_of(image)
+
+
+@contextlib.contextmanager
+def _image_errors(name: str) -> Iterator[None]:
+    """Turn what damaged bytes may raise anywhere into an error that names the file."""
+    try:
+        yield
+    except CflowError:
+        raise
+    except pillow.NotDecodedError as error:
+        raise pillow.refused(name, error.__cause__) from error
+    except Exception as error:
+        raise damaged(name, error) from error
 
 
 def _head(file: IO[bytes]) -> bytes:
@@ -131,7 +142,4 @@ def _open_plain(file: IO[bytes], head: bytes, name: str, page: int | None) -> Im
         if not head.strip(b"\0"):
             raise damaged(name, "it begins with zeros alone")
         raise ImageError(f"{name}: this is not a {_FORMATS} image; convert it to one of these")
-    try:
-        return pillow.open_image(decoder, file, name, page)
-    except pillow.NotDecodedError as error:
-        raise pillow.refused(name, error.__cause__) from error
+    return pillow.open_image(decoder, file, name, page)

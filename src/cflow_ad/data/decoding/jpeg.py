@@ -26,14 +26,12 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
 
     Raises:
         ImageError: The file is damaged.
+        NotDecodedError: Pillow fails.
         DependencyError: `imagecodecs` is needed and not installed.
     """
     image, header, kind = _open(file, name, reading)
     if image is not None:
-        try:
-            pillow.decode(image, name)
-        except pillow.NotDecodedError as error:
-            raise pillow.refused(name, error.__cause__) from error
+        pillow.decode(image, name)
         return pillow.raster_of(image, header, name, reading)
     what = "a JPEG that is lossless or of 12 bits"
     imagecodecs = optional_library("imagecodecs", "formats", name, what)
@@ -59,10 +57,7 @@ def _open(
         mode = f"{'L' if channels == 1 else 'RGB'}{';16' if bits > 8 else ''}"
         return None, Header(shape, mode, max(8, bits) if bits < 16 else None), kind
     file.seek(0)
-    try:
-        image = pillow.open_image(JpegImagePlugin.JpegImageFile, file, name, reading.page)
-    except pillow.NotDecodedError as error:
-        raise pillow.refused(name, error.__cause__) from error
+    image = pillow.open_image(JpegImagePlugin.JpegImageFile, file, name, reading.page)
     pillow.read_header(image, file)
     assert isinstance(image, JpegImagePlugin.JpegImageFile)
     return image, pillow.header_of(image), kind

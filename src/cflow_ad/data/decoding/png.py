@@ -30,15 +30,12 @@ class _Start(NamedTuple):
 
 
 def read_header(file: IO[bytes], name: str, reading: Reading) -> Header:
-    """Read the header, and the orientation wherever it stands."""
+    """Read the header, and the orientation wherever it stands; raises as `read` does."""
     start = _read_start(file)
     file.seek(0)
-    try:
-        page = 1 if reading.page is None else reading.page
-        image = pillow.open_image(PngImagePlugin.PngImageFile, file, name, page)
-        pillow.read_header(image, file)
-    except pillow.NotDecodedError as error:
-        raise pillow.refused(name, error.__cause__) from error
+    page = 1 if reading.page is None else reading.page
+    image = pillow.open_image(PngImagePlugin.PngImageFile, file, name, page)
+    pillow.read_header(image, file)
     return _header(pillow.header_of(image, hint=start.significant), start)
 
 
@@ -47,19 +44,17 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
 
     Raises:
         ImageError: The file is damaged, or animated and no frame is chosen.
+        NotDecodedError: Pillow fails.
         DependencyError: `imagecodecs` is needed and not installed.
     """
     start = _read_start(file)
     file.seek(0)
-    try:
-        image = pillow.open_image(PngImagePlugin.PngImageFile, file, name, reading.page)
-        is_deep = start.bits == 16 and start.colour != _GREY and getattr(image, "n_frames", 1) == 1
-        if is_deep:
-            pillow.read_header(image, file)
-        else:
-            pillow.decode(image, name)
-    except pillow.NotDecodedError as error:
-        raise pillow.refused(name, error.__cause__) from error
+    image = pillow.open_image(PngImagePlugin.PngImageFile, file, name, reading.page)
+    is_deep = start.bits == 16 and start.colour != _GREY and getattr(image, "n_frames", 1) == 1
+    if is_deep:
+        pillow.read_header(image, file)
+    else:
+        pillow.decode(image, name)
     header = pillow.header_of(image, hint=start.significant)
     if not is_deep:
         return pillow.raster_of(image, header, name, reading)

@@ -243,7 +243,7 @@ def _read_pages(file: IO[bytes], name: str) -> list[_Page]:
     """Read the directories of the pages; not those of thumbnails and masks."""
     try:
         directories, can_pillow = _read_directories(file)
-    except (struct.error, OverflowError, MemoryError, OSError) as error:
+    except (struct.error, OverflowError, MemoryError, OSError, ValueError) as error:
         raise damaged(name, "its directory of tags is cut short or wrong") from error
     pages = [
         _Page(number, tags, can_pillow)
