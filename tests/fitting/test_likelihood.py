@@ -66,7 +66,10 @@ def assert_equal(ours, theirs):
 
 def test_the_likelihood_of_good_vectors_rises(features):
     settings = dataclasses.replace(
-        SETTINGS, steps=100, learning_rate=1e-2, method=Method(blocks=2, permutation="soft")
+        SETTINGS,
+        steps=100,
+        learning_rate=1e-2,
+        method=Method(blocks=2, wide_subnets=True, permutation="soft"),
     )
     z, rows, columns = features.take(np.arange(2000))
     before = fit(features, dataclasses.replace(settings, steps=0))(z, rows, columns).mean()
