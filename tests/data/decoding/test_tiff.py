@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 
@@ -156,6 +157,25 @@ def test_lossless_jpeg_in_tiff(tmp_path, bits):
     path = write(tmp_path / "a.tif", values, compression="jpeg", **codec)
     pixels = read_image(path, Reading(bits=bits))
     np.testing.assert_allclose(pixels[..., 0], values * (255 / (2**bits - 1)), rtol=1e-6)
+
+
+def test_old_jpeg_in_tiff(tmp_path):
+    """A whole JPEG file, to which tags of TIFF 6.0 point."""
+    jpeg = save(tmp_path / "a.jpg", SMOOTH, quality=95, subsampling=0)
+    data = jpeg.read_bytes()
+    tags = [(256, 64), (257, 64), (258, 8), (259, 6), (262, 6), (273, 0), (277, 3), (278, 64)]
+    tags += [(279, len(data)), (513, 0), (514, len(data)), (530, 0x10001)]
+    start = 8 + 2 + 12 * len(tags) + 4 + 6
+    entries = b""
+    for tag, value in tags:
+        count = {258: 3, 530: 2}.get(tag, 1)
+        value = start if tag in (273, 513) else start - 6 if tag == 258 else value
+        kind = 3 if tag in (258, 530) else 4
+        entries += struct.pack("<HHII", tag, kind, count, value)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    path = tmp_path / "a.tif"
+    path.write_bytes(head + entries + bytes(4) + struct.pack("<3H", 8, 8, 8) + data)
+    assert np.abs(read_image(path).astype(int) - read_image(jpeg)).max() <= 3
 
 
 def test_the_orientation_is_applied_to_what_pillow_does_not_read(tmp_path):

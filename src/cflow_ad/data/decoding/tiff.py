@@ -38,18 +38,17 @@ _KINDS = {
     18: "Q",
 }  # fmt: skip
 """Numbers of the types of values, and how `struct` names them."""
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 256, 257, 258, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_BYTES, _PLANAR, _COLOURS = 273, 274, 277, 279, 284, 320
 _TILES, _TILE_BYTES, _EXTRA, _FORMAT, _LARGEST = 324, 325, 338, 339, 341
 _WANTED = {
-    _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIPS, _ORIENTATION, _SAMPLES,
+    _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _STRIPS, _ORIENTATION, _SAMPLES,
     _STRIP_BYTES, _PLANAR, _COLOURS, _TILES, _TILE_BYTES, _EXTRA, _FORMAT, _LARGEST,
 }  # fmt: skip
 _MOST_PAGES = 100_000
 _REDUCED, _MASK = 1, 4  # bits of `_SUBFILE`: such a directory is no page
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _MOSAIC = 0, 1, 2, 3, 5, 6, 32803
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
-_OLD_JPEG = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class _Page:
     @property
     def for_pillow(self) -> bool:
         """Whether Pillow gives every sample as it is stored."""
-        plain = self.format == _UNSIGNED and self.one(_COMPRESSION, 1) != _OLD_JPEG
+        plain = self.format == _UNSIGNED
         one = self.samples == 1 and self.bits in (12, 16, 32)
         photometric = self.one(_PHOTOMETRIC, 1)
         # Pillow leaves grey of more than 8 bits as it is where white is 0.
