@@ -55,6 +55,11 @@ def wait_for_text(page: Any, selector: str, text: str) -> None:
     page.locator(selector).filter(has_text=text).first.wait_for(state="attached")
 
 
+def wait_until_ready(page: Any) -> None:
+    """Until the page's scripts listen, which may be after its load event."""
+    page.wait_for_selector("html[data-ready], #login", state="attached")
+
+
 def wait_for_part(page: Any) -> None:
     """Until the viewer shows a picture."""
     page.wait_for_selector('.viewer[data-state="shown"]')
@@ -186,6 +191,7 @@ def open_view(site, browser, sessions):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: note(message, expected))
         page.goto(path)
+        wait_until_ready(page)
         return page
 
     yield open_view

@@ -5,7 +5,13 @@ from __future__ import annotations
 import httpx
 import numpy as np
 
-from tests.station.pages.conftest import PASSWORD, damage, wait_for_part, wait_for_text
+from tests.station.pages.conftest import (
+    PASSWORD,
+    damage,
+    wait_for_part,
+    wait_for_text,
+    wait_until_ready,
+)
 
 
 def test_drift_is_told_with_pictures_and_begins_anew_with_a_reason(site, open_view, images):
@@ -46,6 +52,7 @@ def test_one_logs_in_and_lands_where_one_wanted_to_be(site, open_view):
     page.fill("#password", PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_url("**/threshold?x=1")
+    wait_until_ready(page)
     page.click("#log-out")
     page.wait_for_url("**/login")
 
