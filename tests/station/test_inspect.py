@@ -121,7 +121,7 @@ def test_similar_parts_are_the_nearest_ones(client, pictures, odd):
     ("data", "said"),
     [
         (b"", "empty"),
-        (b"GIF89a nonsense", "not a"),
+        (b"GIF89a nonsense", "not supported"),
         (b"\x89PNG\r\n\x1a\n", "damaged"),
     ],
 )

@@ -132,9 +132,12 @@ def fill(site: Site, images: list[np.ndarray], detector: Any) -> None:
         assert answer["is_anomalous"] == (n % 5 == 4)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window; skips where there is none."""
+    """Chromium without a window; skips where there is none.
+
+    It ends with its module: an event loop runs in this thread as long as Playwright does.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("there is no chromium")
