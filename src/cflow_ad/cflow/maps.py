@@ -50,8 +50,8 @@ class MapBuilder:
         """Make the map of each image.
 
         Args:
-            energies: per level, shape `(B, h, w)`, at least 0; images beyond the canvases' are not
-                looked at.
+            energies: per level, shape `(B, h, w)`, at least 0; images beyond the canvases' are
+                ignored.
             canvases: of the images, all of one shape.
 
         Returns:

@@ -44,7 +44,7 @@ def find_flags(detector: Detector, sources: Sequence[ImageSource]) -> dict[str, 
         if (sizes := find_clusters(found)) is not None:
             flags["clusters"] = (
                 f"The good images fall into two clusters, of {sizes[0]} and {sizes[1]} of the "
-                f"{len(found)} looked at: two variants may need a model each."
+                f"{len(found)} compared: two variants may need a model each."
             )
         if (correlation := find_drift(found)) is not None:
             flags["drift"] = (

@@ -2,7 +2,7 @@
 
 ::
 
-    config.py     what a station is told at its start
+    config.py     the settings of a station
     schema.py     the tables; migrations/ brings an older database to them
     database.py   the connection, and the one thread that writes
     chain.py      seals rows, so that an altered or missing one shows

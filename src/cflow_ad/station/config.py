@@ -1,4 +1,4 @@
-"""What a station is told at its start: options of the command line, the rest in a TOML file."""
+"""The settings of a station: options of the command line, the rest in a TOML file."""
 
 from __future__ import annotations
 

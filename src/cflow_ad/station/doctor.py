@@ -40,7 +40,7 @@ _LEAST_FREE = 5e9
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     state: str
     """`ok`, `missing` (only what needs it does not work) or `fault`."""

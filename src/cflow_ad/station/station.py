@@ -62,7 +62,7 @@ class Station:
     """A station that is ready to inspect.
 
     Args:
-        config: what it is told at its start.
+        config: its settings.
 
     Raises:
         CflowError: the folder, the database or a model cannot be used.

@@ -1,7 +1,7 @@
 """What another threshold would do, by recorded scores, and what the blind audit says.
 
 Only marks that were given blind, to parts drawn at random, say anything about rates: parts that
-were looked at because they were flagged are no sample of all parts, and a threshold that follows
+were reviewed because they were flagged are no sample of all parts, and a threshold that follows
 them creeps upwards.
 """
 

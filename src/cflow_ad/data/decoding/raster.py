@@ -17,7 +17,7 @@ from cflow_ad.errors import ImageError
 Bayer: TypeAlias = Literal["none", "rggb", "bggr", "grbg", "gbrg"]
 
 _WHOLE = 1e-3  # of a grey level: as near to whole numbers are the values of 8 bits
-_APART = 101  # looked at first: most pictures of more bits show it there
+_APART = 101  # compared first: most pictures of more bits show it there
 
 WHITE = 255
 """The value of white in pixels that are ready to use."""

@@ -1,7 +1,7 @@
 """Error rates and thresholds from an audit: parts drawn at random, marked blind.
 
 A part is drawn when it is recorded, with a fixed probability that no score or verdict enters, and
-is marked by someone who sees neither. Other marks are of parts that were looked at *because* of
+is marked by someone who sees neither. Other marks are of parts that were reviewed *because* of
 their score. A rate or a threshold from them is wrong: where flagged parts that turn out good join
 the calibration set, it fills with high scores, and the threshold creeps up until defects pass.
 Only a blind random draw may move the threshold.

@@ -28,7 +28,7 @@ def exact_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float
 
 
 def confidence_sequence(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """An interval that is right at all times at once, however often it is looked at.
+    """An interval that is right at all times at once, however often it is read.
 
     The shares that a martingale does not refute: the likelihood of a mixture of all shares, with
     the weights of Jeffreys' prior, over the likelihood of the share (Robbins, Annals of

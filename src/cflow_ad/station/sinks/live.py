@@ -1,7 +1,7 @@
 """The last verdict of the present, for OPC UA and Modbus.
 
-The heartbeat rises once a second as long as the station can inspect, and stands still when it
-cannot; then the verdict is `NONE`. A line must take a heartbeat that stands still for a fault, and
+The heartbeat rises once a second as long as the station can inspect, and stops when it
+cannot; then the verdict is `NONE`. A line must take a heartbeat that has stopped for a fault, and
 never silence for a good part.
 """
 
