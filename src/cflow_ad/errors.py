@@ -30,6 +30,9 @@ that was asked for, and `DeviceWarning`, when a GPU does less at once than it wa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CflowError(Exception):
     """The base of every error raised on purpose."""
@@ -147,6 +150,15 @@ def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
                 f"this needs {library}, which is not installed: pip install 'cflow-ad[{extra}]'"
             )
     return None
+
+
+@contextmanager
+def optional_library() -> Iterator[None]:
+    """Raise a DependencyError where an optional library that is imported inside is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_library(error) or error from error
 
 
 def first_line(error: Exception) -> str:

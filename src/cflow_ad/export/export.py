@@ -19,7 +19,7 @@ from cflow_ad.cflow.folded import Scorer
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
-from cflow_ad.errors import CalibrationWarning, ExportError, SettingsError, missing_library
+from cflow_ad.errors import CalibrationWarning, ExportError, SettingsError, optional_library
 from cflow_ad.export.check import Change, Report, compare, gather, recalibrate
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
@@ -179,11 +179,9 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
         raise SettingsError("int8 is calibrated on good images: give some with --data FOLDER")
     check_writable(path)
     quantiser = ["nncf"] if format == "openvino" and precision == "int8" else []
-    try:  # before the work
+    with optional_library():  # before the work
         for library in [*_LIBRARIES[format], *quantiser]:
             importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        raise missing_library(error) or error from error
 
 
 def _canvas(size: str | None, sizing: Sizing) -> Shape | None:

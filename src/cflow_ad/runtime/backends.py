@@ -22,7 +22,7 @@ from cflow_ad.errors import (
     ModelFileError,
     SettingsError,
     first_line,
-    missing_library,
+    optional_library,
 )
 from cflow_ad.process import usable_cores
 
@@ -87,10 +87,8 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
         raise ModelFileError(f"{path}: there is no such model file; export one, or check the path")
     if not os.access(path, os.R_OK):
         raise ModelFileError(f"{path}: no permission to read it; change its permissions")
-    try:
+    with optional_library():
         return _AfterFork(lambda threads: kind(path, device, threads), threads)
-    except ModuleNotFoundError as error:
-        raise missing_library(error) or error from error
 
 
 class _AfterFork:

@@ -18,7 +18,7 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING
 
-from cflow_ad.errors import missing_library
+from cflow_ad.errors import optional_library
 from cflow_ad.station.config import Modbus
 from cflow_ad.station.sinks.live import Live, LiveSink
 
@@ -44,10 +44,8 @@ class ModbusSink(LiveSink):
 
     def __init__(self, station: Station, config: Modbus) -> None:
         super().__init__(station)
-        try:
+        with optional_library():
             import pymodbus.server  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise missing_library(error) or error from error
         self._config = config
 
     async def serve(self) -> None:

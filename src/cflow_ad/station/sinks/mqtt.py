@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cflow_ad.errors import StationError, missing_library
+from cflow_ad.errors import StationError, optional_library
 from cflow_ad.station.config import Mqtt
 from cflow_ad.station.sinks.outbox import Message
 from cflow_ad.station.sinks.sink import OutboxSink
@@ -44,10 +44,8 @@ class MqttSink(OutboxSink):
 
     def __init__(self, station: Station, config: Mqtt) -> None:
         super().__init__(station)
-        try:
+        with optional_library():
             import aiomqtt
-        except ModuleNotFoundError as error:
-            raise missing_library(error) or error from error
         self._aiomqtt = aiomqtt
         self._config = config
         self._base = f"{config.topic}/{station.config.name}"

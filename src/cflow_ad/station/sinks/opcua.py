@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cflow_ad.errors import missing_library
+from cflow_ad.errors import optional_library
 from cflow_ad.station.config import OpcUa
 from cflow_ad.station.sinks.live import NONE, Live, LiveSink
 
@@ -33,10 +33,8 @@ class OpcUaSink(LiveSink):
 
     def __init__(self, station: Station, config: OpcUa) -> None:
         super().__init__(station)
-        try:
+        with optional_library():
             import asyncua  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise missing_library(error) or error from error
         self._config = config
 
     async def serve(self) -> None:
