@@ -57,7 +57,7 @@ def wait_for_text(page: Any, selector: str, text: str) -> None:
 
 def wait_until_ready(page: Any) -> None:
     """Until the page's scripts listen, which may be after its load event."""
-    page.wait_for_selector("html[data-ready], #login", state="attached")
+    page.wait_for_selector("html[data-ready]", state="attached")
 
 
 def wait_for_part(page: Any) -> None:
@@ -101,7 +101,7 @@ def site(tmp_path_factory, toy_detector, images) -> Iterator[Site]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not server.started:
         assert thread.is_alive()
         assert time.monotonic() < deadline
@@ -145,6 +145,7 @@ def browser() -> Iterator[Any]:
     off = ("background-networking", "component-update", "sync", "quic", "gpu", "dev-shm-usage")
     running = playwright.chromium.launch(
         executable_path=path,
+        timeout=120_000,
         args=[
             "--no-sandbox",
             "--no-first-run",

@@ -22,8 +22,7 @@ def test_drift_is_told_with_pictures_and_begins_anew_with_a_reason(site, open_vi
     for n in range(40):
         darker = images[n % 12] * 0.6 + rng.normal(0, 2, (1, 1, 3))
         site.inspect(np.clip(darker, 0, 255).astype(np.uint8))
-    page.wait_for_selector(".banner")
-    assert "Brightness fell." in page.inner_text("#banner")
+    wait_for_text(page, "#banner", "Brightness fell.")
     page.reload()
     alarm = page.locator(".alarm").filter(has_text="Brightness fell.")
     alarm.wait_for()

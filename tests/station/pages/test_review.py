@@ -9,11 +9,15 @@ def cards(page):
     return page.locator("#queue .card")
 
 
+def open_queue(page, kind):
+    page.click(f'[data-kind="{kind}"]')
+    page.wait_for_selector(f'[data-kind="{kind}"][aria-selected="true"]')
+    page.wait_for_selector('#queue[aria-busy="false"]', state="attached")
+
+
 def test_keys_mark_one_part_after_the_other_and_undo_takes_back(site, open_view):
     page = open_view("/review", "otto")
-    wait_for_part(page)
-    page.click('[data-kind="anomalous"]')
-    page.wait_for_selector('[data-kind="anomalous"][aria-selected="true"]')
+    open_queue(page, "anomalous")
     wait_for_part(page)
     first, second = (cards(page).nth(n).get_attribute("data-id") for n in (0, 1))
     page.keyboard.press("d")
@@ -29,8 +33,7 @@ def test_keys_mark_one_part_after_the_other_and_undo_takes_back(site, open_view)
 
 def test_several_are_marked_at_once(site, open_view):
     page = open_view("/review")
-    page.click('[data-kind="anomalous"]')
-    page.wait_for_selector('[data-kind="anomalous"][aria-selected="true"]')
+    open_queue(page, "anomalous")
     wait_for_part(page)
     page.keyboard.press("x")
     page.keyboard.press("ArrowRight")
@@ -50,8 +53,7 @@ def test_an_audit_part_shows_no_verdict_until_it_is_marked(site, open_view):
     page = open_view("/review")
     requests = []
     page.on("request", lambda request: requests.append(request.url))
-    page.click('[data-kind="audit"]')
-    page.wait_for_selector('[data-kind="audit"][aria-selected="true"]')
+    open_queue(page, "audit")
     page.wait_for_selector("#audit-hint:not([hidden])")
     wait_for_part(page)
     part = cards(page).first.get_attribute("data-id")
@@ -80,7 +82,7 @@ def test_a_mark_with_the_verdict_in_view_is_no_audit(site, open_view):
 
 def test_an_empty_queue_says_so(site, open_view):
     page = open_view("/review")
-    page.click('[data-kind="near"]')
+    open_queue(page, "near")
     page.wait_for_selector("#empty:not([hidden])")
     page.keyboard.press("g")  # nothing to mark, nothing happens
     assert page.locator(".notice").count() == 0

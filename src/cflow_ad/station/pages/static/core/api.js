@@ -40,6 +40,15 @@ async function readDetail(answer) {
   }
 }
 
+/* Of questions that overtake each other only the last one counts: const isLast = begin(); await ...; if (!isLast()) return; */
+export function takeTurns() {
+  let last = 0;
+  return () => {
+    const mine = ++last;
+    return () => mine === last;
+  };
+}
+
 export const get = (path, query) => call("GET", path, { query });
 export const post = (path, body, query) => call("POST", path, { body, query });
 export const change = (path, body) => call("PUT", path, { body });

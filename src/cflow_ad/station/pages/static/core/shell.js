@@ -4,7 +4,7 @@ import { find, findAll, getModel, h, isEngineer, put, setCookie } from "./dom.js
 import { formatTime } from "./format.js";
 import { addKeys, showHelp } from "./keys.js";
 import { attempt } from "./notice.js";
-import { follow, followState } from "./stream.js";
+import { follow, followState, loadAndFollow } from "./stream.js";
 import { t } from "./texts.js";
 import { describeAlarm } from "../parts/alarm.js";
 
@@ -84,8 +84,8 @@ async function countReviews() {
 }
 
 if (getModel()) {
-  attempt(loadEvents);
-  attempt(countReviews);
+  loadAndFollow(() => attempt(loadEvents));
+  loadAndFollow(() => attempt(countReviews));
   follow("mark", () => attempt(countReviews));
 }
 export { countReviews, isEngineer };

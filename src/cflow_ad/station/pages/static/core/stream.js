@@ -4,7 +4,7 @@ const PATIENCE = 4000;
 
 const source = new EventSource("/v1/stream");
 const watchers = new Set();
-let last = "live";
+let last = null;  // neither open nor failed yet
 
 function tell(state) {
   if (state === last) return;
@@ -35,5 +35,17 @@ export function follow(kind, action) {
   source.addEventListener(kind, (event) => action(JSON.parse(event.data)));
 }
 
-/* Called with "lost" and "live" when the link changes; what was missed must be loaded again. */
+/* Called with "lost" and "live" when the link changes. */
 export const followState = (action) => watchers.add(action);
+
+/* Load what news will change: once the link is open, so that no news fall between, and again when it is back. */
+export function loadAndFollow(load) {
+  let loaded = false;
+  const watch = (state) => {
+    if (state === "lost" && loaded) return;
+    loaded = true;
+    load();
+  };
+  watchers.add(watch);
+  if (last !== null) watch(last);
+}

@@ -27,6 +27,8 @@ export class Viewer {
 
   /* Show an inspection: of the station's record, or with pictures of its own as {picture, heat, mask} URLs. */
   async show(inspection, urls = addressesOf(inspection)) {
+    const { id, score } = this.inspection ?? {};
+    if (inspection.id === id && inspection.score === score && this.root.dataset.state === "shown") return;
     this.inspection = inspection;
     this.chosen = null;
     this.zoom = 0;

@@ -3,7 +3,7 @@ import { get, post } from "../core/api.js";
 import { find, getModel, h, put, s } from "../core/dom.js";
 import { formatCount, formatShare, formatTime } from "../core/format.js";
 import { attempt, notice } from "../core/notice.js";
-import { follow } from "../core/stream.js";
+import { follow, loadAndFollow } from "../core/stream.js";
 import { t } from "../core/texts.js";
 import { describeAlarm, formatMeasure } from "../parts/alarm.js";
 
@@ -84,4 +84,4 @@ follow("event", (event) => { if (event.kind === "drift") attempt(load); });
 follow("inspection", () => {
   late ??= setTimeout(() => { late = undefined; attempt(load); }, 3000);
 });
-if (getModel()) attempt(load);
+if (getModel()) loadAndFollow(() => attempt(load));

@@ -1,5 +1,5 @@
 /* History: filter, page, open a part, and find parts that look like it. */
-import { get } from "../core/api.js";
+import { get, takeTurns } from "../core/api.js";
 import { find, getModel, h, put, settle } from "../core/dom.js";
 import { formatCount, formatDigits, formatMs, formatScore, formatTime } from "../core/format.js";
 import { addKeys } from "../core/keys.js";
@@ -15,6 +15,8 @@ const detail = find("#detail");
 let items = [];
 let next = null;
 let opened = null;
+const beginList = takeTurns();
+const beginPart = takeTurns();
 
 const toIso = (local) => (local ? new Date(local).toISOString() : "");
 
@@ -27,14 +29,18 @@ function readFilters() {
 }
 
 async function load() {
+  const isLast = beginList();
   const found = await get("/v1/inspections", readFilters());
+  if (!isLast()) return;
   items = found.items;
   next = found.next;
   show();
 }
 
 async function loadMore() {
+  const isLast = beginList();
   const found = await get("/v1/inspections", { ...readFilters(), cursor: next });
+  if (!isLast()) return;
   items = [...items, ...found.items];
   next = found.next;
   show();
@@ -52,8 +58,9 @@ function show() {
 }
 
 async function open(id) {
+  const isLast = beginPart();
   const part = await attempt(() => get(`/v1/inspections/${id}`));
-  if (!part) return;
+  if (!part || !isLast()) return;
   opened = part;
   history.replaceState(null, "", `?id=${id}`);
   put(find("#detail-title"), verdictOf(part), ` ${formatScore(part.score)}`);

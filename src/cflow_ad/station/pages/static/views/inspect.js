@@ -1,10 +1,10 @@
 /* Inspect: pictures dropped, pasted, picked or taken; the newest part of the line; the last verdicts. */
-import { change, get, post } from "../core/api.js";
+import { change, get, post, takeTurns } from "../core/api.js";
 import { find, getModel, h, put } from "../core/dom.js";
 import { formatCount, formatDigits, formatMs, formatScore, formatTime } from "../core/format.js";
 import { addKeys } from "../core/keys.js";
 import { attempt } from "../core/notice.js";
-import { follow, followState } from "../core/stream.js";
+import { follow, loadAndFollow } from "../core/stream.js";
 import { t } from "../core/texts.js";
 import { markParts } from "../parts/marking.js";
 import { Strip } from "../parts/strip.js";
@@ -16,18 +16,24 @@ import { inspectFiles, watchDrops } from "./inspect_files.js";
 const viewer = new Viewer(find("#viewer"));
 const strip = new Strip(find("#strip"), find("#rule"), (item) => choose(item));
 let shown = null;
+const begin = takeTurns();
 
 async function show(inspection, urls) {
   shown = inspection;
   strip.choose(inspection.id);
+  const drawn = viewer.show(inspection, urls);
   showOutcome(inspection);
-  await viewer.show(inspection, urls);
+  await drawn;
 }
 
 /* A part that someone looks at stays until they follow the line again. */
 function choose(item) {
   find("#follow").checked = strip.items[0]?.id === item.id;
-  return attempt(async () => show(await get(`/v1/inspections/${item.id}`)));
+  const isLast = begin();
+  return attempt(async () => {
+    const part = await get(`/v1/inspections/${item.id}`);
+    if (isLast()) await show(part);
+  });
 }
 
 function showOutcome(inspection) {
@@ -54,7 +60,7 @@ function showOutcome(inspection) {
 function showRegions(regions) {
   find("#regions-panel").hidden = regions.length === 0;
   put(find("#regions"), regions.map((region, index) => h("li", {}, h("button", {
-    type: "button", "aria-pressed": "false", onclick: (event) => {
+    type: "button", "aria-pressed": String(viewer.chosen === index), onclick: (event) => {
       const chosen = viewer.choose(index);
       for (const button of event.currentTarget.closest("ol").querySelectorAll("button")) button.setAttribute("aria-pressed", "false");
       event.currentTarget.setAttribute("aria-pressed", chosen === index);
@@ -112,7 +118,7 @@ async function showNewest() {
     if (!find("#follow").checked || id === shown?.id) continue;
     try {
       const part = await get(`/v1/inspections/${id}`);
-      if (find("#follow").checked) await show(part);
+      if (find("#follow").checked && id !== shown?.id) await show(part);
     } catch { /* the next part comes */ }
   }
   busy = false;
@@ -190,7 +196,6 @@ async function load() {
 }
 
 if (getModel()) {
-  attempt(load);
+  loadAndFollow(() => attempt(load));
   attempt(showCameras);
-  followState((state) => state === "live" && attempt(load));
 }

@@ -1,5 +1,5 @@
 /* Review: a queue that is worked off with keys; audit parts are judged without their verdict. */
-import { get } from "../core/api.js";
+import { get, takeTurns } from "../core/api.js";
 import { find, findAll, getModel, h, put } from "../core/dom.js";
 import { formatScore, formatTime } from "../core/format.js";
 import { addKeys } from "../core/keys.js";
@@ -18,21 +18,35 @@ let items = [];
 let next = null;
 let at = 0;
 const chosen = new Set();
+const begin = takeTurns();
 
 const isBlind = (item) => item.score === undefined || item.score === null;
 
+/* While the queue changes nothing is marked: a key would reach another part than the one that comes. */
+const isBusy = () => queue.getAttribute("aria-busy") === "true";
+const setBusy = (busy) => queue.setAttribute("aria-busy", busy);
+
 async function load() {
-  const found = await get("/v1/review", { kind, model: getModel(), limit: PAGE });
-  items = found.items;
-  next = found.next;
-  chosen.clear();
-  showCounts(found.counts);
-  at = Math.min(at, Math.max(0, items.length - 1));
-  showQueue();
+  const isLast = begin();
+  setBusy(true);
+  try {
+    const found = await get("/v1/review", { kind, model: getModel(), limit: PAGE });
+    if (!isLast()) return;
+    items = found.items;
+    next = found.next;
+    chosen.clear();
+    showCounts(found.counts);
+    at = Math.min(at, Math.max(0, items.length - 1));
+    showQueue();
+  } finally {
+    if (isLast()) setBusy(false);
+  }
 }
 
 async function loadMore() {
+  const isLast = begin();
   const found = await get("/v1/review", { kind, model: getModel(), limit: PAGE, cursor: next });
+  if (!isLast()) return;
   items = [...items, ...found.items];
   next = found.next;
   showQueue();
@@ -77,6 +91,7 @@ function focus(index, scroll = true) {
     return;
   }
   put(find("#about"), isBlind(item) ? h("span", { class: "tag" }, t("review.audit_one")) : [verdictOf(item), ` ${formatScore(item.score)} `], h("span", { class: "soft small" }, formatTime(item.time)));
+  if (viewer.inspection?.id !== item.id) viewer.root.dataset.state = "loading";
   attempt(async () => {
     if (isBlind(item)) {
       const size = await sizeOf(item);
@@ -125,11 +140,14 @@ function showChosen() {
 
 /* Marks what is chosen, else the part in sight; the next one comes by itself. */
 async function mark(label) {
+  if (isBusy()) return;
+  setBusy(true);
   const parts = chosen.size ? items.filter((item) => chosen.has(item.id)) : items.slice(at, at + 1);
   for (const blind of [true, false]) {
     const ids = parts.filter((item) => isBlind(item) === blind).map((item) => item.id);
     if (ids.length) await markParts(ids, label, refresh, blind);
   }
+  setBusy(false);
 }
 
 async function refresh() {

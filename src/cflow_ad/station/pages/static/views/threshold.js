@@ -1,10 +1,10 @@
 /* Threshold: recorded scores, what a change would flip, and how well its rates are known. */
-import { get, post } from "../core/api.js";
+import { get, post, takeTurns } from "../core/api.js";
 import { find, getModel, h, put, settle } from "../core/dom.js";
 import { formatCount, formatScore, formatShare, formatTime } from "../core/format.js";
 import { addKeys } from "../core/keys.js";
 import { attempt, notice } from "../core/notice.js";
-import { follow } from "../core/stream.js";
+import { follow, loadAndFollow } from "../core/stream.js";
 import { t } from "../core/texts.js";
 import { Histogram } from "../parts/histogram.js";
 import { markOf, thumbnailOf } from "../parts/verdict.js";
@@ -15,13 +15,13 @@ const histogram = new Histogram(find("#histogram"), (value) => {
   preview(value);
 });
 let current = 0;
-let latest = 0;
+const begin = takeTurns();
 
 const preview = settle(async (value) => {
-  const asked = ++latest;
+  const isLast = begin();
   await attempt(async () => {
     const found = await get(`${base}/thresholds/preview`, { value, parts: 2000, show: 24 });
-    if (asked === latest) showPreview(found);
+    if (isLast()) showPreview(found);
   });
 }, 120);
 
@@ -98,4 +98,4 @@ find("#apply")?.addEventListener("submit", (event) => {
 });
 addKeys([[["b"], t("threshold.back"), () => histogram.move(current)]]);
 follow("threshold", () => attempt(load));
-if (getModel()) attempt(load);
+if (getModel()) loadAndFollow(() => attempt(load));

@@ -3,7 +3,7 @@ import { get, post } from "../core/api.js";
 import { find, findAll, getModel, h, put, settle } from "../core/dom.js";
 import { formatCount, formatDigits, formatScore, formatTime } from "../core/format.js";
 import { attempt, notice } from "../core/notice.js";
-import { follow } from "../core/stream.js";
+import { follow, loadAndFollow } from "../core/stream.js";
 import { t } from "../core/texts.js";
 import { markOf, thumbnailOf } from "../parts/verdict.js";
 
@@ -156,7 +156,7 @@ find("#promote").addEventListener("close", (event) => {
 
 follow("model", settle(() => attempt(loadVersions), 200));
 if (getModel()) {
-  attempt(loadJobs);
-  attempt(loadVersions);
+  loadAndFollow(() => attempt(loadJobs));
+  loadAndFollow(() => attempt(loadVersions));
   attempt(() => openFolder());
 }
