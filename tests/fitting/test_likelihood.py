@@ -42,7 +42,9 @@ def features():
 def train(features, settings=SETTINGS, **changes):
     """A level, and how its training ended."""
     level = build_level(features, settings, 0)
-    training = train_level(level, features, settings, **({"number": 0} | changes))
+    training = train_level(
+        level, features, settings, **({"number": 0, "steps": settings.steps} | changes)
+    )
     (ended,) = run_beside([training], torch.device("cpu"))
     fit_scale(level, features, settings, 0)
     return level, ended
@@ -189,6 +191,7 @@ def test_trainings_take_turns_and_none_changes_another(features, level):
             features,
             SETTINGS,
             number=0,
+            steps=SETTINGS.steps,
             progress=lambda step, loss, which=which: order.append((which, step)),
         )
         for which, one in enumerate(levels)

@@ -78,7 +78,14 @@ def fit_levels(
         ended = [by_passes]
     else:
         ended = train_levels(
-            levels, features, settings, seconds=seconds, work=work, key=key, progress=progress
+            levels,
+            features,
+            settings,
+            steps=settings.steps_for(len(sources)),
+            seconds=seconds,
+            work=work,
+            key=key,
+            progress=progress,
         )
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)

@@ -74,6 +74,7 @@ def train_levels(
     features: Sequence[LevelFeatures],
     settings: Settings,
     *,
+    steps: int,
     seconds: float = math.inf,
     work: Path | None = None,
     key: str = "",
@@ -88,6 +89,7 @@ def train_levels(
         levels: their flows in their initial state.
         features: the vectors of each level.
         settings: of the model.
+        steps: optimiser steps of each level.
         seconds: time limit.
         work: a folder for checkpoints; unset, none are kept.
         key: identifies everything that the training depends on.
@@ -109,7 +111,7 @@ def train_levels(
         def report(step: int, loss: float) -> None:
             with lock:
                 done[number] = step
-                total = settings.steps * len(levels)
+                total = steps * len(levels)
                 progress(Progress("train", sum(done), total, loss, stride))
 
         ended = yield from train_level(
@@ -117,6 +119,7 @@ def train_levels(
             features[number],
             settings,
             number=number,
+            steps=steps,
             seconds=seconds / rounds,
             checkpoint=None if work is None else work / f"level-{number}.safetensors",
             key=key,
@@ -124,7 +127,7 @@ def train_levels(
             progress=report,
         )
         with lock:
-            done[number] = settings.steps  # what was not needed counts as done
+            done[number] = steps  # what was not needed counts as done
         return ended
 
     numbers = list(range(len(levels)))
@@ -163,6 +166,7 @@ def train_level(
     settings: Settings,
     *,
     number: int,
+    steps: int,
     seconds: float = math.inf,
     checkpoint: Path | None = None,
     key: str = "",
@@ -179,6 +183,7 @@ def train_level(
         features: the level's vectors.
         settings: of the model.
         number: of the level, which separates its random choices from the others'.
+        steps: optimiser steps.
         seconds: time limit; the learning rate falls to 0 over its last tenth.
         checkpoint: a file to save to every few seconds, and to continue from where it was written
             with the same `key`.
@@ -196,41 +201,41 @@ def train_level(
     state = kept.restore()
     if checkpoint is not None:
         progress(state.done, state.loss)
-    if state.done >= settings.steps:
+    if state.done >= steps:
         return Ended(state.done, "steps")
     batches = Batches(
         level, features, level_batch_size(settings, number), (settings.seed, number, 0)
     )
     places = int(features.positions.max()) + 1
-    steps = _Steps(level, optimiser, batches)
+    run = _Steps(level, optimiser, batches)
     stopped = False
-    while state.done < settings.steps and not stopped:
+    while state.done < steps and not stopped:
         left = seconds - (time.monotonic() - began)
         if left <= 0:
             return Ended(state.done, "time")
         block, first = divmod(state.done, BLOCK)
-        last = min(BLOCK, settings.steps - block * BLOCK)
+        last = min(BLOCK, steps - block * BLOCK)
         batches.draw(block)
         slower = min(1.0, 10 * left / seconds) if seconds < math.inf else 1.0
-        steps.begin(
+        run.begin(
             first,
             [
-                slower * learning_rate_at(step, settings.steps, settings.learning_rate)
+                slower * learning_rate_at(step, steps, settings.learning_rate)
                 for step in range(block * BLOCK, (block + 1) * BLOCK)
             ],
         )
         taken = 0
         with level.flow.places_below(places):
             while first + taken < last and not stopped and time.monotonic() - began < seconds:
-                steps.take()
+                run.take()
                 taken += 1
                 stopped = is_stopped()
         yield
-        for loss in steps.losses.tolist()[first : first + taken]:
+        for loss in run.losses.tolist()[first : first + taken]:
             state.done += 1
             check_finite(loss, f"step {state.done} of level {number + 1}")
             state.smooth(loss)
-        kept.save(state, now=stopped or state.done == settings.steps)
+        kept.save(state, now=stopped or state.done == steps)
         progress(state.done, state.loss)
     return Ended(state.done, "steps")
 
