@@ -141,8 +141,8 @@ def test_the_learning_rate_warms_up_and_falls_to_0():
 
 def test_a_step_of_any_level_has_the_same_number_of_images_worth_of_vectors():
     settings = Settings(strides=(8, 16, 32), batch_size=1024)
-    assert [level_batch_size(settings, number) for number in range(3)] == [1024, 256, 64]
-    assert level_batch_size(dataclasses.replace(settings, batch_size=1), 2) == 1
+    assert [level_batch_size(settings, number, 9) for number in range(3)] == [1024, 256, 64]
+    assert level_batch_size(dataclasses.replace(settings, batch_size=1), 2, 9) == 1
 
 
 def test_the_loss_is_the_log_sigmoid():

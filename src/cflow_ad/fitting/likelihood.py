@@ -204,7 +204,7 @@ def train_level(
     if state.done >= steps:
         return Ended(state.done, "steps")
     batches = Batches(
-        level, features, level_batch_size(settings, number), (settings.seed, number, 0)
+        level, features, level_batch_size(settings, number, steps), (settings.seed, number, 0)
     )
     places = int(features.positions.max()) + 1
     run = _Steps(level, optimiser, batches)
@@ -285,8 +285,9 @@ class _Steps:
             group[name] = value
 
 
-def level_batch_size(settings: Settings, number: int) -> int:
+def level_batch_size(settings: Settings, number: int, steps: int) -> int:
     """Compute the vectors in a step: in proportion to the level's positions, so that a step of any
     level sees the same number of images' worth.
     """
-    return max(1, settings.batch_size * settings.strides[0] ** 2 // settings.strides[number] ** 2)
+    finest = settings.batch_size_for(steps)
+    return max(1, finest * settings.strides[0] ** 2 // settings.strides[number] ** 2)

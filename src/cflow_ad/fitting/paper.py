@@ -180,7 +180,7 @@ def _train_on(
         rows_of, columns_of = (
             axis_places(side, settings.method.positions).to(device) for side in features.shape[1:3]
         )
-        count = min(settings.batch_size, len(image))
+        count = min(settings.batch_size or 256, len(image))
         # The vectors that do not fill a batch are left out.
         order = rng.permutation(len(image))[: len(image) - len(image) % count]
         mixed = torch.from_numpy(np.stack([image, row, column])[:, order]).to(device)
