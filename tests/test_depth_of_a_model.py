@@ -121,6 +121,19 @@ def test_a_depth_can_be_given_for_other_images(deep, deep_detector, tmp_path):
         other.read_as(bits=17)
 
 
+def test_bits_at_the_top_of_16_are_read_where_that_is_said(deep, deep_detector, tmp_path):
+    """As some cameras give them: white is 65520 in place of 4095."""
+    score = deep_detector.predict(deep[0]).score
+    shifted = deep[0] << 4
+    said = r"12 bits, and here they seem to lie at the top of 16; .*--bits 16.* scale=65520"
+    with pytest.raises(ImageError, match=said):
+        deep_detector.predict(shifted)
+    assert deep_detector.predict(shifted, scale=65520).score == pytest.approx(score, abs=1e-5)
+    deep_detector.save(tmp_path / "a.safetensors")
+    other = Detector.load(tmp_path / "a.safetensors", device="cpu").read_as(bits=16)
+    assert other.predict(shifted).score == pytest.approx(score, abs=5e-3)
+
+
 def test_training_images_of_two_depths_are_refused(deep, images, settings):
     with pytest.raises(DataError, match="states 8 bits, but other images hold 12 bits"):
         Detector.fit([*deep, images[0]], settings, device="cpu")

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cflow_ad import Detector
 from cflow_ad.station.config import (
     Camera,
     CsvDrop,
@@ -136,6 +137,35 @@ def test_an_industrial_camera_gives_the_picture_it_plays(emulated, images, kind)
     decoded = np.asarray(Image.open(__import__("io").BytesIO(to_png(pixels))))
     assert decoded.dtype == pixels.dtype or decoded.dtype == np.int32
     assert np.array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_deep_picture_is_written_in_the_depth_of_its_model(
+    config, toy_detector, images, tmp_path, monkeypatch, bits
+):
+    """So a camera's 12 bits are read as in its files, which have them at the bottom of 16."""
+    frame = images[0][..., 0].astype(np.uint16) * 16 + 7  # 12 bits
+
+    class Given:
+        def read(self):
+            return frame << 4
+
+        def close(self): ...
+
+    monkeypatch.setattr("cflow_ad.station.sources.camera.open_device", lambda url: Given())
+    detector = Detector(
+        toy_detector.model,
+        settings=dataclasses.replace(toy_detector.settings, bits=bits),
+        calibration=toy_detector.calibration,
+        training=toy_detector.training,
+    )
+    path = tmp_path / "part.safetensors"
+    detector.save(path, bundle=True)
+    camera = Camera(name="top", url="basler:")
+    with Client(dataclasses.replace(config, models=(path,), cameras=(camera,))) as client:
+        found = client.post("/v1/cameras/top/inspect").json()
+    in_depth = {8: (frame >> 4).astype(np.uint8), 12: frame, 16: frame << 4}[bits]
+    assert found["score"] == pytest.approx(detector.predict(in_depth).score, abs=1e-5)
 
 
 def write_video(path, images):

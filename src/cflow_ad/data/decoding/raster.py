@@ -140,14 +140,29 @@ def _white(raster: Raster, bits: int | None, name: str) -> int:
             "8 or 16 bit"
         )
     if high > white:
-        way_out = f"give the depth of these images with --bits {bits_for(int(high))}"
-        whose = f"this data set has {given} bits; {way_out} (in Python: bits), or leave them out"
-        if stated:
-            whose = f"the file states {given} bits; correct what it states"
         raise ImageError(
-            f"{name}: its largest value is {high}, above white, which is {white}: {whose}"
+            f"{name}: its largest value is {high}, above white, which is {white}: "
+            + _above_white(raster, given)
         )
     return white
+
+
+def _above_white(raster: Raster, given: int) -> str:
+    """Say what to do about an image that is brighter than white at a depth."""
+    if raster.header.bits:
+        return f"the file states {given} bits; correct what it states"
+    unused = 16 - given
+    if not (raster.colours & (2**unused - 1)).any():
+        white = (2**given - 1) << unused
+        return (
+            f"this data set has {given} bits, and here they seem to lie at the top of 16; read "
+            f"such files with --bits 16 (in Python: read_as(bits=16)), such arrays with "
+            f"scale={white}"
+        )
+    return (
+        f"this data set has {given} bits; give the depth of these images with --bits "
+        f"{bits_for(int(raster.colours.max()))} (in Python: read_as(bits=...)), or leave them out"
+    )
 
 
 def bits_for(value: int) -> int:

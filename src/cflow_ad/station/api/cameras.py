@@ -13,7 +13,7 @@ from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain
 from cflow_ad.station.api.inspect import judge
 from cflow_ad.station.drawing import shrink_to_jpeg
 from cflow_ad.station.sources.camera import CameraThread
-from cflow_ad.station.sources.cameras import CameraError, to_png
+from cflow_ad.station.sources.cameras import CameraError
 from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1/cameras", tags=["cameras"], responses=ERRORS)
@@ -50,7 +50,7 @@ async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
         frame = await asyncio.to_thread(camera.newest, after=time.monotonic())
     except CameraError as error:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
-    data = await asyncio.to_thread(to_png, frame)
+    data = await asyncio.to_thread(camera.encode, frame)
     return await judge(station, data, camera.model, source=f"camera {name}")
 
 

@@ -76,6 +76,11 @@ class CameraThread:
             raise CameraError(f"camera {self.config.name}: no picture; is it plugged in?")
         return frame[0]
 
+    def encode(self, pixels: NDArray[Any]) -> bytes:
+        """Write a picture as a file, in the depth of its model's images."""
+        registry = self._station.registry
+        return to_png(pixels, registry.reading(registry.active(self.model).id).bits)
+
     def _read(self) -> None:
         pause, was_told = 1.0, False
         while not self._stopping.is_set():
@@ -116,7 +121,7 @@ class CameraThread:
             try:
                 inspect_patiently(
                     self._station,
-                    to_png(self.newest(wait=self.config.every)),
+                    self.encode(self.newest(wait=self.config.every)),
                     self.model,
                     source=f"camera {self.config.name}",
                     name="the picture",

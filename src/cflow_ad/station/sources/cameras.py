@@ -23,7 +23,9 @@ class Device(Protocol):
     """A camera that is open."""
 
     def read(self) -> NDArray[Any]:
-        """Return the next picture: `(H, W)` or `(H, W, 3)` RGB, uint8 or uint16 (white is 65535).
+        """Return the next picture: `(H, W)` or `(H, W, 3)` RGB, uint8 or uint16.
+
+        The highest bit of 10, 12 or 14 is the highest of 16: white is 65535, nearly.
 
         Raises:
             CameraError: there is none.
@@ -57,14 +59,20 @@ def open_device(url: str) -> Device:
     return device
 
 
-def to_png(pixels: NDArray[Any]) -> bytes:
-    """Write a picture without loss: grey in 8 or 16 bits, colour in 8.
+def to_png(pixels: NDArray[Any], bits: int | None = None) -> bytes:
+    """Write a picture as a file of the depth of a model's images; colour has 8 bits.
+
+    Args:
+        pixels: as `Device.read` gives them.
+        bits: depth of the model's images with 16 bits a value; None is 16. Pictures of 12 bits stay
+            as they are where it is 12, as they were in files of training.
 
     >>> to_png(np.zeros((2, 3), np.uint16))[1:4]
     b'PNG'
     """
-    if pixels.ndim == 3 and pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels.dtype == np.uint16:
+        depth = 8 if pixels.ndim == 3 else bits or 16
+        pixels = (pixels >> (16 - depth)).astype(np.uint8 if depth == 8 else np.uint16)
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -152,7 +160,6 @@ class _Basler:
                 converter = pylon.ImageFormatConverter()
                 name = f"PixelType_{_pylon_format(pylon, got.PixelType)}"
                 converter.OutputPixelFormat = getattr(pylon, name)
-                # The highest bit of 10 or 12 becomes the highest of 16: white is 65535, nearly.
                 converter.OutputBitAlignment.Value = "MsbAligned"
                 pixels: NDArray[Any] = converter.Convert(got).GetArray().copy()
         except self._pylon.GenericException as error:
