@@ -55,6 +55,15 @@ def scores(folder):
         return list(csv.DictReader(file))
 
 
+def test_test_images_that_were_trained_on_are_told(model, results, copy, tmp_path):
+    assert metrics(results)["trained_on"] == []
+    known = shutil.copy(list_images(copy / "train" / "good")[0], copy / "test" / "good" / "x.png")
+    result = run("evaluate", model, copy, "-o", tmp_path / "out")
+    assert "trained on 1 of these test images, such as test/good/x.png" in result.stderr
+    assert metrics(tmp_path / "out")["trained_on"] == [str(known)]
+    assert "trained on 1 of these" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
 def test_everything_is_written(results):
     names = {path.name for path in results.iterdir()}
     assert names == {"metrics.json", "scores.csv", "picture.png", "picture.svg", "report.html"}

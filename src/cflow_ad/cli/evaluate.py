@@ -73,6 +73,7 @@ def evaluate(
     """
     with plain_errors():
         from cflow_ad.cli.tables import print_evaluation
+        from cflow_ad.evaluation._wording import describe_trained
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
 
@@ -95,6 +96,8 @@ def evaluate(
         )
         print_evaluation(evaluation)
         print_notes(dataset)
+        if text := describe_trained(evaluation):
+            print_message(f"warning: {text}", "yellow")
         for path in written:
             typer.echo(path)
         for _, reason in evaluation.skipped:

@@ -124,10 +124,24 @@ def list_caveats(evaluation: Evaluation) -> list[str]:
         caveats.append("There are no defective test images: recall and all areas are not defined.")
     elif evaluation.pixel is None:
         caveats.append("No defective test image has a mask: metrics of pixels are not defined.")
+    if evaluation.trained_on:
+        caveats.append(describe_trained(evaluation))
     if evaluation.skipped:
         n_skipped = count(len(evaluation.skipped), "unreadable image")
         caveats.append(f"{n_skipped} skipped, and not counted here.")
     return caveats
+
+
+def describe_trained(evaluation: Evaluation) -> str:
+    """That the model was trained on test images; empty where it was not."""
+    known = evaluation.trained_on
+    if not known:
+        return ""
+    first = evaluation.dataset.relative(Path(known[0]))
+    return (
+        f"The model was trained on {len(known):,} of these test images, such as {first}. They "
+        "score lower than new images, so the figures are too good."
+    )
 
 
 def describe_lowest(evaluation: Evaluation) -> str:

@@ -33,6 +33,7 @@ from cflow_ad.evaluation.metrics import (
 )
 from cflow_ad.evaluation.reference import ReferenceResult, compute_reference, require_whole
 from cflow_ad.evaluation.tradeoff import Tradeoff, compute_tradeoff
+from cflow_ad.fitting.trained_images import recognise_trained
 from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.image_regions import regions_of
 
@@ -109,10 +110,12 @@ class Evaluation:
     tradeoff: Tradeoff | None
     """Misses against false alarms at other thresholds; None without defective images."""
     images: tuple[ImageRecord, ...]
+    trained_on: tuple[str, ...]
+    """Paths of test images that the model was trained on, by their content."""
     skipped: tuple[tuple[str, str], ...]
     """Path and reason of each image that could not be read."""
     detector: dict[str, Any] = field(repr=False)
-    """`Detector.info()`: settings, calibration, versions, fingerprint of the training data."""
+    """`Detector.info()` without the hashes of images: settings, calibration, versions and more."""
     seconds: float
     """Wall time, including decoding."""
     reference: ReferenceResult | None = None
@@ -151,6 +154,7 @@ class Evaluation:
                 | {name: getattr(record, name) for name in ("score", "is_anomalous", "n_regions")}
                 for record in self.images
             ],
+            "trained_on": list(self.trained_on),
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
             "seconds": self.seconds,
             "detector": self.detector,
@@ -249,7 +253,8 @@ def evaluate(
         return sum(masked, pixels[GOOD]).compute() if masked else None
 
     good = [record for record in records if record.sample.is_good]
-    calibration = detector.calibration
+    calibration, about = detector.calibration, detector.info()
+    training = about["training"]
     per_defect = {}
     for defect in sorted({record.sample.label for record in records} - {GOOD}):
         some = [record for record in records if record.sample.label == defect]
@@ -282,8 +287,11 @@ def evaluate(
             [(r.score, str(r.sample.path)) for r in records if not r.sample.is_good],
         ),
         images=tuple(records),
+        trained_on=tuple(
+            str(path) for path in recognise_trained(training, [r.sample.path for r in records])
+        ),
         skipped=tuple(skipped),
-        detector=detector.info(),
+        detector={**about, "training": {k: v for k, v in training.items() if k != "hashes"}},
         seconds=time.perf_counter() - began,
         reference=by_reference,
     )

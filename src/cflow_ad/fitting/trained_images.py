@@ -24,6 +24,15 @@ def list_folders(sources: Iterable[ImageSource]) -> list[str]:
     return folders if len(folders) <= _MOST_FOLDERS else [os.path.commonpath(folders)]
 
 
+def recognise_trained(training: Mapping[str, Any], images: Sequence[Path]) -> list[Path]:
+    """Return the image files that a model was trained on, wherever they lie, by their content.
+
+    None of an imported model, which does not say it.
+    """
+    known = set(training.get("hashes", {}).get("trained_on", ()))
+    return [path for path in images if known and shorten_hash(hash_file(path)) in known]
+
+
 def find_trained_images(
     training: Mapping[str, Any], folders: Sequence[str | os.PathLike[str]] = ()
 ) -> list[Path]:
