@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cflow_ad.data.annotations import read_coco
+from cflow_ad.data.coco import read_coco
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.data.masks import check_mask, read_mask
 from cflow_ad.errors import DataError, MaskError
@@ -92,7 +92,7 @@ def test_polygons_and_run_lengths_of_coco_mark_the_same(tmp_path):
         ({"size": [H, W], "counts": as_text(run_lengths(noise))}, noise),
     ):
         path = write(tmp_path / "a.json", coco({"segmentation": segmentation}))
-        outlines = read_coco(path)["dent/0.png"]
+        outlines = read_coco(path)["dent/0.png"].outlines
         np.testing.assert_array_equal(read_mask(outlines, (H, W)), expected)
 
 
@@ -100,7 +100,7 @@ def test_several_annotations_of_an_image_are_united(tmp_path):
     parts = [[[3, 4], [9, 4], [9, 9], [3, 9]], [[9, 4], [15, 4], [15, 9], [9, 9]]]
     flats = [{"segmentation": [[value for corner in part for value in corner]]} for part in parts]
     path = write(tmp_path / "a.json", coco(*flats))
-    np.testing.assert_array_equal(read_mask(read_coco(path)["dent/0.png"], (H, W)), BOX)
+    np.testing.assert_array_equal(read_mask(read_coco(path)["dent/0.png"].outlines, (H, W)), BOX)
     shapes = labelme(*(shape(part) for part in parts))
     np.testing.assert_array_equal(read_mask(write(tmp_path / "b.json", shapes), (H, W)), BOX)
 
@@ -124,7 +124,6 @@ def test_unusable_labelme_files(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (coco({"bbox": [1, 2, 3, 4], "segmentation": []}), "a box alone"),
         (coco({"segmentation": [[1, 2, 3]]}), "odd number"),
         (coco({"segmentation": {"size": [2, 2], "counts": [1]}}), "do not fill"),
         ({"images": [], "annotations": [{"image_id": 3}]}, "no COCO file"),
@@ -167,6 +166,14 @@ def test_outlines_lie_beside_the_image_or_in_ground_truth(parts):
         else:
             with pytest.raises(DataError, match=r"may be .*0\.png or .*0\.png; write its path"):
                 mask_of(parts)
+
+
+def test_a_box_is_no_mask(parts):
+    (parts / "ground_truth").mkdir()
+    content = coco({"bbox": [1, 2, 3, 4], "segmentation": []})
+    write(parts / "ground_truth/annotations.json", content)
+    with pytest.raises(DataError, match="a box alone"):
+        mask_of(parts)
 
 
 def test_outlines_are_ground_truth_in_a_manifest(parts):

@@ -77,7 +77,10 @@ def test_coco(dataset, tmp_path):
     assert (image["height"], image["width"]) == (H, W)
     assert (tmp_path / "out" / image["file_name"]).resolve() == dataset.test[0].path
     union = np.zeros((H, W), int)
-    for annotation in test["annotations"]:
+    *parts, without_mask = test["annotations"]
+    assert (without_mask["image_id"], without_mask["segmentation"]) == (2, [])
+    assert without_mask["bbox"] == [0, 0, W, H]
+    for annotation in parts:
         assert (annotation["image_id"], annotation["category_id"]) == (1, 1)
         counts = annotation["segmentation"]["counts"]
         values = np.arange(len(counts)) % 2

@@ -1,9 +1,8 @@
-"""Outlines of defects or regions that a person drew: LabelMe and COCO files, lists of polygons.
+"""Outlines of defects or regions that a person drew: LabelMe files, lists of polygons; see `coco`.
 
 References:
     LabelMe: `shapes`, each with `points` and `shape_type`, on an image of `imageHeight` x
-    `imageWidth`. COCO: `annotations`, each with a `segmentation`: polygons as flat lists of
-    coordinates, or run lengths down the columns, as numbers or as text.
+    `imageWidth`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ FORM = (
     "image: [[[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]]"
 )
 _CIRCLE_POINTS = 64
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +79,7 @@ def read_labelme(path: Path) -> Outlines:
     Raises:
         DataError: It cannot be read, or has a shape that covers no area, such as a line.
     """
-    found = _load(path)
+    found = load_json(path)
     try:
         drawn_on = int(found["imageHeight"]), int(found["imageWidth"])
         polygons, patches = [], []
@@ -89,58 +88,15 @@ def read_labelme(path: Path) -> Outlines:
                 patches.append(_patch_of(item))
             else:
                 polygons.append(_polygon_of(item))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: no LabelMe file, or a damaged one ({error})") from error
-    _check(polygons, path)
+    check_polygons(polygons, path)
     return Outlines(path, drawn_on, tuple(polygons), tuple(patches))
-
-
-def read_coco(path: Path) -> dict[str, Outlines]:
-    """Read a COCO file: for each image's file name, what is marked in it.
-
-    Images without annotations have empty outlines.
-
-    Raises:
-        DataError: It cannot be read, or an annotation has no segmentation.
-    """
-    found = _load(path)
-    marked: dict[Any, tuple[list[Polygon], list[Patch]]] = {}
-    try:
-        images = {image["id"]: image for image in found["images"]}
-        for annotation in found["annotations"]:
-            image = images[annotation["image_id"]]
-            polygons, patches = marked.setdefault(image["id"], ([], []))
-            segmentation = annotation["segmentation"]
-            if isinstance(segmentation, dict):
-                patches.append(Patch(0, 0, _runs(segmentation)))
-            elif not segmentation:
-                raise ValueError("an annotation without a segmentation, a box alone")
-            else:
-                polygons += [_pairs(flat) for flat in segmentation]
-        outlines = {
-            str(image["file_name"]): Outlines(
-                path,
-                (int(image["height"]), int(image["width"])),
-                tuple(marked.get(number, ([], []))[0]),
-                tuple(marked.get(number, ([], []))[1]),
-            )
-            for number, image in images.items()
-        }
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: no COCO file, or a damaged one ({error})") from error
-    for each in outlines.values():
-        _check(each.polygons, path)
-    return outlines
 
 
 def is_labelme(path: Path) -> bool:
     """Return whether a file is of LabelMe."""
-    return "shapes" in _keys(path)
-
-
-def is_coco(path: Path) -> bool:
-    """Return whether a file is of COCO, with annotations."""
-    return {"images", "annotations"} <= _keys(path)
+    return "shapes" in keys_of(path)
 
 
 def read_polygons(path: Path) -> tuple[list[Polygon], Shape | None]:
@@ -152,7 +108,7 @@ def read_polygons(path: Path) -> tuple[list[Polygon], Shape | None]:
     Raises:
         DataError: There are none, or they cannot be read.
     """
-    found = _load(path)
+    found = load_json(path)
     if isinstance(found, dict):
         outlines = read_labelme(path)
         polygons, drawn_on = list(outlines.polygons), outlines.shape
@@ -162,11 +118,11 @@ def read_polygons(path: Path) -> tuple[list[Polygon], Shape | None]:
         drawn_on = None
         try:
             polygons = [[(float(x), float(y)) for x, y in polygon] for polygon in found]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataError(f"{path}: no polygons can be read from it ({error}); {FORM}") from error
     if not polygons:
         raise DataError(f"{path}: a polygon has at least three points; {FORM}")
-    _check(polygons, path)
+    check_polygons(polygons, path)
     return polygons, drawn_on
 
 
@@ -201,22 +157,25 @@ def _fill(polygon: Polygon, shape: Shape) -> NDArray[np.bool_]:
     return np.asarray(edges.cumsum(axis=1)[:, :width] % 2 == 1)
 
 
-def _load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Read a file of JSON; raises DataError where it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no polygons can be read from it ({error}); {FORM}") from error
 
 
-def _keys(path: Path) -> set[str]:
+def keys_of(path: Path) -> set[str]:
+    """Return the names in the object that a file of JSON holds; none where it holds another."""
     try:
-        found = _load(path)
+        found = load_json(path)
     except DataError:
         return set()
     return set(found) if isinstance(found, dict) else set()
 
 
-def _check(polygons: Sequence[Polygon], path: Path) -> None:
+def check_polygons(polygons: Sequence[Polygon], path: Path) -> None:
+    """Raise DataError if one has fewer than three points, or a number that is not finite."""
     if any(len(polygon) < 3 for polygon in polygons):
         raise DataError(f"{path}: a polygon has at least three points; {FORM}")
     if not all(math.isfinite(value) for polygon in polygons for p in polygon for value in p):
@@ -247,38 +206,3 @@ def _patch_of(item: dict[str, Any]) -> Patch:
     except (binascii.Error, UnidentifiedImageError) as error:
         raise ValueError(f"a mask that cannot be decoded: {error}") from error
     return Patch(max(0, int(left)), max(0, int(top)), mask)
-
-
-def _pairs(flat: Sequence[float]) -> Polygon:
-    if len(flat) % 2:
-        raise ValueError("a polygon with an odd number of coordinates")
-    return [(float(x), float(y)) for x, y in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _runs(segmentation: dict[str, Any]) -> NDArray[np.bool_]:
-    """Decode run lengths: of unmarked and marked pixels in turn, down one column after another."""
-    height, width = map(int, segmentation["size"])
-    counts = segmentation["counts"]
-    lengths = _run_lengths(counts) if isinstance(counts, str) else [int(n) for n in counts]
-    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
-        raise ValueError("run lengths that do not fill the image")
-    marked = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    return marked.reshape(width, height).T
-
-
-def _run_lengths(text: str) -> list[int]:
-    """Decode COCO's text: 5 bits a character, and from the third on differences to two before."""
-    lengths: list[int] = []
-    position = 0
-    while position < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            digit = ord(text[position]) - 48
-            value |= (digit & 0x1F) << shift
-            more = bool(digit & 0x20)
-            position += 1
-            shift += 5
-            if not more and digit & 0x10:
-                value -= 1 << shift
-        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-    return lengths

@@ -53,7 +53,7 @@ def export_dataset(
         dataset: The data set.
         out: A folder that is empty or does not exist yet.
         format: ``manifest``, ``coco`` or ``mvtec``. In COCO's, every connected component of a mask
-            is an annotation, its category the defect; an image without a mask has none.
+            is an annotation, its category the defect; a defective image without a mask has a box.
         progress: Called with the number of images done and the number in all.
 
     Returns:
@@ -119,10 +119,14 @@ def _write_coco(dataset: Dataset, out: Path, progress: Progress) -> list[Path]:
         height, width = image_shape(sample.path)
         image = {"id": len(images) + 1, "file_name": _from(out, sample.path)}
         images.append(image | {"height": height, "width": width})
+        if sample.is_good:
+            continue
+        whose = {"image_id": image["id"], "category_id": number[sample.label]}
+        parts = [{"segmentation": [], "bbox": [0, 0, width, height], "area": height * width}]
         if sample.mask is not None:
-            whose = {"image_id": image["id"], "category_id": number[sample.label]}
-            for part in _parts(read_mask(sample.mask, (height, width))):
-                annotations.append({"id": len(annotations) + 1, **whose, **part})
+            parts = _parts(read_mask(sample.mask, (height, width))) or parts
+        for part in parts:
+            annotations.append({"id": len(annotations) + 1, **whose, **part, "iscrowd": 0})
     for split, values in files.items():
         (out / f"{split}.json").write_text(json.dumps(values), encoding="utf-8")
     return [out / f"{split}.json" for split in files]
@@ -144,7 +148,6 @@ def _parts(mask: NDArray[np.bool_]) -> list[dict[str, Any]]:
                 "segmentation": {"size": list(mask.shape), "counts": column_runs(alone)},
                 "bbox": [left, top, int(stops.max()) - left, int(rows.max()) + 1 - top],
                 "area": int(alone.sum()),
-                "iscrowd": 0,
             }
         )
     return parts

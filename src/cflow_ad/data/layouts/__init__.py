@@ -4,6 +4,7 @@ The layouts, in the order in which they are tried::
 
     manifest       FILE.csv                      a line an image: path, label, mask, split, roi
     lookout        FILE.manifest                 a line of JSON an image: source-ref, class-name
+    coco           FILE.json                     images, annotations with outlines, categories
     elpv           elpv-mono, elpv-poly          solar cells, from the package elpv-dataset
     visa           image_anno.csv                and ../split_csv/1cls.csv
     mvtec-ad-2     test_public/

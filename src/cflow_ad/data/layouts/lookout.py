@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from cflow_ad.data.layouts.below import FilesBelow
 from cflow_ad.data.layouts.dataset import Sample
-from cflow_ad.data.layouts.reading import Layout, Listing, label_of, some
+from cflow_ad.data.layouts.reading import Layout, Listing, label_of
 from cflow_ad.data.layouts.words import kind_of_name
-from cflow_ad.data.listing import is_image, walk
 from cflow_ad.errors import DataError
 
 _SUFFIXES = (".manifest", ".jsonl")
@@ -29,25 +29,17 @@ _IMAGE, _MASK = "source-ref", "anomaly-mask-ref"
 
 
 def _read(file: Path) -> Listing:
-    there = _Files(file.parent)
+    there = FilesBelow(file.parent)
     samples: list[Sample] = []
     masks = 0
-    missing: list[str] = []
     for where, line in _lines(file):
         key = line.get(_IMAGE)
         if not isinstance(key, str):
             raise DataError(f"{where}: no {_IMAGE!r}, which names the image; export it again")
         masks += _MASK in line
-        path = there.find(key)
-        if path is None:
-            missing.append(key)
-        else:
+        if (path := there.find(key)) is not None:
             samples.append(Sample(path, _label(line, where)))
-    if missing:
-        raise DataError(
-            f"{file}: {len(missing)} images are not below {file.parent} ({some(missing, 2)}); copy "
-            "the bucket's images there, in their folders"
-        )
+    there.require_all(file, "the bucket's images")
     if not samples:
         raise DataError(f"{file}: no images are listed")
     is_test = any(kind_of_name(part) == "test" for part in (file.stem, *file.stem.split(".")))
@@ -85,40 +77,6 @@ def _label(line: Mapping[str, Any], where: str) -> str:
     raise DataError(
         f"{where}: no class of the image; label it normal or anomaly, or remove the line"
     )
-
-
-class _Files:
-    """The images below a folder, found by the end of their paths."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._by_name: dict[str, list[Path]] = {}
-        for _, files in walk(folder):
-            for file in filter(is_image, files):
-                self._by_name.setdefault(file.name, []).append(file)
-
-    def find(self, key: str) -> Path | None:
-        """Find the image whose path has the longest end in common with a key's."""
-        parts = PurePosixPath(key.removeprefix("s3://")).parts
-        best: list[Path] = []
-        longest = 0
-        for file in self._by_name.get(parts[-1], []):
-            own = file.relative_to(self._folder).parts
-            same = 0
-            for one, other in zip(reversed(parts), reversed(own), strict=False):
-                if one != other:
-                    break
-                same += 1
-            if same > longest:
-                best, longest = [], same
-            if same == longest:
-                best.append(file)
-        if len(best) > 1:
-            raise DataError(
-                f"{key}: {best[0]} and {best[1]} both fit; keep the bucket's folders below "
-                f"{self._folder}"
-            )
-        return best[0] if best else None
 
 
 LOOKOUT = Layout(

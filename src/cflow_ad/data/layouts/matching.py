@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from cflow_ad.data.annotations import Outlines, is_coco, read_coco
+from cflow_ad.data.annotations import Outlines
+from cflow_ad.data.coco import is_coco, read_coco
 from cflow_ad.data.layouts.reading import by_stem, is_used, name_in, read_samples, refuse_strays
 from cflow_ad.data.layouts.words import is_good_name
 from cflow_ad.data.listing import has_images, list_images, scan
@@ -104,7 +105,12 @@ def _match_coco(file: Path, test: Path, folders: Sequence[Path]) -> dict[Path, O
     for image in images:
         by_name[image.name].append(image)
     found: dict[Path, Outlines] = {}
-    for name, outlines in read_coco(file).items():
+    for name, (_, outlines, has_boxes) in read_coco(file).items():
+        if has_boxes:
+            raise DataError(
+                f"{file}: {name} has an annotation without a segmentation, a box alone; outline "
+                "the defect, or remove it"
+            )
         fitting = [by_path[name]] if name in by_path else by_name[Path(name).name]
         is_marked = bool(outlines.polygons or outlines.patches)
         if len(fitting) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cflow_ad.data.images import PathLike
+from cflow_ad.data.layouts.coco import COCO
 from cflow_ad.data.layouts.dagm import DAGM
 from cflow_ad.data.layouts.dataset import GOOD, Dataset
 from cflow_ad.data.layouts.elpv import ELPV
@@ -25,6 +26,7 @@ from cflow_ad.errors import DataError, SettingsError
 _LAYOUTS: tuple[Layout, ...] = (
     MANIFEST,
     LOOKOUT,
+    COCO,
     ELPV,
     VISA,
     MVTEC_AD2,
