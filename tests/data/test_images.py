@@ -142,13 +142,13 @@ def test_cmyk_jpeg(tmp_path):
     assert np.abs(pixels.astype(int) - (255, 0, 0)).max() <= 3
 
 
-@pytest.mark.parametrize("mode", ["YCbCr", "LAB", "HSV"])
+@pytest.mark.parametrize("mode", ["YCbCr", "HSV"])
 def test_other_colour_spaces_come_back_as_rgb(mode):
     back = as_image(Image.fromarray(SMOOTH).convert(mode))
     assert np.abs(back.astype(int) - SMOOTH).max() <= 8
 
 
-MODES = ["1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "LA", "La"]
+MODES = ["1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "LA", "La"]
 MODES += ["PA", "I", "I;16", "I;16B", "I;16L"]
 
 
@@ -157,6 +157,14 @@ def test_every_mode_with_a_known_white_is_read(mode):
     pixels = as_image(Image.new(mode, (W, H)))
     assert pixels.shape == (H, W, 3)
     assert 0 <= pixels.min() <= pixels.max() <= 255
+
+
+def test_colours_without_a_fixed_white_are_refused(tmp_path):
+    image = Image.new("LAB", (W, H), (128, 10, 10))
+    image.save(tmp_path / "a.tif")
+    for source in (image, tmp_path / "a.tif"):
+        with pytest.raises(ImageError, match=r"in L\*a\*b\* colours is not supported; convert it"):
+            as_image(source)
 
 
 def test_of_several_images_in_a_file_one_has_to_be_chosen(tmp_path):

@@ -76,7 +76,7 @@ Roi = Annotated[
     typer.Option(
         metavar="FOLDER|CSV",
         help="Regions of interest: folder with a mask for each image, or manifest CSV with a "
-        "column roi. Only pixels where the mask is not zero are scored.",
+        "column roi. Only pixels where the mask is white are scored.",
     ),
 ]
 WorkFolder = Annotated[

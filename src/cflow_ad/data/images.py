@@ -93,8 +93,8 @@ def original(source: ImageSource) -> ImageSource:
 def read_image(path: PathLike, reading: Reading = AS_STORED) -> NDArray[Any]:
     """Read an image file as RGB, upright.
 
-    Grey is repeated to three channels; palette, CMYK, YCbCr, LAB and HSV are converted;
-    transparent pixels are blended with black; EXIF orientation is applied.
+    Grey is repeated to three channels; palette, CMYK, YCbCr and HSV are converted; transparent
+    pixels are blended with black; EXIF orientation is applied.
 
     Args:
         path: A PNG, JPEG, BMP, TIFF, WebP or PNM (PBM, PGM, PPM) file.

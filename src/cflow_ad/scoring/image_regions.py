@@ -19,9 +19,10 @@ from cflow_ad.scoring.region import Mask, Region, RegionSource
 
 @dataclass(frozen=True, eq=False)
 class RegionFiles:
-    """A mask for each image: from a list, or `FOLDER/<stem of the image>.png`.
+    """A mask for each image: from a list, or from a folder.
 
-    With neither, a model is known to need masks and none were given yet.
+    In a folder, the mask of `parts/a/1.jpg` is the first there is of `parts/a/1.png`, `a/1.png` and
+    `1.png`. With neither, a model is known to need masks and none were given yet.
     """
 
     masks: Mapping[Path, Path | None] = field(default_factory=dict)
@@ -69,13 +70,19 @@ class RegionFiles:
                 f"{image}: {self.name} does not list it, so its region of interest is not known; "
                 "add it there, or give a folder of masks with --roi FOLDER"
             )
-        path = self.folder / f"{image.stem}.png"
-        if not path.is_file():
-            raise ImageError(f"{image}: no region of interest; put its mask at {path}")
+        *parts, _ = image.parts[1:]  # without the root
+        name = f"{image.stem}.png"
+        candidates = (self.folder.joinpath(*parts[n:], name) for n in range(len(parts) + 1))
+        path = next(filter(Path.is_file, candidates), None)
+        if path is None:
+            raise ImageError(
+                f"{image}: no region of interest; put its mask at {self.folder / name}, or at "
+                f"{Path(*parts[-1:], name)} in that folder where names repeat"
+            )
         if (other := self._image_of.setdefault(path, image)) != image:
             raise ImageError(
-                f"{path}: this mask has the name of both {other} and {image}; list the masks in a "
-                "manifest's column roi instead"
+                f"{path}: this mask has the name of both {other} and {image}; put one for each in "
+                f"sub-folders of the names of theirs, such as {Path(*parts[-1:], name)}"
             )
         return path
 
@@ -83,7 +90,10 @@ class RegionFiles:
         """Hash the images' names and the bytes of all masks."""
         masks = [(image.name, mask) for image, mask in sorted(self.masks.items())]
         if self.folder is not None:
-            masks += [(path.name, path) for path in sorted(self.folder.glob("*.png"))]
+            masks += [
+                (path.relative_to(self.folder).as_posix(), path)
+                for path in sorted(self.folder.rglob("*.png"))
+            ]
         digest = hashlib.sha256()
         for name, mask in masks:
             content = mask.read_bytes() if mask is not None and mask.is_file() else b""

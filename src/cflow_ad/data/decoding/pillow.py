@@ -47,7 +47,7 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 # How Pillow words that it cannot decode a whole file.
 _NOT_DECODED = re.compile(
     r"unsupported|not supported|unknown|unrecognized|cannot handle|not available|not implemented|"
-    r"no decoder|header size",
+    r"no decoder|header size|too large",
     re.IGNORECASE,
 )
 
@@ -267,8 +267,10 @@ def _not_decoded(name: str) -> Iterator[None]:
 
 def _convert(image: Image.Image, mode: str, name: str) -> Image.Image:
     """Convert to ``RGB`` or ``RGBA``, also where Pillow has no direct conversion."""
-    if image.mode in ("La", "LAB"):
-        image = image.convert("LA" if image.mode == "La" else "RGB")
+    if image.mode == "LAB":  # its white differs from program to program
+        raise unsupported(name, "an image in L*a*b* colours")
+    if image.mode == "La":
+        image = image.convert("LA")
     try:
         return image.convert(mode)
     except ValueError as error:

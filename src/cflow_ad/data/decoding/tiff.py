@@ -48,6 +48,7 @@ _WANTED = {
 _MOST_PAGES = 100_000
 _REDUCED, _MASK = 1, 4  # bits of `_SUBFILE`: such a directory is no page
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _MOSAIC = 0, 1, 2, 3, 5, 6, 32803
+_LAB = (8, 9, 10)  # without a white that is the same in every file
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 
 
@@ -148,6 +149,8 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
             f"{name}: a sensor's mosaic (Bayer pattern); name its first two rows with --bayer, "
             "such as --bayer rggb, or convert it to colour"
         )
+    if page.one(_PHOTOMETRIC, 1) in _LAB:
+        raise unsupported(name, "a TIFF in L*a*b* colours")
     if page.for_pillow:
         try:
             image = _open(file, name, page)
