@@ -33,6 +33,7 @@ from cflow_ad.fitting.calibration import GoodScores, fit_scales, score_images
 from cflow_ad.fitting.defective_images import find_defective_images
 from cflow_ad.fitting.fit import fit_model
 from cflow_ad.fitting.good_images import GoodData, GoodImages, find_good_images
+from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import Screening, screen
 from cflow_ad.fitting.trained_images import find_trained_images, join_images, list_folders
@@ -205,6 +206,7 @@ class Detector(BaseDetector):
         exclude: Sequence[str] = (),
         max_seconds: float = math.inf,
         work: str | os.PathLike[str] | None = None,
+        group: Group = ALONE,
         progress: ProgressCallback = silent,
     ) -> Detector:
         """Fit a model to good images.
@@ -229,12 +231,15 @@ class Detector(BaseDetector):
                 whitened features alone.
             work: a folder for checkpoints, from which the same call continues after it was
                 stopped; it is not removed.
+            group: the processes that fit this model together, each by the same call, see
+                `fitting.group`; unset, this one alone. All get the same model.
             progress: called as the work advances.
 
         Raises:
             DataError: there are no images, one cannot be used, or they have several depths.
             SettingsError: `roi` is given, and the images have regions of their own; or
-                `feature_budget` is too small.
+                `feature_budget` is too small; or several processes are given `max_seconds`, or the
+                paper's schedule.
             WeightsError: the backbone's weights are not on this machine and cannot be downloaded.
             TrainingError: training diverged, or the work folder cannot be used.
         """
@@ -244,9 +249,10 @@ class Detector(BaseDetector):
             good,
             settings,
             roi=roi,
-            device=pick_device(device),
+            device=pick_device(device or group.device),
             max_seconds=max_seconds,
             work=work,
+            group=group,
             progress=progress,
         )
 
@@ -304,6 +310,7 @@ class Detector(BaseDetector):
         device: torch.device,
         max_seconds: float,
         work: str | os.PathLike[str] | None,
+        group: Group = ALONE,
         progress: ProgressCallback,
     ) -> Detector:
         """Fit a model and set its thresholds; see `fit_model`."""
@@ -320,6 +327,7 @@ class Detector(BaseDetector):
             view=view,
             seconds=max_seconds - (time.perf_counter() - began),
             work=None if work is None else Path(work),
+            group=group,
             progress=progress,
         )
         found, rate = fitted.scores, settings.false_alarm_rate

@@ -61,7 +61,8 @@ def test_chunks_do_not_matter(vectors):
 
 def test_moments_of_two_sets_add_up_to_those_of_both(vectors):
     first = Moments.of([vectors[:1000]], 6)
-    both = first + Moments.of([vectors[1000:]], 6, origin=first.origin)
+    none = Moments.of([], 6)
+    both = none + first + Moments.of([vectors[1000:]], 6) + none
     assert both.count == 4000
     torch.testing.assert_close(both.mean, vectors.double().mean(0))
     torch.testing.assert_close(both.covariance, vectors.double().T.cov(correction=0))

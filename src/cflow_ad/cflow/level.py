@@ -6,6 +6,8 @@ file and the exports need nothing else.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -93,6 +95,9 @@ def count_parts(stride: int) -> int:
     return max(1, FRAME // stride)
 
 
+_SEEDING = threading.Lock()  # all threads draw from one generator of torch
+
+
 def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) -> ConditionalFlow:
     """Build a level's flow in its initial state.
 
@@ -105,7 +110,7 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
     method = settings.method
     papers = 2 * (channels - channels // 2 + method.position_channels)
     seed = 1000 * settings.seed + number
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ConditionalFlow(
             channels,

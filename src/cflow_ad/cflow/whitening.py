@@ -71,7 +71,7 @@ def fit_whitening(chunks: Iterable[Tensor], channels: int) -> InputLayer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Sums over vectors, in double precision; sums of two sets of vectors can be added.
+    """Sums over vectors, in double precision; those of two sets of vectors can be added.
 
     Example:
         >>> sums = Moments.of([torch.tensor([[1.0], [3.0]])], 1)
@@ -88,32 +88,37 @@ class Moments:
     """A first guess of the mean: about it the sums keep their digits where the mean is large."""
 
     @classmethod
-    def of(cls, chunks: Iterable[Tensor], channels: int, origin: Tensor | None = None) -> Moments:
+    def of(cls, chunks: Iterable[Tensor], channels: int) -> Moments:
         """Compute the sums.
 
         Args:
-            chunks: vectors, each shape `(n, C)`; at least one unless `origin` is given.
+            chunks: vectors, each shape `(n, C)`.
             channels: `C`.
-            origin: shape `(C,)`; unset, the mean of the first chunk.
         """
         count = 0
+        origin: Tensor | None = None
         total = torch.zeros(channels, dtype=torch.float64)
         products = torch.zeros(channels, channels, dtype=torch.float64)
         for chunk in chunks:
+            if not len(chunk):
+                continue
             origin = chunk.double().mean(0) if origin is None else origin
             centred = chunk.double() - origin
             count += len(chunk)
             total += centred.sum(0)
             products += centred.T @ centred
-        assert origin is not None, "no vectors to fit on"
-        return cls(count, total, products, origin)
+        return cls(count, total, products, torch.zeros_like(total) if origin is None else origin)
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of the vectors of both, which must have one origin."""
+        """Those of the vectors of both."""
+        if not self.count:
+            return other
+        by = other.origin - self.origin
+        mixed = torch.outer(other.total, by)
         return Moments(
             self.count + other.count,
-            self.total + other.total,
-            self.products + other.products,
+            self.total + other.total + other.count * by,
+            self.products + other.products + mixed + mixed.T + other.count * torch.outer(by, by),
             self.origin,
         )
 

@@ -256,8 +256,8 @@ def parse_settings(texts: list[str]) -> dict[str, Any]:
     return values
 
 
-def progress_bar() -> rich.progress.Progress:
-    """A bar with count, rate and time left, on standard error; removed at the end."""
+def progress_bar(*, shown: bool = True) -> rich.progress.Progress:
+    """A bar with count, rate and time left, on standard error if `shown`; removed at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -273,7 +273,7 @@ def progress_bar() -> rich.progress.Progress:
         TextColumn("left"),
         TextColumn("{task.fields[note]}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
@@ -338,14 +338,16 @@ class Bars:
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Bars]:
-    """Show progress bars while the block runs, then the warnings, which the bars would erase."""
+def bars(*, shown: bool = True) -> Iterator[Bars]:
+    """Show progress bars while the block runs, then the warnings, which the bars would erase;
+    nothing unless `shown`.
+    """
     held: list[warnings.WarningMessage] = []
     try:
-        with warnings.catch_warnings(record=True) as held, progress_bar() as bar:
+        with warnings.catch_warnings(record=True) as held, progress_bar(shown=shown) as bar:
             yield Bars(bar)
     finally:
-        for warning in held:
+        for warning in held if shown else []:
             warnings.showwarning(
                 warning.message, warning.category, warning.filename, warning.lineno
             )

@@ -98,6 +98,9 @@ def train(
     The threshold is set for the false-alarm rate, by scores of the images from models that were not
     trained on them. Defective images are not used. Outliers among the good images, which may be
     defective, are reported; none is excluded unless you name it.
+
+    Started by torchrun, as in `torchrun --nproc-per-node 2 -m cflow_ad train`, the processes train
+    one model together.
     """
     with plain_errors():
         given = {
@@ -120,6 +123,7 @@ def train(
         from cflow_ad.data.clusters import describe_cluster, look_at_some
         from cflow_ad.data.excluding import read_exclusions
         from cflow_ad.detector import Detector
+        from cflow_ad.fitting.group import join_group
         from cflow_ad.store.model_file import check_writable
 
         dataset = open_data(data, layout, good, bad, masks)
@@ -127,8 +131,11 @@ def train(
         if report is not None:
             _check_report(report, exclude or [])
         check_writable(output)
-        with training_folder(output, work_in, resume=resume) as work:
-            with bars() as shown:
+        with (
+            join_group() as group,
+            training_folder(group.own_path(output), work_in, resume=resume) as work,
+        ):
+            with bars(shown=group.rank == 0) as shown:
                 detector = Detector.fit(
                     dataset,
                     settings,
@@ -137,8 +144,11 @@ def train(
                     exclude=names,
                     max_seconds=math.inf if max_time is None else max_time,
                     work=work,
+                    group=group,
                     progress=shown.show_training,
                 )
+            if group.rank > 0:
+                return
             detector.save(output, bundle=bundle)
         training = detector.training
         typer.echo(

@@ -33,6 +33,7 @@ from cflow_ad.evaluation.metrics import (
 )
 from cflow_ad.evaluation.reference import ReferenceResult, compute_reference, require_whole
 from cflow_ad.evaluation.tradeoff import Tradeoff, compute_tradeoff
+from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.trained_images import recognise_trained
 from cflow_ad.scoring.base import BaseDetector
 from cflow_ad.scoring.image_regions import regions_of
@@ -186,6 +187,7 @@ def evaluate(
     batch_size: int = 32,
     skip_unreadable: bool = False,
     reference: bool = False,
+    group: Group = ALONE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score all test images of a data set and compute the metrics.
@@ -196,12 +198,14 @@ def evaluate(
         batch_size: as for `Detector.stream`.
         skip_unreadable: list images that cannot be read instead of raising.
         reference: compute the scores of the paper's code too, in a second pass over the images.
-        progress: called with the number of images done and the number of all, in both passes.
+        group: the processes that share the images; all return the same evaluation.
+        progress: called with the number of images done and the number of all of this process, in
+            both passes.
 
     Raises:
         DataError: there are no test images, or an image or its mask cannot be used.
-        SettingsError: `reference` with an exported model, or with one that does not score whole
-            images; or an image has two regions of interest.
+        SettingsError: `reference` with an exported model, with one that does not score whole
+            images, or in several processes; or an image has two regions of interest.
     """
     detector = with_regions(detector, dataset)
     if reference and not hasattr(detector, "log_likelihoods"):
@@ -211,9 +215,11 @@ def evaluate(
         )
     if reference:
         require_whole(detector.view)
+        group.require_alone("the score of the paper's code")
     samples = {str(sample.path): sample for sample in dataset.require_test()}
     check_masks(samples.values())
-    total = len(samples) * (2 if reference else 1)
+    own = group.part(list(samples.values()))
+    total = len(own) * (2 if reference else 1)
     skipped: list[tuple[str, str]] = []
 
     def skip(source: ImageSource, error: ImageError) -> None:
@@ -224,7 +230,7 @@ def evaluate(
     records: list[ImageRecord] = []
     pixels: dict[str, PixelMetrics] = defaultdict(PixelMetrics)  # by label, where there are masks
     predictions = detector.stream(
-        [sample.path for sample in samples.values()],
+        [sample.path for sample in own],
         batch_size=batch_size,
         on_error=skip if skip_unreadable else None,
     )
@@ -238,6 +244,13 @@ def evaluate(
             mask = read_mask(sample.mask, shape) if sample.mask else np.zeros(shape, np.bool_)
             pixels[sample.label].update(prediction.anomaly_map, mask, prediction.inside)
         progress(len(records) + len(skipped), total)
+    parts = group.gather((records, skipped, pixels))
+    records = [record for part, _, _ in parts for record in part]
+    skipped = [pair for _, part, _ in parts for pair in part]
+    pixels = defaultdict(PixelMetrics)
+    for _, _, part in parts:
+        for label, of_label in part.items():
+            pixels[label] += of_label
     if not records:
         raise DataError(f"{dataset.root}: none of the {len(samples)} test images could be read")
     by_reference = None

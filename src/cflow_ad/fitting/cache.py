@@ -29,6 +29,7 @@ from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import SettingsError, SpaceError
 from cflow_ad.files import free_space, is_full, reserve
+from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.progress import Progress, ProgressCallback, Stage, silent
 from cflow_ad.scoring.canvas import Cell, Shape, cell_of
 from cflow_ad.scoring.view import View
@@ -43,6 +44,9 @@ _FEWEST = 100  # vectors of a level that must be kept, or one of each image if t
 class LevelFeatures:
     """The cached vectors of one level, of all images or of some of them.
 
+    Where several processes fit a model, the indices are those of all vectors, of which each process
+    has those of its own images.
+
     Args:
         vectors: shape `(M, C)`, float32.
         positions: shape `(M, 2)`, row and column of each vector on its image's grid, as
@@ -56,6 +60,10 @@ class LevelFeatures:
         """Where the vectors of each image begin and end, by its number among the images."""
         self._moved: NDArray[np.int64] | None = None
         """Of each image, how far its vectors lie behind `bounds` in the arrays; unset, nowhere."""
+        self.group: Group = ALONE
+        """The processes that have the vectors."""
+        self.is_own: NDArray[np.bool_] = np.empty(0, np.bool_)
+        """Of each image, whether this process has its vectors; of no account for one alone."""
         self.grids: list[Shape] = []
         """Of each image, height and width of this level in positions."""
         self.means: PlaceMeans | None = None
@@ -85,10 +93,17 @@ class LevelFeatures:
         begin, end = self.bounds[number]
         return slice(int(begin), int(end))
 
+    def own(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keep those of the indices whose vectors this process has."""
+        return index if self.group.size == 1 else index[self.is_own[self.images_of(index).numpy()]]
+
     def take(
         self, index: NDArray[np.int64], device: torch.device = _CPU
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices, on a device."""
+        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices, on a device.
+
+        This process has them, see `own`.
+        """
         at = index if self._moved is None else index + self._moved[self.images_of(index).numpy()]
         places = torch.from_numpy(self.positions[at].astype(np.int64)).to(device)
         rows, columns = places.unbind(1)
@@ -109,9 +124,9 @@ class LevelFeatures:
         return self._sent
 
     def chunks(self, size: int = 65536) -> Iterator[Tensor]:
-        """Read all vectors, in order, a block at a time."""
+        """Read all vectors that this process has, in order, a block at a time."""
         for start in range(0, len(self), size):
-            yield self.take(np.arange(start, min(len(self), start + size)))[0]
+            yield self.take(self.own(np.arange(start, min(len(self), start + size))))[0]
 
     def images_of(self, index: NDArray[np.int64]) -> Tensor:
         """Find which image each of these vectors is of."""
@@ -135,9 +150,25 @@ class LevelFeatures:
         if self._moved is not None:
             some._moved += self._moved[list(numbers)]
         some.grids = [self.grids[number] for number in numbers]
+        some.group = self.group
+        if self.group.size > 1:
+            some.is_own = self.is_own[list(numbers)]
         if self.means is not None:
             some.means, some._factors = self.means, self._factors[list(numbers)]
         return some
+
+    def share(self, group: Group, numbers: NDArray[np.int64], begins: NDArray[np.int64]) -> None:
+        """Have the vectors of some images alone, and leave those of the others to other processes.
+
+        Args:
+            group: the processes.
+            numbers: of the images, shape `(n,)`.
+            begins: where the vectors of each begin in the arrays, shape `(n,)`.
+        """
+        self.group = group.split()
+        self.is_own = np.isin(np.arange(len(self.bounds)), numbers)
+        self._moved = np.zeros(len(self.bounds), np.int64)
+        self._moved[numbers] = begins - self.bounds[numbers, 0]
 
     def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
         """Share the vectors, less the means of their places, the rest times a factor per image."""
@@ -157,21 +188,23 @@ def build_cache(
     folder: Path | None = None,
     key: str = "",
     stage: Stage = "encode",
+    group: Group = ALONE,
     progress: ProgressCallback = silent,
 ) -> list[LevelFeatures]:
-    """Encode images and keep their vectors.
+    """Encode images and keep their vectors, each process those of its own images.
 
     Args:
         encoder: frozen.
         sources: the images.
         view: how they come into the network.
         settings: of the model. Whatever the precision, vectors are kept in single precision.
-        budget: GiB of vectors to keep at the most; unset, that of the settings.
+        budget: GiB of vectors that a process keeps at the most; unset, that of the settings.
         batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and continues where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
         key: identifies everything that the vectors depend on.
         stage: in the reports of progress.
+        group: the processes that share the images.
         progress: called as the work advances, with numbers of images.
 
     Returns:
@@ -192,7 +225,7 @@ def build_cache(
         return [cell_of(canvas, grid) for grid in encoder.spec.grids(canvas)]
 
     grids = _grids(view, [sources[i] for i in order], cells)
-    share = _share(grids, encoder.spec.channels, budget)
+    share = _share(grids, encoder.spec.channels, group.size * budget)
     counts = [_kept(of_level, share) for of_level in grids]
     totals = [int(of_level.sum()) for of_level in counts]
     if share < 1 and min(totals) < min(len(sources), _FEWEST):
@@ -200,40 +233,48 @@ def build_cache(
             f"feature_budget is {budget:.2g}: it leaves {min(totals)} feature vectors of a level "
             f"for {len(sources)} images; give more"
         )
-    store = _Store(encoder.spec, totals, folder, f"{key} {share!r} {len(sources)}")
     starts = [np.concatenate([[0], np.cumsum(of_level)]) for of_level in counts]
+    # In turn, so that every process has images of every size.
+    own = np.arange(len(order))[group.rank :: group.size]
+    own_starts = [np.concatenate([[0], np.cumsum(of_level[own])]) for of_level in counts]
+    whose = f"{group.rank} of {group.size}"
+    totals = [int(begins[-1]) for begins in own_starts]
+    store = _Store(encoder.spec, totals, folder, f"{key} {share!r} {len(sources)} {whose}")
 
     done = store.done
-    progress(Progress(stage, done, len(order)))
+    progress(Progress(stage, done, len(own)))
     encoded = run_over(
         FoldedEncoder(encoder, settings.precision),
         lambda canvas, pyramid: pyramid,
-        [sources[i] for i in order[done:]],
+        [sources[order[number]] for number in own[done:]],
         view,
         device=encoder.mean.device,
         batch_size=batch_size,
     )
     try:
-        for number, (_, pyramid) in enumerate(encoded, start=done):
+        for number, (_, pyramid) in zip(own[done:], encoded, strict=True):
             for level, features in enumerate(pyramid):
                 rng = np.random.default_rng([settings.seed, order[number], level])
                 where = _choose(grids[level][number], counts[level][number], rng)
-                begin, end = starts[level][number : number + 2]
+                begin, end = own_starts[level][done : done + 2]
                 vectors = features[:, where[:, 0], where[:, 1]].T.float().numpy()
                 store.levels[level].vectors[begin:end] = vectors
                 store.levels[level].positions[begin:end] = _places(
                     where, (features.shape[1], features.shape[2]), settings.method.positions
                 )
-            done = number + 1
+            done += 1
             store.note(done)
-            progress(Progress(stage, done, len(order)))
+            progress(Progress(stage, done, len(own)))
     finally:
         store.note(done, now=True)
     of_all = zip(*(encoder.spec.grids(view.sizing.canvas_shape(s)) for s in shapes), strict=True)
-    for of_level, begins, of_images in zip(store.levels, starts, of_all, strict=True):
+    for level, of_images in enumerate(of_all):
+        begins, of_level = starts[level], store.levels[level]
         of_level.bounds = np.empty((len(sources), 2), np.int64)
         of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
         of_level.grids = list(of_images)
+        if group.size > 1:
+            of_level.share(group, np.array(order)[own], own_starts[level][:-1])
     return store.levels
 
 

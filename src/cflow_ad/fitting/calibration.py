@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,14 @@ class GoodScores:
         self.scores += others.scores
         self.peaks += others.peaks
         self.energies |= others.energies
+
+    @classmethod
+    def join(cls, parts: Iterable[GoodScores]) -> GoodScores:
+        """Put the scores of several sets of images together."""
+        joined = cls()
+        for part in parts:
+            joined.add(part)
+        return joined
 
     def save(self, path: Path, key: str) -> None:
         """Write a file that `restore` reads with the same `key`."""

@@ -29,6 +29,7 @@ from cflow_ad.errors import TrainingError
 from cflow_ad.fitting.cache import LevelFeatures, build_cache
 from cflow_ad.fitting.calibration import GoodScores, score_images
 from cflow_ad.fitting.good_images import GoodImages
+from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.levels import fit_levels
 from cflow_ad.fitting.likelihood import Ended
 from cflow_ad.fitting.progress import ProgressCallback, shift_progress, silent
@@ -69,9 +70,13 @@ def fit_model(
     view: View | None = None,
     seconds: float = math.inf,
     work: Path | None = None,
+    group: Group = ALONE,
     progress: ProgressCallback = silent,
 ) -> Fitted:
     """Fit a model to good images, and score good images out-of-fold; see `split_good`.
+
+    Several processes fit one model, and return the same. Each encodes and scores its own images;
+    every batch and every sum is over the images of all.
 
     Args:
         encoder: frozen.
@@ -81,15 +86,22 @@ def fit_model(
         view: of an earlier model; unset, one is built.
         seconds: time limit. The images are encoded in any case, and scored.
         work: a folder for checkpoints; a run with the same settings and images continues from
-            them. Unset, everything stays in memory.
+            them. Unset, everything stays in memory. Several processes have a folder each, and
+            continue from their features, not from checkpoints of the flows.
+        group: the processes that fit the model.
         progress: called as the work advances.
 
     Raises:
         DataError: an image or a region cannot be used.
-        SettingsError: `feature_budget` is too small, or there are two regions of one image.
+        SettingsError: `feature_budget` is too small, or there are two regions of one image; or
+            several processes are given a time limit, or the paper's schedule.
         DivergenceError: the likelihood became NaN or infinite.
         TrainingError: the work folder cannot be used.
     """
+    if seconds < math.inf:
+        group.require_alone("a time limit")
+    if settings.paper is not None:
+        group.require_alone("the paper's schedule")
     deadline = time.monotonic() + seconds
     everything = list(range(len(good.sources)))
     splits = split_good(len(everything), settings.folds, settings.seed)
@@ -100,7 +112,9 @@ def fit_model(
         view = View.of(settings, sources, roi=roi, own=good.regions)
     key = _compute_key(encoder, settings, good.fingerprint + view.fingerprint())
     score_key = f"{key} {settings.smoothing}"
-    features = _encode(encoder, sources, view, settings, work, key, progress)
+    features = _encode(encoder, sources, view, settings, work, key, group, progress)
+    if group.size > 1:
+        work = None  # processes would save their state at different steps
     reference = _find_reference(view, sources) if len(splits) > 1 else None
     waiting = [i for split in splits for i in split.unseen] or everything
     # Scoring an image takes less than twice as long as encoding it.
@@ -131,10 +145,11 @@ def fit_model(
             images = {i: good.sources[i] for i in unseen if i != reference}
             report = shift_progress(progress, number, max(1, len(splits)))
             found = GoodScores()
-            if images:
+            if own := {i: images[i] for i in group.part(list(images))}:
                 found = score_images(
-                    model, settings, images, view=view, keep=MOST_SHOWN, progress=report
+                    model, settings, own, view=view, keep=MOST_SHOWN, progress=report
                 )
+            found = GoodScores.join(group.gather(found))
             if done is not None:
                 found.save(done, score_key)
         scores.add(found)
@@ -149,6 +164,7 @@ def _encode(
     settings: Settings,
     work: Path | None,
     key: str,
+    group: Group,
     progress: ProgressCallback,
 ) -> list[LevelFeatures]:
     """Encode images and their augmented copies."""
@@ -167,6 +183,7 @@ def _encode(
         settings,
         folder=_make(work),
         key=key,
+        group=group,
         progress=progress,
     )
 

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,11 +21,12 @@ from cflow_ad.cflow.device import Lane, one_line_errors
 from cflow_ad.cflow.graphs import Repeated
 from cflow_ad.cflow.level import Level, build_flow
 from cflow_ad.cflow.threads import one_core_pool
-from cflow_ad.cflow.whitening import fit_whitening, raw_layer
+from cflow_ad.cflow.whitening import Moments, raw_layer, whitening_of
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.batches import BLOCK, Batches
 from cflow_ad.fitting.cache import LevelFeatures
 from cflow_ad.fitting.checkpoint import Checkpoint
+from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
 from cflow_ad.settings import Settings
 
@@ -33,15 +36,22 @@ def build_level(features: LevelFeatures, settings: Settings, number: int) -> Lev
     channels = features.channels
     layer = raw_layer(channels)
     if settings.method.whiten:
-        layer = fit_whitening(features.chunks(), channels)
+        found = features.group.gather(Moments.of(features.chunks(), channels))
+        layer = whitening_of(reduce(add, found))
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
     return Level(layer, build_flow(channels, settings, number, seeded=True), means=means)
 
 
-def compute_loss(log_likelihood: Tensor) -> Tensor:
-    """Compute the paper's loss of log-likelihoods per dimension, shape `(n,)`: a scalar."""
-    return -F.logsigmoid(log_likelihood).mean()
+def compute_loss(log_likelihood: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Compute the paper's loss, a scalar.
+
+    Args:
+        log_likelihood: per dimension, shape `(n,)`.
+        weights: of each in the sum, shape `(n,)`; unset, the mean is computed.
+    """
+    losses = -F.logsigmoid(log_likelihood)
+    return losses.mean() if weights is None else (losses * weights).sum()
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
@@ -206,8 +216,8 @@ def train_level(
     batches = Batches(
         level, features, level_batch_size(settings, number, steps), (settings.seed, number, 0)
     )
-    places = int(features.positions.max()) + 1
-    run = _Steps(level, optimiser, batches)
+    places = int(features.positions.max(initial=0)) + 1
+    run = _Steps(level, optimiser, batches, features.group)
     stopped = False
     while state.done < steps and not stopped:
         left = seconds - (time.monotonic() - began)
@@ -247,10 +257,18 @@ class _Steps:
         level: its flow is trained.
         optimiser: of the flow's parameters.
         batches: the block's.
+        group: the processes, each of which has a part of every batch.
     """
 
-    def __init__(self, level: Level, optimiser: torch.optim.Adam, batches: Batches) -> None:
+    def __init__(
+        self,
+        level: Level,
+        optimiser: torch.optim.Adam,
+        batches: Batches,
+        group: Group = ALONE,
+    ) -> None:
         self._level, self._optimiser, self._batches = level, optimiser, batches
+        self._group = group
         device = batches.x.device
         self.losses = torch.zeros(BLOCK, device=device)
         """Of each step of the block."""
@@ -258,8 +276,10 @@ class _Steps:
         self._rates = torch.zeros(BLOCK, device=device)
         self._rate = torch.zeros((), device=device)
         self._set("lr", self._rate)
+        # No graph can hold what processes tell each other.
+        on = device if group.size == 1 else torch.device("cpu")
         self.take = Repeated(
-            self._take, device, on_capture=lambda begins: self._set("capturable", begins)
+            self._take, on, on_capture=lambda begins: self._set("capturable", begins)
         )
 
     def begin(self, first: int, rates: Sequence[float]) -> None:
@@ -273,9 +293,11 @@ class _Steps:
             of.index_select(0, now)[0] for of in (batches.x, batches.rows, batches.columns)
         )
         self._rate.copy_(self._rates.index_select(0, now)[0])
-        loss = compute_loss(self._level.of_whitened(x, rows, columns))
+        weights = None if batches.weights is None else batches.weights.index_select(0, now)[0]
+        loss = compute_loss(self._level.of_whitened(x, rows, columns), weights)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._group.add(loss, *(of.grad for of in self._level.flow.parameters()))
         self._optimiser.step()
         self.losses.index_copy_(0, now, loss.detach()[None])
         now.add_(1)
