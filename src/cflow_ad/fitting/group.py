@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cflow_ad.errors import SettingsError
 
@@ -70,7 +70,7 @@ class Processes(Group):
     def __init__(self, device: str | None) -> None:
         from torch import distributed
 
-        self._distributed = distributed
+        self._distributed: Any = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.device = device
         self._own = distributed.new_group()
@@ -80,14 +80,14 @@ class Processes(Group):
 
         together = torch.cat([tensor.detach().flatten() for tensor in tensors])
         self._distributed.all_reduce(together, group=self._own)
-        parts = together.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(together, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
     def gather(self, value: Value) -> list[Value]:
-        found: list[Value | None] = [None] * self.size
+        found = [value] * self.size
         self._distributed.all_gather_object(found, value, group=self._own)
-        return found  # type: ignore[return-value]  # each is there now
+        return found
 
     def split(self) -> Group:
         return Processes(self.device)

@@ -297,7 +297,9 @@ class _Steps:
         loss = compute_loss(self._level.of_whitened(x, rows, columns), weights)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self._group.add(loss, *(of.grad for of in self._level.flow.parameters()))
+        if self._group.size > 1:
+            parameters = self._level.flow.parameters()
+            self._group.add(loss, *(of.grad for of in parameters if of.grad is not None))
         self._optimiser.step()
         self.losses.index_copy_(0, now, loss.detach()[None])
         now.add_(1)

@@ -77,8 +77,8 @@ def fit_means(features: LevelFeatures, n: int, fitted: Tensor) -> PlaceMeans:
     tables, channels = len(aspects) + 1, features.channels
     sums = np.zeros((tables * n * n, channels))
     counts = np.zeros(tables * n * n)
-    own = features.own(index_all)
-    for index in np.array_split(own, max(1, len(own) // 65536)):
+    index_own = features.own(index_all)
+    for index in np.array_split(index_own, max(1, len(index_own) // 65536)):
         vectors, rows, columns = features.take(index)
         image = features.images_of(index)
         cells, near = corners(rows, columns, n)
