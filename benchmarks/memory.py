@@ -1,6 +1,6 @@
 """Whether memory stays flat over images of random sizes, in torch, onnxruntime and OpenVINO.
 
-    python benchmarks/memory.py [--images 3000] [--largest 768]
+    python benchmarks/memory.py [--images 3000] [--largest 768] [--runtimes torch onnx openvino]
     python benchmarks/memory.py --quick
 
 A small model is trained, exported for any size, and scores generated images, each of a size drawn
@@ -59,6 +59,7 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--largest", type=int, default=768)
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "onnx", "openvino"])
     options: argparse.Namespace = parser.parse_args()
     images, largest = (20, 128) if options.quick else (options.images, options.largest)
 
@@ -73,11 +74,11 @@ def main() -> None:
         settings = Settings.preset("default", **QUICK | {"size": "native"})
         detector = fit(root / "carpet", settings)
         detector.save(root / "m.safetensors", bundle=True)
-        models = {"torch": root / "m.safetensors"}
-        for format, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
-            models[format] = root / f"m{suffix}"
-            export_model(detector, models[format], format=format, size="dynamic")
-        for name, model in models.items():
+        for name in options.runtimes:
+            suffix = {"torch": ".safetensors", "onnx": ".onnx", "openvino": ".xml"}[name]
+            model = (root / "m").with_suffix(suffix)
+            if name != "torch":
+                export_model(detector, model, format=name, size="dynamic")
             results[name] = measure_alone(__file__, model, images, largest)
     head = ["resident MiB after", *next(iter(results.values()))]
     print(markdown(head, [[name, *found.values()] for name, found in results.items()]))

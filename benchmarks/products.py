@@ -1,6 +1,6 @@
 """Several products in one model, against a model for each.
 
-    python benchmarks/products.py DATA DATA ... [--preset fast]
+    python benchmarks/products.py DATA DATA ... [--preset fast] [--folds N]
     python benchmarks/products.py --quick
 
 For each product: false alarms on its good test images and misses of its defective ones, by its own
@@ -74,9 +74,10 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("data", nargs="*", type=Path, metavar="DATA")
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--folds", type=int)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.preset(options.preset)
+        settings = Settings.preset(options.preset, folds=options.folds)
         if options.quick:
             settings = Settings.preset("default", **QUICK)
             options.data = [Path(folder) / name for name in ("first", "second")]

@@ -1,6 +1,6 @@
 """A new light on the same product: `calibrate` alone, or `update`?
 
-    python benchmarks/variants.py DATA [--preset fast] [--share 0.2]
+    python benchmarks/variants.py DATA [--preset fast] [--folds N] [--share 0.2]
     python benchmarks/variants.py --quick
 
 A share of the good training images is kept back and made the new variant: 25 % darker, and warmer,
@@ -90,6 +90,7 @@ def main() -> None:
     """Measure, and print a table."""
     parser = build_parser(__doc__, with_data=True)
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--folds", type=int)
     parser.add_argument("--share", type=float, default=0.2, help="of the good images, for the new")
     options = parser.parse_args()
     with (
@@ -97,7 +98,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         if not options.quick:
-            settings = Settings.preset(options.preset)
+            settings = Settings.preset(options.preset, folds=options.folds)
         rows = measure(dataset, settings, options.share, Path(folder))
         print(f"{dataset.name}, {len(dataset.train)} good images for training\n")
     print(markdown(list(rows[0]), [list(row.values()) for row in rows]))
