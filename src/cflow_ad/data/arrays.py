@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.data.decoding.mosaic import demosaic
 from cflow_ad.data.decoding.opening import check_size
-from cflow_ad.data.decoding.pillow import demosaic
 from cflow_ad.data.decoding.raster import WHITE, Header, Raster, Reading, shorten, to_pixels
 from cflow_ad.errors import ImageError, SettingsError
 

@@ -8,6 +8,7 @@ from typing import IO
 from PIL import JpegImagePlugin
 
 from cflow_ad.data.decoding import pillow
+from cflow_ad.data.decoding.mosaic import demosaic
 from cflow_ad.data.decoding.opening import check_size, damaged, optional_library
 from cflow_ad.data.decoding.raster import Header, Raster, Reading
 
@@ -41,7 +42,7 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
         samples = decode.get(kind, imagecodecs.jpeg_decode)(file.read())
     except Exception as error:
         raise damaged(name, error) from error
-    samples = pillow.demosaic(samples, reading, name)
+    samples = demosaic(samples, reading, name)
     samples = samples[..., None] if samples.ndim == 2 else samples
     return Raster(samples, header, "JPEG" if kind not in decode else "lossless JPEG")
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.data.decoding.mosaic import demosaic
 from cflow_ad.data.decoding.opening import check_page, check_size, damaged
-from cflow_ad.data.decoding.pillow import demosaic
 from cflow_ad.data.decoding.raster import Header, Raster, Reading
 
 _SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
+from cflow_ad.data.decoding.mosaic import demosaic
 from cflow_ad.data.decoding.opening import (
     check_page,
     check_size,
     damaged,
-    optional_library,
     reason,
     unsupported,
 )
@@ -198,32 +198,6 @@ def raster_of(image: Image.Image, header: Header, name: str, reading: Reading) -
     samples = samples[..., None] if samples.ndim == 2 else samples
     kind = getattr(image, "format", None) or ""
     return Raster(upright(samples, image), header, kind, mode in ("P", "PA"))
-
-
-def demosaic(samples: NDArray[Any], reading: Reading, name: str) -> NDArray[Any]:
-    """Compute the colours of a sensor's mosaic by bilinear interpolation.
-
-    Samples are returned as they are where `reading` names no pattern.
-
-    Raises:
-        ImageError: The image is in colour already, or not of unsigned integers.
-        DependencyError: OpenCV is not installed.
-    """
-    if reading.bayer == "none":
-        return samples
-    if samples.ndim == 3 and samples.shape[2] == 1:
-        samples = samples[..., 0]
-    if samples.ndim != 2 or samples.dtype not in (np.uint8, np.uint16):
-        raise ImageError(
-            f"{name}: a Bayer pattern has one unsigned value for each pixel, of 8 or 16 bits, but "
-            "this image has colours or other values; leave out --bayer"
-        )
-    if min(samples.shape) < 4:
-        raise ImageError(f"{name}: too small to have a Bayer pattern; leave out --bayer")
-    cv2 = optional_library("cv2", "bayer", name, "a Bayer pattern")
-    code = getattr(cv2, f"COLOR_Bayer{reading.bayer.upper()}2RGB")
-    found: NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(samples), code)
-    return found
 
 
 def upright(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:

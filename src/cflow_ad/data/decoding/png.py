@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from PIL import PngImagePlugin
 
 from cflow_ad.data.decoding import pillow
+from cflow_ad.data.decoding.mosaic import demosaic
 from cflow_ad.data.decoding.opening import damaged, optional_library
 from cflow_ad.data.decoding.raster import Header, Raster, Reading
 
@@ -64,7 +65,7 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
         samples = imagecodecs.png_decode(file.read())
     except Exception as error:
         raise damaged(name, error) from error
-    samples = pillow.demosaic(samples, reading, name)
+    samples = demosaic(samples, reading, name)
     return Raster(pillow.upright(samples, image), _header(header, start), "PNG")
 
 
