@@ -42,7 +42,8 @@ from cflow_ad.errors import (
 if TYPE_CHECKING:
     from cflow_ad.data.layouts import Dataset, Sample, open_dataset
     from cflow_ad.detector import Detector
-    from cflow_ad.evaluation.evaluate import Evaluation, evaluate
+    from cflow_ad.evaluation.evaluate import evaluate
+    from cflow_ad.evaluation.evaluation import Evaluation
     from cflow_ad.process import tune_process
     from cflow_ad.scoring.prediction import Prediction, Region
     from cflow_ad.settings import Settings
@@ -80,7 +81,7 @@ __all__ = [
 _HOME = {
     "Dataset": "data.layouts",
     "Detector": "detector",
-    "Evaluation": "evaluation.evaluate",
+    "Evaluation": "evaluation.evaluation",
     "Prediction": "scoring.prediction",
     "Region": "scoring.prediction",
     "Sample": "data.layouts",

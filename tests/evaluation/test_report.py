@@ -17,7 +17,7 @@ from cflow_ad.data.layouts import Sample, open_dataset
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation._charts import score_chart
 from cflow_ad.evaluation._wording import compare_alarms
-from cflow_ad.evaluation.evaluate import FalseAlarms
+from cflow_ad.evaluation.evaluation import FalseAlarms
 from cflow_ad.evaluation.metrics import binomial_interval
 from cflow_ad.evaluation.report import write_report
 from tests.evaluation.synthetic import ABOUT, THRESHOLD, FakeDetector, measure

@@ -23,7 +23,7 @@ from cflow_ad.evaluation._wording import (
 
 if TYPE_CHECKING:
     from cflow_ad.data.check import Check
-    from cflow_ad.evaluation.evaluate import Evaluation
+    from cflow_ad.evaluation.evaluation import Evaluation
     from cflow_ad.evaluation.metrics import PixelResult, ScoreMetrics
 
 

@@ -17,7 +17,7 @@ from cflow_ad.evaluation.overlay import heatmap, outline, shrink_image, shrink_m
 from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
-    from cflow_ad.evaluation.evaluate import ImageRecord
+    from cflow_ad.evaluation.evaluation import ImageRecord
 
 PixelsOf: TypeAlias = Callable[[Path], NDArray[Any]]
 """Reads an image file."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cflow_ad.evaluation.tradeoff import select_operations
 
 if TYPE_CHECKING:
-    from cflow_ad.evaluation.evaluate import Evaluation
+    from cflow_ad.evaluation.evaluation import Evaluation
 
 DASH = "–"
 

@@ -23,7 +23,7 @@ from cflow_ad.files import replacing
 from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
-    from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord
+    from cflow_ad.evaluation.evaluation import Evaluation, ImageRecord
 
 _LONGEST, _LONGEST_OF_MANY, _MANY = 384, 320, 20
 """Pixels of a picture's longer side, and with more than `_MANY` images, for a page of a few MB."""

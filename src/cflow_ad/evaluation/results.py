@@ -11,7 +11,8 @@ from pathlib import Path
 from cflow_ad.data.layouts import GOOD, Dataset
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import DataError
-from cflow_ad.evaluation.evaluate import Evaluation, ImageRecord, with_regions
+from cflow_ad.evaluation.evaluate import with_regions
+from cflow_ad.evaluation.evaluation import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report

@@ -15,7 +15,7 @@ from cflow_ad.fleet.models import ModelStore, Version
 from cflow_ad.runtime.opening import open_detector
 
 if TYPE_CHECKING:
-    from cflow_ad.evaluation.evaluate import Evaluation
+    from cflow_ad.evaluation.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

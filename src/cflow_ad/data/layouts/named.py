@@ -15,43 +15,33 @@ is ``1.png``, ``1_mask.png``, ``scratch/1.png`` or ``NG/scratch/1.png`` in a fol
 
 from __future__ import annotations
 
-import glob
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 from cflow_ad.data.layouts.dataset import GOOD, Sample
+from cflow_ad.data.layouts.places import (
+    Place,
+    check_names,
+    has_digit,
+    read_place,
+    unclear_error,
+    words_of,
+)
 from cflow_ad.data.layouts.reading import SPLIT_NOTE, Listing, some, split
 from cflow_ad.data.layouts.words import FolderNames, kind_of_name
 from cflow_ad.data.listing import is_image, list_images, scan, walk
 from cflow_ad.data.masks import OUTLINES_SUFFIX, is_blank, outlines_beside
-from cflow_ad.errors import DataError, FolderError
+from cflow_ad.errors import DataError
 
 _MASK_ENDINGS = ("_mask", "-mask", "_gt")
 
 
-class _Place(NamedTuple):
-    """What the names of the folders that an image lies in say of it."""
-
-    split: str = ""
-    """``train``, ``test``, ``validation`` or nothing."""
-    label: str = ""
-    """``good``, the name of a folder of defective images, or nothing."""
-    kind: str = ""
-    """The defect: the first other name below a folder of defective images."""
-    other: tuple[str, ...] = ()
-    """Names that are no words, of folders that hold no defective images."""
-    is_mask: bool = False
-    key: tuple[str, ...] = ()
-    """The names by which masks and images are matched: without words."""
-
-
 @dataclass
 class _Found:
-    images: list[tuple[Path, _Place]] = field(default_factory=list)
-    masks: list[tuple[Path, _Place]] = field(default_factory=list)
+    images: list[tuple[Path, Place]] = field(default_factory=list)
+    masks: list[tuple[Path, Place]] = field(default_factory=list)
     beside: dict[Path, Path] = field(default_factory=dict)
     """Masks that lie beside their images."""
 
@@ -66,7 +56,7 @@ def fits_named(root: Path) -> bool:
             kind = kind_of_name(below.name)
             if kind in ("good", "bad"):
                 return True
-            if kind in ("train", "test", "validation", "images") or _has_digit(below.name):
+            if kind in ("train", "test", "validation", "images") or has_digit(below.name):
                 pending.append(below)
     return False
 
@@ -80,12 +70,12 @@ def read_named(root: Path, names: FolderNames) -> Listing:
             that was given.
     """
     list_images(root)  # raises where there are none
-    names = _existing(root, names) if names else names
+    names = check_names(root, names) if names else names
     found = _find(root, names)
     known = {place.label for _, place in found.images}
     has_test = any(place.split == "test" for _, place in found.images)
     samples: dict[str, list[tuple[Path, str]]] = defaultdict(list)
-    unclear: list[tuple[Path, _Place]] = []
+    unclear: list[tuple[Path, Place]] = []
     for path, place in found.images:
         part = place.split
         if part == "validation" and not has_test:
@@ -96,16 +86,16 @@ def read_named(root: Path, names: FolderNames) -> Listing:
             samples[f"bad {part}"].append((path, place.kind or place.label))
         elif part == "test" and place.other:
             samples[f"bad {part}"].append((path, place.other[0]))
-        elif part == "train" and not _words(place):
+        elif part == "train" and not words_of(place):
             samples["good train"].append((path, GOOD))
-        elif part == "" and GOOD in known and _words(place):
-            samples["bad "].append((path, _words(place)[0]))
-        elif part == "" and GOOD not in known and known - {""} and not _words(place):
+        elif part == "" and GOOD in known and words_of(place):
+            samples["bad "].append((path, words_of(place)[0]))
+        elif part == "" and GOOD not in known and known - {""} and not words_of(place):
             samples["good "].append((path, GOOD))
         else:
             unclear.append((path, place))
     if unclear:
-        raise _unclear(root, found.images, names)
+        raise unclear_error(root, found.images, names)
     train, test, notes = _divide(root, samples)
     masks = _match(root, found, {path for path, label in test if label != GOOD})
     return Listing(
@@ -122,9 +112,9 @@ def read_plain(root: Path) -> Listing:
         FolderError: Sub-folders have different names without a number, so some may hold defects.
     """
     found = _find(root, FolderNames())
-    groups = {_words(place) for _, place in found.images}
+    groups = {words_of(place) for _, place in found.images}
     if len(groups) > 1:
-        raise _unclear(root, found.images, FolderNames())
+        raise unclear_error(root, found.images, FolderNames())
     folders = {path.parent for path, _ in found.images} - {root}
     notes = []
     if folders:
@@ -138,7 +128,7 @@ def read_plain(root: Path) -> Listing:
 def _find(root: Path, names: FolderNames) -> _Found:
     found = _Found()
     for folder, files in walk(root):
-        place = _read_place(folder.relative_to(root).parts, names)
+        place = read_place(folder.relative_to(root).parts, names)
         images = [file for file in files if is_image(file)]
         if place.is_mask:
             outlines = [file for file in files if file.suffix.lower() == OUTLINES_SUFFIX]
@@ -154,33 +144,6 @@ def _find(root: Path, names: FolderNames) -> _Found:
             else:
                 found.beside[of] = image
     return found
-
-
-def _read_place(parts: Sequence[str], names: FolderNames) -> _Place:
-    place = _Place()
-    for end, part in enumerate(parts, start=1):
-        kind = names.kind_of(parts[:end])
-        if kind == "masks":
-            place = place._replace(is_mask=True)
-        elif kind in ("train", "test", "validation"):
-            place = place._replace(split=place.split or kind)
-        elif kind in ("good", "bad") and not place.label:
-            place = place._replace(label=_label(kind, GOOD, part))
-        elif kind != "images":
-            is_kind = place.label not in ("", GOOD) and not place.kind
-            place = place._replace(
-                kind=part if is_kind else place.kind,
-                other=place.other if place.label else (*place.other, part),
-                key=(*place.key, part),
-            )
-    if not place.label and (kind := names.kind_of(())) in ("good", "bad"):
-        first = place.other[0] if place.other else "defect"
-        place = place._replace(label=_label(kind, GOOD, first))
-    return place
-
-
-def _label(kind: str | None, good: str, bad: str) -> str:
-    return good if kind == "good" else bad if kind == "bad" else ""
 
 
 def _divide(
@@ -263,71 +226,3 @@ def _bare(stem: str) -> list[str]:
         for ending in _MASK_ENDINGS
         if stem.casefold().endswith(ending) and len(stem) > len(ending)
     ]
-
-
-def _existing(root: Path, names: FolderNames) -> FolderNames:
-    """Check that folders have the names given; one with brackets that exists is no pattern.
-
-    Raises:
-        DataError: A name is of no folder.
-    """
-    folders = [folder.relative_to(root).as_posix() for folder, _ in walk(root)]
-
-    def check(option: str, items: Sequence[str]) -> list[str]:
-        checked = []
-        for item in items:
-            literal = FolderNames(good=[glob.escape(item)])
-            if any(literal.kind_of(PurePosixPath(folder).parts) == "good" for folder in folders):
-                item = glob.escape(item)
-            alone = FolderNames(good=[item])
-            if not any(alone.kind_of(PurePosixPath(folder).parts) == "good" for folder in folders):
-                raise DataError(
-                    f"{root}: no folder there has the name {item!r}, given as --{option}; the "
-                    f"folders are: {some([name for name in folders if name != '.']) or 'none'}"
-                )
-            checked.append(item)
-        return checked
-
-    return FolderNames(
-        check("good", names.good), check("bad", names.bad), check("masks", names.masks)
-    )
-
-
-def _unclear(root: Path, images: Sequence[tuple[Path, _Place]], names: FolderNames) -> FolderError:
-    """Build the error that shows the folders and guesses which are good: the fullest."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    for path, place in images:
-        parts = path.parent.relative_to(root).parts
-        first = _words(place) if not place.label else ()
-        end = parts.index(first[0]) + 1 if first else _end_of_word(parts, place, names)
-        counts[parts[:end]] += 1
-    known = {parts: names.kind_of(parts) for parts in counts}
-    good = [parts for parts in counts if known[parts] == "good"]
-    unknown = [parts for parts in counts if known[parts] not in ("good", "bad")]
-    if not good:
-        good = [max(unknown or counts, key=lambda parts: counts[parts])]
-    bad = [parts for parts in counts if parts not in good]
-    found = some([f"{'/'.join(parts) or '.'} ({n} images)" for parts, n in counts.items()])
-    error = FolderError(
-        f"{root}: the names of the folders do not say which images are good; found: {found}; say "
-        "which are good, and which defective"
-    )
-    options = [option for parts in good for option in ("--good", "/".join(parts) or ".")]
-    options += [option for parts in bad for option in ("--bad", "/".join(parts) or ".")]
-    error.options = tuple(options)
-    return error
-
-
-def _end_of_word(parts: Sequence[str], place: _Place, names: FolderNames) -> int:
-    """Return how many names lead to the folder that names an image's label."""
-    ends = range(1, len(parts) + 1) if place.label else ()
-    return next((end for end in ends if names.kind_of(parts[:end]) in ("good", "bad")), 0)
-
-
-def _words(place: _Place) -> tuple[str, ...]:
-    """Return names without a number: those of days, shifts' dates and lots have one."""
-    return tuple(name for name in place.other if not _has_digit(name))
-
-
-def _has_digit(name: str) -> bool:
-    return any(map(str.isdigit, name))
