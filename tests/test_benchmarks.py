@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("gpu", "| CPU and GPU, other decisions | 0 |"),
         ("growth", "predict s grows with the power"),
         ("large", "| images | imports MiB | peak MiB |"),
-        ("memory", "| openvino |"),
+        ("memory", "| torch |"),
         ("metrics", "| scikit-learn |"),
         ("products", "| second | all |"),
         ("runtimes", "| onnx fp32 |"),

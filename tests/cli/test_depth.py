@@ -62,6 +62,14 @@ def test_what_exceeds_it_is_skipped_by_name_and_read_where_it_is_given(deep, mod
         assert np.asarray(drawn).mean() > 60  # not nearly black
 
 
+def test_a_data_set_of_another_depth_is_evaluated_where_it_is_given(model, tmp_path):
+    for folder in ("good", "dent"):
+        write(tmp_path / "set" / "test" / folder / "0.png", 16)
+    arguments = ("evaluate", model, tmp_path / "set", "-o", tmp_path / "out")
+    assert "give the depth of these images with --bits 16" in refused(*arguments)
+    assert run(*arguments, "--bits", "16").exit_code == 0
+
+
 def test_a_mix_is_refused(deep, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(deep, folder)

@@ -11,6 +11,7 @@ import typer
 from cflow_ad.cli.common import (
     BadFolders,
     BatchSize,
+    Bits,
     Device,
     GoodFolders,
     Layout,
@@ -58,6 +59,7 @@ def evaluate(
     ] = False,
     batch_size: BatchSize = 32,
     precision: Precision = None,
+    bits: Bits = None,
     roi: Roi = None,
     weights: Weights = None,
     layout: Layout = None,
@@ -82,6 +84,7 @@ def evaluate(
         group = stack.enter_context(join_group())
         where = device or group.device
         detector = open_model(model, weights=weights, device=where, precision=precision, roi=roi)
+        detector.read_as(bits=bits)
         dataset = open_data(data, layout, good, bad, masks)
         dataset.require_test()
         folder = output or model.with_name(f"{model.stem}-evaluation")
