@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_the_table_shows_every_defect_and_the_false_alarms(measured):
     assert str(folder / "report.html") in shown.splitlines()
     for name in ("color", "cut", "hole", "metal_contamination", "thread", "all"):
         assert name in shown
-    assert "false alarms on 4 good images" in shown
+    assert re.search(r"\d false alarms? on 4 good images", shown)
 
 
 def test_the_papers_scores_stand_beside_its_own(model, carpet, tmp_path, measured):

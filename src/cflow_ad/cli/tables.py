@@ -51,9 +51,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if alarms.trials:
         low, high = map(percent, alarms.interval)
         console.print(
-            f"Threshold {evaluation.threshold:.3f}: {alarms.count} false alarms on "
-            f"{alarms.trials} good images ({percent(alarms.rate)}, 95% interval {low} to {high}; "
-            f"promised {percent(alarms.promised)})."
+            f"Threshold {evaluation.threshold:.3f}: {count(alarms.count, 'false alarm')} on "
+            f"{count(alarms.trials, 'good image')} ({percent(alarms.rate)}, "
+            f"95% interval {low} to {high}; promised {percent(alarms.promised)})."
         )
     else:
         console.print(f"Threshold {evaluation.threshold:.3f}: no good test images.")
