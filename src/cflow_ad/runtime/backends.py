@@ -221,6 +221,8 @@ class _OpenVino:
                 # A thread that is bound to a core waits for whatever else runs there.
                 hints["ENABLE_CPU_PINNING"] = False
                 hints["INFERENCE_NUM_THREADS"] = threads or usable_cores()
+                # By default it keeps programs for every size of images seen, at some 6 MiB each.
+                hints["CPU_RUNTIME_CACHE_CAPACITY"] = 256
             self._compiled = core.compile_model(model, wanted, hints)
         self._of_thread = threading.local()
 
