@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import shutil
 import threading
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 
 from cflow_ad import CalibrationWarning, Detector
 from cflow_ad.runtime.opening import open_detector
-from tests.station.conftest import Client
+from tests.golden.exported import exported_file
+from tests.golden.images import golden_images
+from tests.station.conftest import Client, png
 
 
 @pytest.fixture
@@ -140,6 +143,25 @@ def test_a_truncated_image_is_refused(client, pictures):
     assert answer.status_code == 422
     assert "damaged or truncated" in answer.json()["detail"]
     assert str(client.station.config.data) not in answer.json()["detail"]
+
+
+def test_an_exported_model_of_two_files_is_served(config, tmp_path):
+    """And kept whole in the station's folder, whatever becomes of the files it came from."""
+    exported = exported_file("openvino", size="64x64")
+    for path in (exported, exported.with_suffix(".bin")):
+        shutil.copyfile(path, tmp_path / f"part{path.suffix}")
+    image = golden_images()["hole"]
+    expected = open_detector(exported, device="cpu").predict(image)
+    with Client(dataclasses.replace(config, models=(tmp_path / "part.xml",))) as client:
+        answer = client.inspect(png(image), include="mask")
+    (tmp_path / "part.bin").unlink()
+    with Client(dataclasses.replace(config, models=())) as client:
+        again = client.inspect(png(image))
+        similar = client.get(f"/v1/inspections/{again['id']}/similar").json()["items"]
+    assert answer["score"] == again["score"] == pytest.approx(expected.score, rel=1e-5)
+    assert answer["is_anomalous"] == expected.is_anomalous
+    assert answer["regions"] == [region.to_dict() for region in expected.regions]
+    assert [item["distance"] for item in similar] == [0.0]
 
 
 def test_a_picture_of_12_bits_is_read_as_its_model_reads_it(toy_settings, images, config, tmp_path):

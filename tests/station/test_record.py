@@ -9,10 +9,12 @@ import sqlite3
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from cflow_ad.cli import app
 from cflow_ad.station.config import Retention
+from cflow_ad.station.schema import marks, sightings
 from tests.station.conftest import Client
 
 
@@ -197,6 +199,46 @@ def test_only_blind_marks_of_the_draw_say_anything_of_rates(config, pictures, od
         audit = client.get("/v1/models/part/audit").json()
         assert audit["false_alarms"]["of"] == 1
         assert audit["drawn"] == 3
+
+
+def test_who_was_told_a_verdict_is_not_blind_to_it(config, pictures, odd):
+    """By any route that a page asks; others are as blind to it as before."""
+    with Client(dataclasses.replace(config, audit_share=1.0)) as client:
+        part, other = (client.inspect(data)["id"] for data in (pictures[0], odd))
+        database = client.station.database
+
+        def log_in(name):
+            client.station.auth.add_user(name, "operator", "long enough")
+            page = TestClient(client.application, base_url="http://127.0.0.1")
+            answer = page.post("/v1/session", json={"user": name, "password": "long enough"})
+            page.headers["X-CSRF-Token"] = answer.json()["csrf"]
+            return page
+
+        def blind(page):
+            database.write(lambda connection: None)  # what was submitted before is written now
+            items = page.get("/v1/review?kind=audit").json()["items"]
+            return {item["id"] for item in items}
+
+        ada, bob = log_in("ada"), log_in("bob")
+        for path in (
+            "/v1/inspections",
+            f"/v1/inspections/{part}",
+            f"/v1/inspections/{part}/heat",
+            f"/v1/inspections/{other}/similar",
+            "/v1/models/part/thresholds/preview?value=-1",
+        ):
+            assert blind(ada) == {part, other}
+            assert ada.get(path).status_code == 200
+            assert part not in blind(ada), path
+            assert blind(bob) == {part, other}
+            database.write(lambda connection: connection.execute(sightings.delete()))
+        sent = ada.post("/v1/models/part/inspect", content=pictures[1]).json()["id"]
+        assert sent in blind(bob) - blind(ada)
+        ada.get(f"/v1/inspections/{part}")
+        for page, n in ((ada, 0), (bob, 1)):
+            page.post("/v1/marks", json={"ids": [part], "label": "good", "blind": True})
+            assert client.get("/v1/models/part/audit").json()["n"] == n
+            database.write(lambda connection: connection.execute(marks.delete()))
 
 
 def test_the_draw_is_random_and_has_the_share_asked_for(client):

@@ -98,22 +98,17 @@ class Auth:
         self._database = database
         self._cookies = URLSafeSerializer(secret, salt="session")
         self._hasher = PasswordHasher()
-        self._decoy = self._hasher.hash(secrets.token_hex())
         self._failures = Failures()
         self._checked: dict[str, tuple[User, float]] = {}
 
     def first_password(self) -> str | None:
         """Make the user `admin` where there is no user yet, and return its password."""
-        password = secrets.token_urlsafe(12)
-        hashed = self._hasher.hash(password)
-
-        def make(connection: Connection) -> bool:
+        with self._database.engine.connect() as connection:
             if connection.scalar(select(func.count()).select_from(users)):
-                return False
-            connection.execute(insert(users).values(**_user("admin", "admin", hashed)))
-            return True
-
-        return password if self._database.write(make) else None
+                return None
+        password = secrets.token_urlsafe(12)
+        self.add_user("admin", "admin", password)
+        return password
 
     def new_password(self, name: str) -> str:
         """Set a random password for a user, and return it."""
@@ -139,8 +134,11 @@ class Auth:
             )
         with self._database.engine.connect() as connection:
             row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
-        try:  # the decoy takes as long, so that the time does not tell whether there is such a user
-            self._hasher.verify(row.password if row else self._decoy, password)
+        try:
+            if row is None:  # as long as a check, so that the time does not tell who is a user
+                self._hasher.hash(password)
+            else:
+                self._hasher.verify(row.password, password)
         except (VerificationError, InvalidHashError):
             row = None
         if row is None:

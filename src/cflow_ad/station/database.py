@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, delete, event, insert,
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from cflow_ad.errors import StationError, first_line, missing_library
+from cflow_ad.errors import StationError, first_line, optional_library
 from cflow_ad.station.schema import states
 
 Result = TypeVar("Result")
@@ -64,10 +64,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self.engine = _open(url)
+            with optional_library():
+                self.engine = _open(url)
             migrate(self.engine)
-        except ModuleNotFoundError as error:
-            raise missing_library(error) or error from error
         except SQLAlchemyError as error:
             raise StationError(
                 f"{_plain(url)}: the database cannot be opened ({_why(error)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -129,6 +130,9 @@ def _examine_model(path: Path) -> Finding:
     return Finding("ok", "model", f"{path}")
 
 
+_distributions = functools.cache(importlib.metadata.packages_distributions)  # reads all of them
+
+
 def _version(module: str) -> str:
-    found = importlib.metadata.packages_distributions().get(module)
+    found = _distributions().get(module)
     return f"{found[0]} {importlib.metadata.version(found[0])}" if found else module

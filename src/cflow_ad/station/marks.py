@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, insert, select
 
 from cflow_ad.errors import StationError
 from cflow_ad.station import chain
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.records import decorate, last_marks
-from cflow_ad.station.schema import inspections, marks
+from cflow_ad.station.schema import inspections, marks, sightings
 
 
 class Marks:
@@ -38,7 +38,8 @@ class Marks:
     ) -> tuple[str, list[dict[str, Any]]]:
         """Mark parts.
 
-        The first mark of a part of the random draw counts for the audit if it was given blind.
+        The first mark of a part of the random draw counts for the audit if it was given blind: its
+        author says so, and was not told the verdict before, see `note_told`.
 
         Args:
             numbers: ids of inspections.
@@ -58,6 +59,7 @@ class Marks:
         def write(connection: Connection) -> list[dict[str, Any]]:
             rows = _rows(connection, numbers)
             before = {row.seq for row in connection.execute(last_marks(r["seq"] for r in rows))}
+            before |= _told(connection, author, [row["seq"] for row in rows])
             new = [
                 {
                     "batch": batch,
@@ -74,6 +76,26 @@ class Marks:
             return decorate(connection, rows)
 
         return batch, self._database.write(write)
+
+    def note_told(self, user: str, items: Sequence[dict[str, Any]]) -> None:
+        """Note that a person was told the verdicts of parts.
+
+        Those of the random draw that nobody has marked are blind no more, for this person.
+
+        Args:
+            user: the person.
+            items: inspections, as `Records.page` gives them.
+        """
+        seqs = [item["seq"] for item in items if item["audit"] and item["mark"] is None]
+        if not seqs:
+            return
+
+        def write(connection: Connection) -> None:
+            new = set(seqs) - _told(connection, user, seqs)
+            if new:
+                connection.execute(insert(sightings), [{"seq": seq, "user": user} for seq in new])
+
+        self._database.submit(write)  # a mark of theirs comes later, and is written later
 
     def undo(self, batch: str, author: str) -> list[dict[str, Any]]:
         """Take back a batch of marks: each part has again the mark that it had before.
@@ -143,6 +165,12 @@ class Marks:
         with self._database.engine.connect() as connection:
             found = [dict(row._mapping) for row in connection.execute(query)]
         return found[:limit], (found[limit - 1]["id"] if len(found) > limit else None)
+
+
+def _told(connection: Connection, user: str, seqs: Sequence[int]) -> set[int]:
+    """Which of some parts of the draw a person was told the verdict of."""
+    query = select(sightings.c.seq).where(sightings.c.user == user, sightings.c.seq.in_(seqs))
+    return set(connection.scalars(query))
 
 
 def _rows(connection: Connection, numbers: Sequence[str]) -> list[dict[str, Any]]:

@@ -30,8 +30,6 @@ from cflow_ad.station import chain
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.schema import model_changes, models, thresholds
 
-"""Models that are kept in memory beside those in use, to score kept pictures again."""
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Version:
@@ -85,6 +83,7 @@ class Registry:
         self._database = database
         self._key = key
         self._device = device
+        self._memory = memory * 2**30
         self._lock = threading.RLock()
         self._active: dict[str, Version] = {}
         self._readings: dict[int, Reading] = {}
@@ -93,7 +92,7 @@ class Registry:
         )
 
     def open(self, files: Sequence[Path]) -> list[str]:
-        """Take in model files, and load every model in use.
+        """Take in model files, and load the models in use, as many as fit into memory.
 
         Returns:
             Of each file that cannot be used, though an earlier version of the model can, what is
@@ -116,7 +115,8 @@ class Registry:
                 notes.append(f"{error}; the earlier version of {name} stays in use")
         for name in self._names():
             self.reload(name)
-            self.detector(self._active[name].id)
+            if self._detectors.used < self._memory:
+                self.detector(self._active[name].id)
         if not self._active:
             raise StationError("there is no model; name a model file: cflow-ad serve MODEL")
         return notes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select
 
 from cflow_ad.station.records import decorate, has_mark
-from cflow_ad.station.schema import inspections, pictures
+from cflow_ad.station.schema import inspections, pictures, sightings
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -17,22 +17,25 @@ _BLIND = ("id", "seq", "time", "model", "version", "width", "height", "has_pictu
 
 
 def list_queue(
-    station: Station, kind: str, *, model: str | None, limit: int, before: int | None
+    station: Station, user: str, kind: str, *, model: str | None, limit: int, before: int | None
 ) -> dict[str, Any]:
     """List unmarked parts whose picture is kept, newest first.
 
     A part of the random draw comes without its verdict, whatever it is: who judges it must not
-    know.
+    know. Where this person was told it already, the part is one as any other.
 
     Args:
         station: with the record.
+        user: who looks through it.
         kind: one of `KINDS`.
         model: only this one's.
         limit: how many.
         before: only those with a smaller `seq`.
     """
     near = station.config.retention.near
-    kinds = _kinds(near)
+    told = exists().where(sightings.c.seq == inspections.c.seq, sightings.c.user == user)
+    blind = and_(inspections.c.audit, not_(told))
+    kinds = _kinds(near, blind)
     base = [
         exists().where(pictures.c.seq == inspections.c.seq),
         has_mark("none"),
@@ -42,7 +45,7 @@ def list_queue(
     wanted = or_(*kinds.values()) if kind == "all" else kinds[kind]
     place = [] if before is None else [inspections.c.seq < before]
     query = (
-        select(inspections)
+        select(inspections, blind.label("blind"))
         .where(and_(*base, wanted, *place))
         .order_by(inspections.c.seq.desc())
         .limit(limit + 1)
@@ -64,22 +67,17 @@ def list_queue(
     }
 
 
-def hide_verdict(item: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of an inspection what tells its verdict."""
-    return {name: item[name] for name in _BLIND} | {"kind": "audit"}
-
-
 def _for_queue(item: dict[str, Any]) -> dict[str, Any]:
-    if item["audit"]:
-        return hide_verdict(item)
+    if item.pop("blind"):
+        return {name: item[name] for name in _BLIND} | {"kind": "audit"}
     return {**item, "kind": "anomalous" if item["is_anomalous"] else "near"}
 
 
-def _kinds(near: float) -> dict[str, ColumnElement[bool]]:
+def _kinds(near: float, blind: ColumnElement[bool]) -> dict[str, ColumnElement[bool]]:
     c = inspections.c
     distance = func.abs(c.score - c.threshold)
     return {
-        "anomalous": and_(c.is_anomalous, not_(c.audit)),
-        "near": and_(not_(c.is_anomalous), not_(c.audit), distance <= near * func.abs(c.threshold)),
-        "audit": c.audit.is_(True),
+        "anomalous": and_(c.is_anomalous, not_(blind)),
+        "near": and_(not_(c.is_anomalous), not_(blind), distance <= near * func.abs(c.threshold)),
+        "audit": blind,
     }

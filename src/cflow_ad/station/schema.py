@@ -138,6 +138,14 @@ marks = Table(
 )
 """What people said of parts: the last row of a part counts."""
 
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("seq", _Number, ForeignKey("inspections.seq"), primary_key=True, autoincrement=False),
+    Column("user", String(100), primary_key=True),
+)
+"""Who was told the verdict of a part of the random draw before anybody marked it."""
+
 events = Table(
     "events",
     metadata,

@@ -61,7 +61,6 @@ class ScorerPool:
         workers: how many, on a CPU; unset, one for each core.
         limit: pictures that may wait or be scored at the same time.
         max_pixels: of a picture.
-        on_gpu: score pictures that come together in one run.
         gather: seconds that a picture may wait for others, on a GPU.
     """
 
@@ -71,7 +70,6 @@ class ScorerPool:
         workers: int | None,
         limit: int,
         max_pixels: int,
-        on_gpu: bool = False,
         gather: float = 0.005,
     ) -> None:
         self.workers = workers or usable_cores()
@@ -80,7 +78,7 @@ class ScorerPool:
         self._pool = _build_pool(self.workers)
         self._lock = threading.Lock()
         self._waiting: dict[Future[Any], float] = {}
-        self._gpu = _GpuThread(gather) if on_gpu else None
+        self._gpu = _GpuThread(gather)
 
     def submit(
         self, work: Callable[..., Result], *args: Any, is_extra: bool = False
@@ -154,15 +152,14 @@ class ScorerPool:
     def close(self) -> None:
         """Finish what was begun, and stop."""
         self._pool.shutdown(wait=True)
-        if self._gpu is not None:
-            self._gpu.close()
+        self._gpu.close()
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._waiting.pop(future, None)
 
     def _run_network(self, detector: BaseDetector, canvas: Canvas) -> Scored:
-        if self._gpu is not None:
+        if detector.on_gpu:
             return self._gpu.submit(detector, canvas).result()
         return detector.score_canvases([canvas])[0]
 

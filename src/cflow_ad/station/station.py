@@ -97,7 +97,6 @@ class Station:
                 workers=config.workers,
                 limit=config.limits.queue,
                 max_pixels=config.limits.pixels,
-                on_gpu=self._is_on_gpu(),
                 gather=config.limits.gather_ms / 1000,
             )
             opened.callback(self.scorers.close)
@@ -349,10 +348,6 @@ class Station:
         from cflow_ad.station.describing import describe_model
 
         return [describe_model(self, name) for name in self.registry.names()]
-
-    def _is_on_gpu(self) -> bool:
-        found = [self.registry.detector(self.registry.active(n).id) for n in self.registry.names()]
-        return any(each.on_gpu for each in found)
 
     def _clean(self) -> None:
         while not self._stopping.wait(_CLEAN_EVERY):

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, func, select
 
-from cflow_ad.scoring.threshold import calibrate_thresholds
-from cflow_ad.station.drift.audit import AuditMark, audit_rates
+from cflow_ad.station.drift.audit import AuditMark, audit_rates, suggest_threshold
 from cflow_ad.station.drift.intervals import exact_interval
 from cflow_ad.station.records import decorate
 from cflow_ad.station.schema import inspections, marks
@@ -109,25 +108,17 @@ def summarise_audit(station: Station, name: str) -> dict[str, Any]:
             .where(inspections.c.version == version.id, inspections.c.audit)
         )
     rates = audit_rates(
-        [
-            AuditMark(row.score, row.score > version.threshold, row.label == "defect", blind=True)
-            for row in audit
-        ]
+        [AuditMark(row.score > version.threshold, row.label == "defect") for row in audit]
     )
-    was = version.calibration
-    good = [*was.scores, *(row.score for row in audit if row.label == "good")]
-    suggested = None
-    if was.folds:
-        found = calibrate_thresholds(good, good, was.false_alarm_rate, folds=was.folds)
-        suggested = found.threshold
+    good = [row.score for row in audit if row.label == "good"]
     return {
         "drawn": drawn,
         "n": len(audit),
         "share": station.config.audit_share,
         **{name: rate.to_dict() for name, rate in rates.items()},
-        "suggested_threshold": suggested,
-        "false_alarm_rate": was.false_alarm_rate,
-        "n_good": len(good),
+        "suggested_threshold": suggest_threshold(version.calibration, good),
+        "false_alarm_rate": version.calibration.false_alarm_rate,
+        "n_good": len(version.calibration.scores) + len(good),
     }
 
 

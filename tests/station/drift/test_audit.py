@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from cflow_ad import CalibrationError
-from cflow_ad.station.drift.audit import AuditMark, audit_rates, threshold_from_audit
+from cflow_ad.scoring.threshold import calibrate_thresholds
+from cflow_ad.station.drift.audit import AuditMark, audit_rates, suggest_threshold
 from cflow_ad.station.drift.intervals import confidence_sequence, exact_interval
 
 
@@ -48,14 +48,9 @@ def test_a_confidence_sequence_narrows_around_the_share():
     assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
-def mark(score, defective=False, blind=True, threshold=2.0):
-    return AuditMark(score, score > threshold, defective, blind)
-
-
-def test_rates_are_of_the_blind_marks_alone():
-    marks = [mark(1.0), mark(3.0), mark(1.0, defective=True), mark(3.0, defective=True)]
-    flagged = [mark(5.0, blind=False)] * 50
-    rates = audit_rates([*marks, *flagged])
+def test_each_rate_is_of_the_parts_that_can_be_wrong_so():
+    marks = [AuditMark(anomalous, bad) for anomalous in (False, True) for bad in (False, True)]
+    rates = audit_rates(marks)
     assert {name: (rate.count, rate.of) for name, rate in rates.items()} == {
         "false_alarms": (1, 2),
         "misses": (1, 2),
@@ -64,14 +59,13 @@ def test_rates_are_of_the_blind_marks_alone():
     assert (rates["misses"].low, rates["misses"].high) == confidence_sequence(1, 2)
 
 
-def test_only_a_blind_draw_may_move_the_threshold():
-    with pytest.raises(CalibrationError, match="blind"):
-        threshold_from_audit([mark(1.0), mark(3.0, blind=False)], 0.01)
-    with pytest.raises(CalibrationError, match="marked good"):
-        threshold_from_audit([mark(3.0, defective=True)], 0.01)
-    found = threshold_from_audit([mark(s / 100) for s in range(99)], 0.05)
-    assert found.threshold == pytest.approx(0.94, abs=0.01)
-    assert found.n_images == 99
+def test_the_suggested_threshold_is_of_calibration_and_audit_together():
+    calibration = calibrate_thresholds([0.0] * 50, [0.0] * 50, 0.05)
+    assert suggest_threshold(calibration, []) == calibration.threshold
+    found = suggest_threshold(calibration, [s / 100 for s in range(50, 99)])
+    assert found == pytest.approx(0.94, abs=0.01)
+    without = calibrate_thresholds([0.0] * 50, [0.0] * 50, 0.05, folds=0)
+    assert suggest_threshold(without, [1.0]) is None, "its scores promise nothing"
 
 
 def test_flagged_parts_marked_good_would_let_the_threshold_creep_and_a_random_draw_does_not():
@@ -85,9 +79,10 @@ def test_flagged_parts_marked_good_would_let_the_threshold_creep_and_a_random_dr
         crept += good[good > limit].tolist()
         audited += good[rng.random(5000) < 1 / 50].tolist()
     defects = rng.lognormal(1.2, 0.4, 5000)
+    calibration = calibrate_thresholds(start, start, 0.01)
     misses = [
-        (defects <= threshold_from_audit([mark(s) for s in scores], 0.01).threshold).mean()
-        for scores in (start, crept, audited)
+        (defects <= suggest_threshold(calibration, scores)).mean()
+        for scores in ([], crept[400:], audited[400:])
     ]
     assert misses[1] > misses[0] + 0.2
     assert abs(misses[2] - misses[0]) < 0.1

@@ -1,4 +1,4 @@
-"""A station with parts, in a thread of the test, and one browser for all tests of a module."""
+"""A station with parts, in a thread of the test, and and one browser for all tests here."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def fill(site: Site, images: list[np.ndarray], detector: Any) -> None:
         assert answer["is_anomalous"] == (n % 5 == 4)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """Chromium without a window; skips where there is none.
 
-    It ends with its module: an event loop runs in this thread as long as Playwright does.
+    It ends with this folder's tests: an event loop runs in this thread as long as Playwright does.
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cflow_ad.station.review import list_queue
 from tests.station.pages.conftest import wait_for_part, wait_for_text
 
 
@@ -78,6 +79,22 @@ def test_a_mark_with_the_verdict_in_view_is_no_audit(site, open_view):
     wait_for_text(page, "#marks", "eve")
     marks, _ = site.station.marks.page(number=part)
     assert [mark["audit"] for mark in marks] == [False]
+
+
+def test_what_one_sees_on_the_line_one_does_not_audit(site, open_view, images):
+    page = open_view("/inspect", "otto")
+    wait_for_part(page)
+    page.uncheck("#follow")  # so that the strip alone shows it
+    while not (part := site.inspect(images[0]))["audit"]:
+        pass
+    page.wait_for_selector(f'#strip li[data-id="{part["id"]}"]')
+
+    def audit(user):
+        found = list_queue(site.station, user, "audit", model=None, limit=1, before=None)
+        return [item["id"] for item in found["items"]]
+
+    assert part["id"] not in audit("otto")
+    assert [part["id"]] == audit("eve")
 
 
 def test_an_empty_queue_says_so(site, open_view):

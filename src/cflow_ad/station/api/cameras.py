@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Path, Response
 
 from cflow_ad.data.images import as_image
-from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain
+from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain, tell
 from cflow_ad.station.api.inspect import judge
 from cflow_ad.station.drawing import shrink_to_jpeg
 from cflow_ad.station.sources.camera import CameraThread
@@ -51,7 +51,9 @@ async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
     except CameraError as error:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
     data = await asyncio.to_thread(camera.encode, frame)
-    return await judge(station, data, camera.model, source=f"camera {name}")
+    answer = await judge(station, data, camera.model, source=f"camera {name}")
+    tell(station, user, answer)
+    return answer
 
 
 def _camera(station: Station, name: str) -> CameraThread:

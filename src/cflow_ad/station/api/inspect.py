@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request
 from starlette.datastructures import UploadFile
 
 from cflow_ad.errors import CflowError, ImageError
-from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known
+from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known, tell
 from cflow_ad.station.api.examples import INSPECTION
 from cflow_ad.station.auth import User
 from cflow_ad.station.drawing import KINDS, draw
@@ -102,7 +102,9 @@ async def inspect(
     else:
         data = await request.body()
     key = None if idempotency_key is None else f"{_who(user)}/{idempotency_key}"
-    return await judge(station, data, name, source=source, request=key, include=wanted)
+    answer = await judge(station, data, name, source=source, request=key, include=wanted)
+    tell(station, user, answer)
+    return answer
 
 
 @router.post(
@@ -136,7 +138,9 @@ async def inspect_batch(
             except (HTTPException, CflowError) as error:
                 return {"error": getattr(error, "detail", None) or str(error)}
 
-    return {"items": await asyncio.gather(*map(one, files))}
+    items = await asyncio.gather(*map(one, files))
+    tell(station, user, *(item for item in items if "error" not in item))
+    return {"items": items}
 
 
 async def judge(

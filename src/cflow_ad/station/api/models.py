@@ -17,6 +17,7 @@ from cflow_ad.station.api.common import (
     Reason,
     example,
     known,
+    tell,
 )
 from cflow_ad.station.api.examples import MODEL
 from cflow_ad.station.describing import (
@@ -131,7 +132,9 @@ def preview(
     show: Annotated[int, Query(ge=0, le=200)] = 24,
 ) -> dict[str, Any]:
     """Say which recorded verdicts would change, and what the blind audit says of the rates."""
-    return preview_threshold(station, known(station, model), value, parts=parts, show=show)
+    found = preview_threshold(station, known(station, model), value, parts=parts, show=show)
+    tell(station, user, *found["items"])
+    return found
 
 
 @router.get("/{model}/scores", summary="Scores of calibration and of the last parts")

@@ -19,6 +19,7 @@ from cflow_ad.station.api.common import (
     Plain,
     Text,
     example,
+    tell,
 )
 from cflow_ad.station.api.examples import INSPECTION
 from cflow_ad.station.drawing import draw, shrink_to_jpeg
@@ -88,6 +89,7 @@ def list_inspections(
         with_picture=with_picture,
     )
     items, following = station.records.page(wanted, limit=limit, before=cursor)
+    tell(station, user, *items)
     return {"items": items, "next": following}
 
 
@@ -97,6 +99,7 @@ def get_inspection(station: Here, user: Operator, number: Number) -> dict[str, A
     found = station.records.get(number)
     if found is None:
         raise HTTPException(404, f"there is no inspection {number}")
+    tell(station, user, found)
     return found
 
 
@@ -127,7 +130,9 @@ def get_similar(
     """List earlier parts of the same version by how near their mean feature vectors are."""
     if station.records.get(number) is None:
         raise HTTPException(404, f"there is no inspection {number}")
-    return {"items": find_similar(station, number, limit)}
+    items = find_similar(station, number, limit)
+    tell(station, user, *(item["inspection"] for item in items))
+    return {"items": items}
 
 
 @router.get("/inspections/{number}/marks", summary="Its marks")
@@ -149,6 +154,7 @@ def get_drawing(
 ) -> Response:
     """Score the kept picture again with the model that judged it, and draw the result as PNG."""
     pixels = _pixels(station, number)
+    tell(station, user, *filter(None, [station.inspection(number)]))
     try:
         prediction = station.score_kept(number)
     except KeyError:
@@ -168,7 +174,7 @@ def get_queue(
     """List unmarked parts: anomalous, near the threshold, or of the random draw (without their
     verdict).
     """
-    return list_queue(station, kind, model=model, limit=limit, before=cursor)
+    return list_queue(station, user.name, kind, model=model, limit=limit, before=cursor)
 
 
 @router.post("/marks", summary="Mark parts as good or defect")

@@ -19,6 +19,7 @@ from cflow_ad.station.api.common import (
     Limit,
     Operator,
     Plain,
+    tell,
 )
 from cflow_ad.station.auth import current_user
 from cflow_ad.station.backup import back_up
@@ -101,7 +102,13 @@ def acknowledge(
 
 
 @router.get("/stream", response_class=EventSourceResponse, summary="News as they happen")
-async def stream(station: Here, user: Operator) -> AsyncIterator[ServerSentEvent]:
+async def stream(
+    station: Here,
+    user: Operator,
+    view: Annotated[
+        str, Query(max_length=20, description="Of the page; on `inspect` verdicts are shown.")
+    ] = "",
+) -> AsyncIterator[ServerSentEvent]:
     """Send news: `inspection`, `mark`, `threshold`, `model`, `job` and `event`."""
     with station.broadcast.reader() as reader:
         yield ServerSentEvent(comment="connected", retry=2000)
@@ -113,6 +120,8 @@ async def stream(station: Here, user: Operator) -> AsyncIterator[ServerSentEvent
             if item is None:
                 yield ServerSentEvent(comment="alive")
             else:
+                if item[0] == "inspection" and view == "inspect":
+                    tell(station, user, item[1])
                 yield ServerSentEvent(event=item[0], data=item[1])
 
 

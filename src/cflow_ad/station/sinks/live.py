@@ -8,12 +8,16 @@ never silence for a good part.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from cflow_ad.errors import optional_library
+from cflow_ad.station.config import Modbus, OpcUa
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -44,12 +48,21 @@ class LiveSink(ABC):
 
     Args:
         station: whose verdicts it shows.
+        config: where to listen.
+
+    Raises:
+        DependencyError: its library is not installed.
     """
 
     name = ""
+    library = ""
+    """What it serves with."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, config: Modbus | OpcUa) -> None:
+        with optional_library():
+            importlib.import_module(self.library)
         self.station = station
+        self.config = config
         self._row: dict[str, Any] | None = None
         self._beats = 0
         self._beat_at = 0.0

@@ -16,37 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING
 
-from cflow_ad.errors import optional_library
-from cflow_ad.station.config import Modbus
 from cflow_ad.station.sinks.live import Live, LiveSink
-
-if TYPE_CHECKING:
-    from cflow_ad.station.station import Station
 
 COUNT = 10
 """Registers."""
 
 
 class ModbusSink(LiveSink):
-    """Serves.
-
-    Args:
-        station: whose verdicts it shows.
-        config: where to listen.
-
-    Raises:
-        DependencyError: pymodbus is not installed.
-    """
+    """See `LiveSink`."""
 
     name = "modbus"
-
-    def __init__(self, station: Station, config: Modbus) -> None:
-        super().__init__(station)
-        with optional_library():
-            import pymodbus.server  # noqa: F401
-        self._config = config
+    library = "pymodbus.server"
 
     async def serve(self) -> None:
         """Serve until the station stops."""
@@ -65,7 +46,7 @@ class ModbusSink(LiveSink):
 
         registers = SimData(0, values=0, count=COUNT, datatype=DataType.REGISTERS, readonly=True)
         device = SimDevice(0, simdata=[registers], action=fill)
-        server = ModbusTcpServer(device, address=(self._config.host, self._config.port))
+        server = ModbusTcpServer(device, address=(self.config.host, self.config.port))
         serving = asyncio.create_task(server.serve_forever())
         try:
             while await self.tick():

@@ -6,36 +6,18 @@ status BadNoCommunication while the station cannot inspect.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cflow_ad.errors import optional_library
-from cflow_ad.station.config import OpcUa
 from cflow_ad.station.sinks.live import NONE, Live, LiveSink
-
-if TYPE_CHECKING:
-    from cflow_ad.station.station import Station
 
 NAMESPACE = "urn:cflow-ad:station"
 
 
 class OpcUaSink(LiveSink):
-    """Serves.
-
-    Args:
-        station: whose verdicts it shows.
-        config: where to listen.
-
-    Raises:
-        DependencyError: asyncua is not installed.
-    """
+    """See `LiveSink`."""
 
     name = "opcua"
-
-    def __init__(self, station: Station, config: OpcUa) -> None:
-        super().__init__(station)
-        with optional_library():
-            import asyncua  # noqa: F401
-        self._config = config
+    library = "asyncua"
 
     async def serve(self) -> None:
         """Serve until the station stops."""
@@ -43,7 +25,7 @@ class OpcUaSink(LiveSink):
 
         server = Server()
         await server.init()
-        server.set_endpoint(f"opc.tcp://{self._config.host}:{self._config.port}/cflow-ad")
+        server.set_endpoint(f"opc.tcp://{self.config.host}:{self.config.port}/cflow-ad")
         server.set_server_name(f"cflow-ad {self.station.config.name}")
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         space = await server.register_namespace(NAMESPACE)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.errors import CflowError, StationError, first_line, missing_library
+from cflow_ad.errors import CflowError, StationError, first_line, optional_library
 
 _WAIT_MS = 5000
 
@@ -49,9 +49,8 @@ def open_device(url: str) -> Device:
     kind, _, rest = url.partition(":")
     kinds: dict[str, Any] = {"usb": _Usb, "basler": _Basler, "gentl": _GenTl}
     try:
-        device: Device = kinds[kind](rest) if kind in kinds else _Video(url)
-    except ModuleNotFoundError as error:
-        raise missing_library(error) or error from error
+        with optional_library():
+            device: Device = kinds[kind](rest) if kind in kinds else _Video(url)
     except CflowError:
         raise
     except Exception as error:

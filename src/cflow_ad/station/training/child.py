@@ -31,27 +31,29 @@ class CancelledError(Exception):
 
 def main(folder: Path) -> int:
     """Train, compare with the model in use, and write the result; returns the exit status."""
-    lock = (folder / "lock").open("a+", encoding="utf-8")
-    if not try_lock(lock):
-        return 0  # another process does it already
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
+        if not try_lock(lock):
+            return 0  # another process does it already
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        _write(folder / "result.json", _work(folder))
+    return 0
+
+
+def _work(folder: Path) -> dict[str, Any]:
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     tune_process()
-    result: dict[str, Any]
     try:
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        result = {"state": "done", **_train(folder, job)}
+        return {"state": "done", **_train(folder, job)}
     except CancelledError:
-        result = {"state": "cancelled"}
+        return {"state": "cancelled"}
     except CflowError as error:
-        result = {"state": "failed", "error": str(error)}
+        return {"state": "failed", "error": str(error)}
     except Exception as error:
-        result = {"state": "failed", "error": f"{type(error).__name__}: {error}"[:1000]}
-    _write(folder / "result.json", result)
-    return 0
+        return {"state": "failed", "error": f"{type(error).__name__}: {error}"[:1000]}
 
 
 def _train(folder: Path, job: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 const LOOK_EVERY = 5000;  // ms: a cable that is pulled closes no connection
 const PATIENCE = 4000;
 
-const source = new EventSource("/v1/stream");
+const source = new EventSource(`/v1/stream?view=${document.body.dataset.view}`);
 const watchers = new Set();
 let last = null;  // neither open nor failed yet
 
