@@ -365,7 +365,7 @@ def test_modbus_shows_the_last_verdict_and_a_heartbeat(config, odd, pictures):
     client_module = pytest.importorskip("pymodbus.client")
     port = free_port()
     with Client(dataclasses.replace(config, modbus=Modbus(port=port))) as client:
-        modbus = client_module.ModbusTcpClient("127.0.0.1", port=port)
+        modbus = client_module.ModbusTcpClient("127.0.0.1", port=port, timeout=60)
         wait_for(modbus.connect)
 
         def read():
@@ -395,7 +395,7 @@ def test_opcua_shows_the_last_verdict(config, odd):
 
         async def read(*names):
             url = f"opc.tcp://127.0.0.1:{port}/cflow-ad"
-            async with asyncua.Client(url) as opc:
+            async with asyncua.Client(url, timeout=60) as opc:
                 space = await opc.get_namespace_index("urn:cflow-ad:station")
                 found = []
                 for name in names:

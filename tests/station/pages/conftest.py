@@ -164,7 +164,8 @@ def sessions(site) -> dict[str, list[dict[str, str]]]:
     """The cookies of each user."""
     found = {}
     for user in ("ada", "eve", "otto"):
-        answer = httpx.post(f"{site.url}/v1/session", json={"user": user, "password": PASSWORD})
+        given = {"user": user, "password": PASSWORD}
+        answer = httpx.post(f"{site.url}/v1/session", json=given, timeout=60)
         answer.raise_for_status()
         (cookie,) = answer.cookies.items()
         found[user] = [{"name": cookie[0], "value": cookie[1], "url": site.url}]

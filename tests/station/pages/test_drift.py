@@ -65,7 +65,7 @@ def test_log_in_leads_to_no_other_host(site, open_view):
 
 
 def test_who_is_not_logged_in_sees_nothing(site):
-    with httpx.Client(base_url=site.url) as nobody:
+    with httpx.Client(base_url=site.url, timeout=60) as nobody:
         for view in ("inspect", "threshold", "review", "history", "train", "drift", "settings"):
             answer = nobody.get(f"/{view}")
             assert (answer.status_code, answer.headers["location"]) == (
@@ -96,7 +96,8 @@ def test_an_admin_adds_and_removes_users_and_keys(site, open_view):
     page.click("#add-key button")
     page.wait_for_selector("#new-key:not([hidden])")
     key = page.inner_text("#new-key code")
-    with httpx.Client(base_url=site.url, headers={"Authorization": f"Bearer {key}"}) as machine:
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=site.url, headers=headers, timeout=60) as machine:
         assert machine.get("/v1/models").status_code == 200
         page.get_by_role("button", name="Remove the key press 4").click()
         page.locator("#keys tr").filter(has_text="press 4").wait_for(state="detached")
