@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test check lint types format clean
+.PHONY: demo test check lint types format docs clean
 
 demo: $(VENV)/.package
 	$(BIN)/cflow-ad demo $(DEMO)
@@ -25,6 +25,10 @@ types: $(VENV)/.developer
 format: $(VENV)/.developer
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The manual as HTML, with the reference of the Python API: build/manual/index.html.
+docs: $(VENV)/.developer
+	$(BIN)/python docs/build.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Anomaly detection with conditional normalizing flows (CFLOW-AD, WACV 2022).
 
-Learn what *good* looks like from a folder of good images, then find, outline and score defects::
+Learn what *good* looks like from a folder of good images, then find, outline and score defects:
 
     from cflow_ad import Detector
 

@@ -59,7 +59,7 @@ ModelOutput = Annotated[
 NewFolder = Annotated[Path, path_argument("A new or empty folder.")]
 Layout = Annotated[
     str | None,
-    typer.Option(help="Layout of the data set on disk; see the guide. [default: recognised]"),
+    typer.Option(help="Layout of the data set on disk; see the manual. [default: recognised]"),
 ]
 _FOLDER = "a name, a path in DATA, or a pattern; repeatable."
 GoodFolders = Annotated[

@@ -1,0 +1,213 @@
+"""Run the blocks of a page as a reader would, in a folder with a tiny data set.
+
+Commands of cflow-ad run in this process, and any training is cut down to a moment: what a page says
+is run as it stands, but for its cost. Other commands run in bash. `pip install` and `make` are not
+run; their extras and targets are looked up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import queue
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cflow_ad import CalibrationWarning, Detector, Settings
+from cflow_ad.cli import app
+from cflow_ad.fleet import engines
+from cflow_ad.fleet.pool import Reply, attempt_task
+from cflow_ad.station import serving
+from tests.docs.blocks import ROOT, Block, Command, is_like
+
+SHOWN = "127.0.0.1:8000"  # where a station listens, on the pages
+INSTALLS = ("pip", "make")
+DECIDES = ("predict",)  # commands whose exit status 1 is an answer
+
+
+def cut_down(settings: Settings) -> Settings:
+    """Settings with which a model is fitted in a moment; the size stays where it is native."""
+    is_box = settings.size[:1].isdigit()
+    paper = settings.paper and dataclasses.replace(settings.paper, epochs=1, passes_per_epoch=1)
+    return dataclasses.replace(
+        settings,
+        backbone="test_efficientnet",
+        weights="random",
+        strides=(8, 16),
+        transformer_blocks=(),
+        size="64x64" if is_box else settings.size,
+        steps=3,
+        batch_size=64,
+        folds=2 if settings.folds is None else min(settings.folds, 2),
+        augment_copies=min(settings.augment_copies, 1),
+        paper=paper,
+        method=dataclasses.replace(
+            settings.method, blocks=2, average=settings.method.average and (16,)
+        ),
+    )
+
+
+class HerePool:
+    """A fleet's worker, in this process."""
+
+    def __init__(self, build: Callable[[], Any], *, size: int, threads: int, gpus: float) -> None:
+        self.size, self.threads = 1, threads
+        self._work = build()
+
+    def submit(self, slot: int, task: Any) -> None:
+        self._reply = attempt_task(self._work, task)
+
+    def wait(self) -> tuple[int, Reply]:
+        return 0, self._reply
+
+    def close(self) -> None:
+        pass
+
+
+class Reader:
+    """Runs the blocks of one page, in the present folder."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]) -> None:
+        self._monkeypatch = monkeypatch
+        self._names = names
+        self._variables = ""
+        self._station: Station | None = None
+        fit = Detector.fit.__func__
+
+        def fit_in_a_moment(cls, data, settings=None, **options):
+            return fit(cls, data, cut_down(settings or Settings()), **options)
+
+        monkeypatch.setattr(Detector, "fit", classmethod(fit_in_a_moment))
+        monkeypatch.setattr(engines, "LocalPool", HerePool)
+        monkeypatch.setenv("COLUMNS", "100")
+
+    def run(self, block: Block) -> None:
+        """Run a block, and compare what it prints with what the page shows."""
+        where = f"{block.page.name}, line {block.line}"
+        if block.language == "python":
+            code = compile(self._at_station(block.text), where, "exec")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CalibrationWarning)
+                exec(code, self._names)
+            return
+        for command in block.commands:
+            self._run_command(command, where)
+
+    def _run_command(self, command: Command, where: str) -> None:
+        line = self._at_station(command.line)
+        words = shlex.split(line, comments=True)
+        if words[0] in INSTALLS:
+            check_install(words)
+            return
+        if words[0] == "cflow-ad":
+            status, output = self._run_here(words[1:])
+        else:
+            status, output = self._run_in_shell(line)
+        if "error:" in command.output:
+            allowed = (2,)
+        else:
+            allowed = (0, 1) if words[1:2] and words[1] in DECIDES else (0,)
+        assert status in allowed, f"{where}: {line}: exit status {status}\n{output}"
+        if command.output.strip():
+            assert is_like(output, command.output), f"{where}: {line}\nprinted:\n{output}"
+
+    def _run_here(self, words: list[str]) -> tuple[int, str]:
+        if words[0] == "serve":
+            self._station = Station(self._monkeypatch)
+        arguments = [name for word in words for name in (sorted(glob(word)) or [word])]
+        self._monkeypatch.setattr(sys, "argv", ["cflow-ad", *arguments])
+        result = CliRunner().invoke(app, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
+
+    def _run_in_shell(self, line: str) -> tuple[int, str]:
+        if re.match(r"\w+=", line):
+            self._variables += line + "\n"
+        done = subprocess.run(
+            ["bash", "-ec", self._variables + line],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def _at_station(self, text: str) -> str:
+        return text.replace(SHOWN, self._station.place) if self._station else text
+
+    def close(self) -> None:
+        """Stop the station, if one was served."""
+        if self._station is not None:
+            self._station.stop()
+
+
+class Station:
+    """What `cflow-ad serve` runs until it is stopped, in a thread, on a free port."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._run, station = serving.run, self
+
+        class Server(serving._Server):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                station._server = self
+
+        monkeypatch.setattr(serving, "_Server", Server)
+        monkeypatch.setattr(serving, "run", self.start)
+
+    def start(self, config: Any, *, say: Callable[[str], None], **options: Any) -> None:
+        """Serve, and come back once it is ready."""
+        said: queue.Queue[str] = queue.Queue()
+        config = dataclasses.replace(config, port=0)
+        self._thread = threading.Thread(target=self._run, args=(config,), kwargs={"say": said.put})
+        self._thread.start()
+        while "ready" not in (line := said.get(timeout=60)):
+            say(line)
+        self.place = line.removeprefix("http://").split(": ready")[0]
+        say(line.replace(self.place, SHOWN))
+
+    def stop(self) -> None:
+        """Stop, and wait for it."""
+        self._server.handle_exit(signal.SIGTERM, None)
+        self._thread.join()
+
+
+def check_install(words: list[str]) -> None:
+    """Look up what `pip install 'cflow-ad[EXTRA]'` and `make TARGET` name."""
+    if words[0] == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets), words
+        return
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert words[1] == "install", words
+    for name in words[2:]:
+        package, _, extras = name.rstrip("]").partition("[")
+        assert package == "cflow-ad", words
+        assert set(extras.split(",")) <= set(project["optional-dependencies"]), words
+
+
+@contextlib.contextmanager
+def reading(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, names: dict[str, Any]
+) -> Iterator[Reader]:
+    """Read a page in a folder."""
+    monkeypatch.chdir(folder)
+    reader = Reader(monkeypatch, names)
+    try:
+        yield reader
+    finally:
+        reader.close()
