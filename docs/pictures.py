@@ -28,7 +28,7 @@ GOOD, DEFECTIVE = "#2a9d8f", "#e76f51"
 
 def main(folder: Path) -> None:
     """Make all pictures."""
-    test = folder / "carpet" / "test"
+    test = folder / "cloth" / "test"
     save(join([Image.open(test / "good" / f"{n:03}.png") for n in range(4)]), "good")
     save(join([find_overlay(folder, name) for name in SHOWN]), "overlays")
     cut = Image.open(test / f"{SHOWN[1]}.png")

@@ -35,12 +35,12 @@ def desk(tmp_path_factory):
         (desk / name / "test" / "good").rename(desk / name / "good")
     shutil.copytree(test / "hole", desk / "defects")
     shutil.copytree(test, desk / "today")
-    for name in ("part.png", "a.png", "b.png"):
+    for name in ("part.png", "a.png", "b.png", "today/part.png"):
         shutil.copy(test / "hole" / "000.png", desk / name)
     (desk / "piezas").mkdir()
     shutil.copytree(train, desk / "piezas" / "bueno")
     shutil.copytree(test / "hole", desk / "piezas" / "malo")
-    for name in ("bottle", "mvtec/bottle", "marked", "archive"):
+    for name in ("carpet", "bottle", "mvtec/bottle", "marked", "archive"):
         shutil.copytree(desk / "parts", desk / name)
     for name in ("screw", "washer"):
         shutil.copytree(train, desk / "plant" / name)
@@ -74,7 +74,10 @@ def list_images(parts: Path, good: Path, bad: Path) -> None:
             {
                 "source-ref": f"s3://bucket/{path.relative_to(parts).as_posix()}",
                 "anomaly-label": int(label != "normal"),
-                "anomaly-label-metadata": {"class-name": label},
+                "anomaly-label-metadata": {
+                    "class-name": label,
+                    "type": "groundtruth/image-classification",
+                },
             }
             for folder, label in folders.items()
             for path in sorted(folder.iterdir())
