@@ -1,14 +1,16 @@
 """Run the blocks of a page as a reader would, in a folder with a tiny data set.
 
 Commands of cflow-ad run in this process. What a page says is run as it stands, but for its cost:
-training and generated data are cut down to a moment, workers are this process, and evaluations draw
-nothing. Other commands run in bash. `pip install` and `make` are not run; their extras and targets are looked up.
+training and generated data are cut down to a moment, workers are this process, evaluations draw
+nothing, and a graph to export is made once. Other commands run in bash. `pip install` and `make`
+are not run; their extras and targets are looked up.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import queue
 import re
@@ -31,6 +33,7 @@ from cflow_ad.cli import app
 from cflow_ad.data import carpet
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.evaluation import results
+from cflow_ad.export import export
 from cflow_ad.fleet import engines
 from cflow_ad.fleet.pool import Reply, attempt_task
 from cflow_ad.station import serving
@@ -38,6 +41,7 @@ from tests.docs.blocks import ROOT, Block, Command, is_like
 
 SHOWN = "127.0.0.1:8000"  # where a station listens, on the pages
 INSTALLS = ("pip", "make")
+CANVAS = (64, 64)
 DECIDES = ("predict",)  # commands whose exit status 1 is an answer
 
 
@@ -49,16 +53,16 @@ def cut_down(settings: Settings) -> Settings:
         settings,
         backbone="test_efficientnet",
         weights="random",
-        strides=(8, 16),
+        strides=(16,),
         transformer_blocks=(),
-        size="64x64" if is_box else settings.size,
+        size="{}x{}".format(*CANVAS) if is_box else settings.size,
         steps=3,
         batch_size=64,
         folds=2 if settings.folds is None else min(settings.folds, 2),
         augment_copies=min(settings.augment_copies, 1),
         paper=paper,
         method=dataclasses.replace(
-            settings.method, blocks=2, average=settings.method.average and (16,)
+            settings.method, blocks=1, average=settings.method.average and (16,)
         ),
     )
 
@@ -67,6 +71,24 @@ def write_little(out: Path, **options: Any) -> None:
     """Write a few small images of the carpet in place of many."""
     most = {"train": 8, "good": 4, "per_defect": 1, "size": 64}
     write_carpet(out, **options | {name: min(options[name], n) for name, n in most.items()})
+
+
+def fit_in_a_moment(cls, data, settings=None, **options):
+    """Stand in for `Detector.fit`."""
+    return _fit(cls, data, cut_down(settings or Settings()), **options)
+
+
+def translate_once(detector, canvas, *, is_onnx):
+    """Stand in for the translation of a model to a graph, which takes seconds."""
+    weights = b"".join(value.numpy().tobytes() for value in detector.model.state_dict().values())
+    key = hashlib.sha256(weights).digest(), is_onnx
+    if key not in _graphs:
+        _graphs[key] = _translate(detector, canvas, is_onnx=is_onnx)
+    return _graphs[key]
+
+
+_fit, _translate = Detector.fit.__func__, export._translate
+_graphs: dict[tuple[bytes, bool], Any] = {}
 
 
 class HerePool:
@@ -94,14 +116,11 @@ class Reader:
         self._names = names
         self._variables = ""
         self._station: Station | None = None
-        fit = Detector.fit.__func__
-
-        def fit_in_a_moment(cls, data, settings=None, **options):
-            return fit(cls, data, cut_down(settings or Settings()), **options)
-
         monkeypatch.setattr(Detector, "fit", classmethod(fit_in_a_moment))
         monkeypatch.setattr(engines, "LocalPool", HerePool)
         monkeypatch.setattr(carpet, "write_carpet", write_little)
+        monkeypatch.setattr(export, "_translate", translate_once)
+        monkeypatch.setattr(export, "_canvas", lambda *_: CANVAS)
         monkeypatch.setattr(results, "draw_panels", lambda *_, path, **__: path.touch())
         monkeypatch.setattr(results, "write_report", lambda *given, **_: given[2].touch())
         monkeypatch.setenv("COLUMNS", "100")

@@ -68,7 +68,7 @@ def mark_regions(desk: Path, *folders: Path) -> None:
 
 
 def list_images(parts: Path, good: Path, bad: Path) -> None:
-    """Manifests of Lookout for Vision, for training and for testing."""
+    """Manifests of Lookout for Vision, and a list in the form of COCO."""
     for name, folders in (("train", {good: "normal"}), ("test", {good: "normal", bad: "anomaly"})):
         lines = [
             {
@@ -84,6 +84,14 @@ def list_images(parts: Path, good: Path, bad: Path) -> None:
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (parts / f"{name}.manifest").write_text(text)
+    names = [path.relative_to(parts).as_posix() for path in sorted(good.iterdir())]
+    images = [
+        {"id": number, "file_name": name, "width": SIZE, "height": SIZE}
+        for number, name in enumerate(names)
+    ]
+    coco = {"images": images, "annotations": [], "categories": []}
+    (parts / "annotations").mkdir()
+    (parts / "annotations" / "instances_train.json").write_text(json.dumps(coco))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
