@@ -8,6 +8,7 @@ The order of the pages is that of the links in `index.md`. Everything is written
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shutil
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from unittest import mock
 
 import latex2mathml.converter
 import pdoc
@@ -29,6 +31,7 @@ from pygments.lexers import get_lexer_by_name
 from cflow_ad.scoring.base import BaseDetector
 
 DOCS = Path(__file__).parent
+THEME = DOCS / "theme"
 BESIDE = (DOCS.parent / "benchmarks" / "RESULTS.md", DOCS.parent / "benchmarks" / "ABLATION.md")
 """Pages elsewhere that the manual links to."""
 FIRST = ("Detector", "Prediction", "Region", "Settings")
@@ -46,7 +49,7 @@ def main(out: Path) -> None:
     write_api(out)
     for page in [*sorted(DOCS.glob("*.md")), *BESIDE]:
         write_page(page, contents, out)
-    shutil.copy(DOCS / "manual.css", out)
+    shutil.copy(THEME / "manual.css", out)
     print(out / "index.html")
 
 
@@ -145,23 +148,26 @@ def build_navigation(contents: str, current: str) -> str:
 def write_api(out: Path) -> None:
     """Write the reference of the public modules."""
     face = importlib.import_module("cflow_ad")
+    runtime = importlib.import_module("cflow_ad.runtime.detector")
     for name in face.__all__:  # they are imported when they are first used, and pdoc must see them
         setattr(face, name, getattr(face, name))
     others = [name for name in face.__all__ if name not in FIRST]
     errors = [name for name in others if name.endswith(("Error", "Warning"))]
-    face.__all__ = [*FIRST, *(name for name in others if name not in errors), *errors]
-    for detector in (face.Detector, importlib.import_module("cflow_ad.runtime.detector").Detector):
-        for name, member in vars(BaseDetector).items():  # shown where they are used
-            if not name.startswith("_") and name not in vars(detector):
-                setattr(detector, name, member)
+    order = [*FIRST, *(name for name in others if name not in errors), *errors]
     pdoc.render.configure(
         docformat="google",
         show_source=False,
-        template_directory=DOCS / "api",
+        template_directory=THEME,
         footer_text=f"cflow-ad {face.__version__}",
     )
-    warnings.filterwarnings("ignore", module="pdoc.doc_types")  # names that only mypy imports
-    pdoc.pdoc(*MODULES, output_directory=out)
+    with contextlib.ExitStack() as changed, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pdoc.doc_types")  # names that only mypy imports
+        changed.enter_context(mock.patch.object(face, "__all__", order))
+        for detector in (face.Detector, runtime.Detector):
+            for name, member in vars(BaseDetector).items():  # shown where they are used
+                if not name.startswith("_") and name not in vars(detector):
+                    changed.enter_context(mock.patch.object(detector, name, member, create=True))
+        pdoc.pdoc(*MODULES, output_directory=out)
 
 
 if __name__ == "__main__":
