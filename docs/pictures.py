@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 DOCS = Path(__file__).parent
 GAP = 8
 SHOWN = ("color/003", "cut/003", "hole/003", "thread/003")
-SIDES = (96, 192, 384)
+SIDES = (48, 96, 384)
 GOOD, DEFECTIVE = "#2a9d8f", "#e76f51"
 
 
