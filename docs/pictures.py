@@ -64,12 +64,14 @@ def draw_scores(evaluation: Path) -> Image.Image:
             scores[row["label"] == "good"].append(float(row["score"]))
     threshold = json.loads((evaluation / "metrics.json").read_text("utf-8"))["threshold"]
     figure, axes = plt.subplots(figsize=(8, 2.8), dpi=110, layout="constrained")
-    high = max(map(max, scores.values()))
-    bins = [high * n / 60 for n in range(61)]
+    every = [score for of in scores.values() for score in of]
+    low, high = min(every) * 0.9, max(every) * 1.1
+    bins = [low * (high / low) ** (n / 50) for n in range(51)]
+    axes.set_xscale("log")
     for is_good, colour, label in ((True, GOOD, "good"), (False, DEFECTIVE, "defective")):
         axes.hist(scores[is_good], bins, color=colour, label=f"{label}, {len(scores[is_good])}")
     axes.axvline(threshold, color="#264653", linestyle="--", label=f"threshold, {threshold:.2f}")
-    axes.set(xlabel="score", ylabel="images")
+    axes.set(xlabel="score, on a logarithmic scale", ylabel="images")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     file = io.BytesIO()
