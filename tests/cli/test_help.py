@@ -54,7 +54,7 @@ def test_every_command_has_help_and_refuses_an_unknown_option(command):
 def test_help_takes_its_defaults_from_the_settings():
     command = get_command(app).commands["train"]
     helps = {parameter.name: parameter.help for parameter in command.params}
-    for name in ("size", "resize", "backbone", "steps", "false_alarm_rate", "seed"):
+    for name in ("size", "resize", "backbone", "precision", "false_alarm_rate", "seed"):
         assert f"[default: {getattr(Settings(), name)}]" in helps[name]
 
 
