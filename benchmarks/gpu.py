@@ -33,8 +33,8 @@ import torch
 from common import QUICK, build_parser, fit, markdown, report
 
 from cflow_ad import Detector, Settings, open_dataset
-from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.precision import products_in
+from cflow_ad.cflow.scorer import Scorer
 from cflow_ad.cflow.weights import PACKAGED
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import read_image
@@ -294,7 +294,7 @@ class Bench:
         pixels = torch.from_numpy(np.stack([_noise(side, 0)] * batch)).to(self.device)
         with products_in("fp32", self.device):
             peer = self._rate(lambda: loop.score(pixels), batch)
-        own = self._rate(lambda: self.detector._scorer(pixels), batch)
+        own = self._rate(lambda: self.detector._predictor.scorer(pixels), batch)
         self.table.add(f"FrEIA's decoders at {side}, batch {batch}", peer, "images/s")
         self.table.add("cflow-ad, the same images and encoder", own, "images/s")
         self.table.add("cflow-ad over FrEIA's decoders", own / peer, "times", "at least 50")

@@ -28,7 +28,7 @@ import torch
 from common import build_parser, fit, markdown, open_data, race, report
 
 from cflow_ad import Detector, evaluate
-from cflow_ad.cflow.folded import Scorer
+from cflow_ad.cflow.scorer import Scorer
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.export.export import export_model
 from cflow_ad.export.files import suffix_of

@@ -41,8 +41,8 @@ from freia_loop import FreiaLoop
 
 from cflow_ad import Settings
 from cflow_ad.cflow.building import build_encoder
-from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.folding import FoldedEncoder
+from cflow_ad.cflow.scorer import Scorer
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "wide_resnet50_2")
 PAPER_LEVELS = {"join_finer": False, "average": ()}

@@ -21,7 +21,7 @@ from cflow_ad import (
     Settings,
     SettingsError,
 )
-from cflow_ad import detector as detector_module
+from cflow_ad.cflow import predicting
 from cflow_ad.cflow.device import pick_device
 from cflow_ad.cflow.pipeline import run_on_accelerator
 from cflow_ad.method import Method
@@ -102,7 +102,7 @@ def test_results_by_way_of_an_accelerator_are_the_same(
     )
     given = [*images[:5], images[5][::2, ::2].copy()]
     expected = list(detector.stream(given, maps=maps))
-    monkeypatch.setattr(detector_module, "run_over", run_on_accelerator)
+    monkeypatch.setattr(predicting, "run_over", run_on_accelerator)
     for size in (1, 4):
         found = list(detector.stream(given, maps=maps, batch_size=size))
         assert largest_difference(found, expected) < 1e-5

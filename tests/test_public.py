@@ -21,6 +21,7 @@ ORDER = [
     "scoring",
     "validation",
     "method",
+    "presets",
     "settings",
     "cflow",
     "store",

@@ -11,7 +11,7 @@ import pytest
 from cflow_ad import Settings, SettingsError
 from cflow_ad.cli.settings_help import describe_settings
 from cflow_ad.method import Method, PaperSchedule
-from cflow_ad.settings import PRESETS
+from cflow_ad.presets import PRESETS
 
 BAD = {
     Settings: {

@@ -5,57 +5,37 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cflow_ad._version import __version__
-from cflow_ad.cflow.building import build_encoder
 from cflow_ad.cflow.device import pick_device
-from cflow_ad.cflow.folded import Scorer
-from cflow_ad.cflow.maps import MapBuilder
 from cflow_ad.cflow.model import CflowModel
-from cflow_ad.cflow.running import run_over
+from cflow_ad.cflow.predicting import Predictor
 from cflow_ad.cflow.transformer import resolve_blocks
-from cflow_ad.data.depth import require_depth
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
-from cflow_ad.fitting.calibration import GoodScores, fit_scales, score_images
 from cflow_ad.fitting.defective_images import find_defective_images
-from cflow_ad.fitting.fit import fit_model
-from cflow_ad.fitting.good_images import GoodData, GoodImages, find_good_images
+from cflow_ad.fitting.detector import GoodSplit, calibrate_parts, fit_parts, split_by_training
+from cflow_ad.fitting.good_images import GoodData, find_good_images
 from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.progress import ProgressCallback, silent
-from cflow_ad.fitting.screening import Screening, screen
-from cflow_ad.fitting.trained_images import find_trained_images, join_images, list_folders
+from cflow_ad.fitting.screening import Screening
+from cflow_ad.fitting.trained_images import find_trained_images, join_images
 from cflow_ad.scoring.base import BaseDetector, Scored
 from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.region import RegionSource
-from cflow_ad.scoring.threshold import MOST, Calibration, calibrate_thresholds, lower_to_find
+from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Precision, Settings
-from cflow_ad.store.model_file import provenance
-from cflow_ad.store.parts import restore, store
-
-
-class GoodSplit(NamedTuple):
-    """Good images, by whether a model was fitted to them."""
-
-    images: GoodImages
-    trained_on: list[int]
-    """Numbers of the images that the model or its scales were fitted to."""
-    unseen: list[int]
-    """Numbers of the others that were not excluded from training."""
+from cflow_ad.store.parts import Parts, restore, store
 
 
 class Detector(BaseDetector):
@@ -97,12 +77,8 @@ class Detector(BaseDetector):
         self._precision = precision or settings.precision
 
     @cached_property
-    def _scorer(self) -> Scorer:
-        return Scorer(self.model, precision=self._precision)
-
-    @cached_property
-    def _map_builder(self) -> MapBuilder:
-        return MapBuilder(self.settings.smoothing, self.device)
+    def _predictor(self) -> Predictor:
+        return Predictor(self.model, self.settings, self._precision)
 
     @property
     def device(self) -> torch.device:
@@ -112,20 +88,13 @@ class Detector(BaseDetector):
     def _stream(
         self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
     ) -> Iterator[Prediction]:
-        def finish(canvas: Canvas, levels: list[Tensor]) -> Prediction:
-            energies = [of.numpy() for of in levels]
-            values = energies.pop() if len(energies) > len(self.settings.strides) else None
-            return self._build(canvas, energies, maps, values=values)
-
-        needs_maps = maps or self.settings.method.image_score == "peak"
-        found = run_over(
-            self._scorer,
-            finish,
+        found = self._predictor.run_over(
             sources,
             self.view,
-            device=self.device,
+            lambda prediction, energies: prediction,
+            calibration=self.calibration,
+            maps=maps,
             batch_size=batch_size,
-            extra=self._map_builder if needs_maps else None,
             on_error=on_error,
         )
         return (
@@ -139,7 +108,7 @@ class Detector(BaseDetector):
 
     def score_canvases(self, canvases: Sequence[Canvas]) -> list[Scored]:
         pixels = torch.from_numpy(np.stack([canvas.pixels for canvas in canvases]))
-        levels, vectors = self._scorer.with_vectors(pixels.to(self.device))
+        levels, vectors = self._predictor.scorer.with_vectors(pixels.to(self.device))
         return [
             Scored(
                 self._build(canvas, [level[number].cpu().numpy() for level in levels], maps=False),
@@ -164,7 +133,7 @@ class Detector(BaseDetector):
         canvas = self.view.prepare(source)
         pixels = torch.from_numpy(canvas.pixels)[None].to(self.device)
         inside = []
-        for level in self._scorer.log_likelihoods(pixels):
+        for level in self._predictor.scorer.log_likelihoods(pixels):
             cell = cell_of(canvas.shape, (level.shape[1], level.shape[2]))
             height, width = map(cells_inside, canvas.valid, cell)
             inside.append(level[0, :height, :width].cpu().numpy())
@@ -244,17 +213,17 @@ class Detector(BaseDetector):
             TrainingError: training diverged, or the work folder cannot be used.
         """
         settings = resolve_blocks(settings or Settings())
-        good = find_good_images(data, exclude)
-        return cls._fit(
-            good,
+        parts, screening = fit_parts(
+            find_good_images(data, exclude),
             settings,
             roi=roi,
             device=pick_device(device or group.device),
             max_seconds=max_seconds,
-            work=work,
+            work=None if work is None else Path(work),
             group=group,
             progress=progress,
         )
+        return cls._of(parts, screening)
 
     def update(
         self,
@@ -287,81 +256,29 @@ class Detector(BaseDetector):
         """
         found = find_trained_images(self.training, old)
         good = join_images(found, find_good_images(more), self.training)
-        fitted = self._fit(
+        parts, screening = fit_parts(
             good,
             self.settings,
             view=self.view,
             device=self.device,
             max_seconds=max_seconds,
-            work=work,
+            work=None if work is None else Path(work),
             progress=progress,
         )
-        fitted._bundled = self._bundled
-        return fitted
+        return self._of(parts._replace(bundled=self._bundled), screening)
 
     @classmethod
-    def _fit(
-        cls,
-        good: GoodImages,
-        settings: Settings,
-        *,
-        roi: RegionSource | None = None,
-        view: View | None = None,
-        device: torch.device,
-        max_seconds: float,
-        work: str | os.PathLike[str] | None,
-        group: Group = ALONE,
-        progress: ProgressCallback,
-    ) -> Detector:
-        """Fit a model and set its thresholds; see `fit_model`."""
-        began = time.perf_counter()
-        depth = require_depth(good.sources, settings.reading)
-        settings = dataclasses.replace(settings, bits=depth.bits)
-        good = good.read_as(settings.reading)
-        encoder = build_encoder(settings).to(device)
-        fitted = fit_model(
-            encoder,
-            good,
-            settings,
-            roi=roi,
-            view=view,
-            seconds=max_seconds - (time.perf_counter() - began),
-            work=None if work is None else Path(work),
-            group=group,
-            progress=progress,
-        )
-        found, rate = fitted.scores, settings.false_alarm_rate
-        calibration = calibrate_thresholds(found.scores, found.peaks, rate, folds=fitted.folds)
-        _warn(calibration)
-        screening = screen(found if fitted.folds else GoodScores(), good, fitted.view, settings)
-        about = {
-            "dataset": good.name,
-            "fingerprint": good.fingerprint,
-            "folders": list_folders(good.sources),
-            "n_images": len(fitted.fitted_to),
-            "excluded": list(good.excluded),
-            "hashes": {
-                "trained_on": [good.hashes[i] for i in fitted.fitted_to],
-                "excluded": list(good.excluded.values()),
-            },
-            "depth": depth.note,
-            "screening": screening.to_dict(),
-            "steps": [level.steps for level in fitted.ended],
-            "ended_by": [level.why for level in fitted.ended],
-            "seconds": round(time.perf_counter() - began, 2),
-            "device": str(encoder.mean.device),
-            **({"aligned_to": fitted.view.reference.name} if fitted.view.reference else {}),
-            **provenance(),
-        }
-        detector = cls(
-            fitted.model,
-            settings=settings,
-            calibration=calibration,
-            training=about,
-            view=fitted.view,
-        )
+    def _of(cls, parts: Parts, screening: Screening) -> Detector:
+        detector = cls(**parts._asdict())
         detector.screening = screening
         return detector
+
+    @property
+    def _parts(self) -> Parts:
+        calibration = self._calibration
+        return Parts(
+            self.model, self.settings, calibration, self.training, self.view, self._bundled
+        )
 
     def calibrate(
         self,
@@ -408,72 +325,11 @@ class Detector(BaseDetector):
         settings = dataclasses.replace(self.settings, **given)
         defects = [] if miss_nothing is None else find_defective_images(miss_nothing)
         if data is None:
-            if rescale or (settings.smoothing, settings.precision) != (
-                self.settings.smoothing,
-                self.settings.precision,
-            ):
-                raise SettingsError(
-                    "smoothing, precision and rescale change the scores: give good images"
-                )
-            was, rate = self.calibration, settings.false_alarm_rate
-            calibration = calibrate_thresholds(was.scores, was.peaks, rate, folds=was.folds)
-            return self._with(self.model, settings, calibration, {}, self.view, defects)
-        good, _, unseen = self.split(data)
-        if not unseen:
-            raise DataError(
-                f"{good.name}: the model was trained on these images, so their scores set no "
-                "threshold; give other good images, or none to use the scores of training"
-            )
-        if self.reading.bits is None:  # of an imported model
-            bits = require_depth(good.sources, self.reading).bits
-            settings = dataclasses.replace(settings, bits=bits)
-            good = good.read_as(settings.reading)
-        view = self.view.with_own(good.regions)
-        about: dict[str, Any] = {
-            "calibrated_on": good.name,
-            "calibration_fingerprint": good.fingerprint,
-            "calibrated": provenance()["finished"],
-        }
-        model, folds = self.model, 1
-        sources = [good.sources[i] for i in unseen]
-        if rescale or not self.is_calibrated:
-            scaled = fit_scales(model, settings, sources, view=view, progress=progress)
-            model, found, folds = scaled.model, scaled.scores, scaled.folds
-            old = self._hashes("trained_on")
-            new = [good.hashes[unseen[i]] for i in scaled.fitted_to]
-            excluded = self._hashes("excluded")
-            about["hashes"] = {"trained_on": [*old, *new], "excluded": excluded}
-        else:
-            some = np.random.default_rng(settings.seed).permutation(len(sources))[:MOST]
-            images = {int(i): sources[i] for i in np.sort(some)}
-            found = score_images(model, settings, images, view=view, progress=progress)
-        rate = settings.false_alarm_rate
-        calibration = calibrate_thresholds(found.scores, found.peaks, rate, folds=folds)
-        return self._with(model, settings, calibration, about, view, defects)
-
-    def _with(
-        self,
-        model: CflowModel,
-        settings: Settings,
-        calibration: Calibration,
-        about: Mapping[str, Any],
-        view: View,
-        defects: Sequence[ImageSource],
-    ) -> Detector:
-        """Copy the detector, with other thresholds, below the scores of defective images if any."""
-        if defects:
-            found = score_images(model, settings, dict(enumerate(defects)), view=view)
-            calibration = lower_to_find(calibration, found.scores)
-        _warn(calibration)
-        return Detector(
-            model,
-            settings=settings,
-            calibration=calibration,
-            training={**self.training, **about},
-            view=view,
-            name=self._name,
-            bundled=self._bundled,
+            _ = self.calibration  # raises where there is none
+        parts = calibrate_parts(
+            self._parts, data, settings, rescale=rescale, defects=defects, progress=progress
         )
+        return Detector(**parts._asdict(), name=self._name)
 
     def split(self, data: GoodData) -> GoodSplit:
         """Split good images by whether the model, or its scales, were fitted to them.
@@ -487,18 +343,7 @@ class Detector(BaseDetector):
         Raises:
             DataError: there are no images, or one cannot be used.
         """
-        good = find_good_images(data).read_as(self.reading)
-        trained_on, excluded = set(self._hashes("trained_on")), set(self._hashes("excluded"))
-        numbers = range(len(good.sources))
-        return GoodSplit(
-            good,
-            [i for i in numbers if good.hashes[i] in trained_on],
-            [i for i in numbers if good.hashes[i] not in trained_on | excluded],
-        )
-
-    def _hashes(self, of: Literal["trained_on", "excluded"]) -> list[str]:
-        """Return the hashes of images that training had."""
-        return list(self.training.get("hashes", {}).get(of, []))
+        return split_by_training(self._parts, data)
 
     @classmethod
     def load(
@@ -531,9 +376,3 @@ class Detector(BaseDetector):
         if precision is not None:
             dataclasses.replace(stored.settings, precision=precision)  # checks it
         return cls(**stored._asdict(), name=str(path), precision=precision)
-
-
-def _warn(calibration: Calibration) -> None:
-    """Warn where the thresholds do not promise the rate that was asked for."""
-    if not calibration.is_as_asked:
-        warnings.warn(calibration.note, CalibrationWarning, stacklevel=3)

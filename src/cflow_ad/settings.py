@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cflow_ad.errors import SettingsError
 from cflow_ad.method import Method, PaperSchedule
-from cflow_ad.validation import Checked, Range, describe_type, field_types, strip_none
+from cflow_ad.presets import PRESETS
+from cflow_ad.validation import Checked, Range, field_types, parse_as
 
 if TYPE_CHECKING:
     from cflow_ad.data.decoding.raster import Reading
@@ -262,56 +263,7 @@ class Settings(Checked):
         hint = field_types(owner).get(own)
         if hint is None or own in ("method", "paper"):
             raise SettingsError(f"unknown setting {name}; `cflow-ad info settings` lists them")
-        kind = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-        kind = strip_none(kind)
-        try:
-            if typing.get_origin(kind) is tuple:
-                return tuple(int(part) for part in text.split(",")) if text else ()
-            if kind is bool:
-                return {"true": True, "false": False}[text.lower()]
-            return kind(text) if kind in (int, float) else text
-        except (KeyError, ValueError) as error:
-            raise SettingsError(f"{name} is {text!r}: it must be {describe_type(kind)}") from error
-
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {
-        "size": "192x192",
-        "steps": 200,
-        "method": {"blocks": 2, "average": (16, 32)},
-    },
-    "default": {},
-    "accurate": {"method": {"blocks": 8, "wide_subnets": True, "permutation": "soft"}},
-    "paper": {
-        "backbone": "wide_resnet50_2.tv_in1k",
-        "size": "512x512",
-        "resize": "stretch",
-        "batch_size": 256,
-        "learning_rate": 2e-4,
-        "folds": 0,
-        "paper": {},
-        "method": {
-            "join_finer": False,
-            "average": (),
-            "padding": "reflect",
-            "interpolation": "lanczos",
-            "whiten": False,
-            "place_means": False,
-            "place_scales": 0.0,
-            "blocks": 8,
-            "wide_subnets": True,
-            "permutation": "soft",
-            "positions": "absolute",
-            "image_score": "peak",
-        },
-    },
-}
-"""Named settings, each as changes of the defaults.
-
-`fast` has a smaller input and flow. `accurate` has the paper's flow: it takes about twice as long
-to train and half as long again to score. `paper` is CFLOW-AD as its authors train it on most
-classes of MVTec AD; they take 256x256 for some, see `evaluation.published`.
-"""
+        return parse_as(name, hint, text)
 
 
 def _plain(value: Any) -> Any:

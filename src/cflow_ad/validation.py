@@ -96,3 +96,20 @@ def describe_type(hint: Any) -> str:
     hint = strip_none(hint)
     names = {float: "a finite number", int: "a whole number", bool: "true or false"}
     return names.get(hint, "text")
+
+
+def parse_as(name: str, hint: Any, text: str) -> Any:
+    """Read a field's value as it is written on a command line.
+
+    Raises:
+        SettingsError: the text is not a value of its kind.
+    """
+    kind = strip_none(typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint)
+    try:
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.split(",")) if text else ()
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (KeyError, ValueError) as error:
+        raise SettingsError(f"{name} is {text!r}: it must be {describe_type(kind)}") from error

@@ -1,4 +1,4 @@
-"""The authors' decoder: FrEIA's own modules, with the weights of one of our flows."""
+"""The authors' decoder: FrEIA's own modules, as drawn or with the weights of one of our flows."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from cflow_ad.cflow.flow import CouplingBlock
 from tests.cflow.oracle import rotation_of
 
 
-def freia_of(flow):
-    """FrEIA's `SequenceINN` of `AllInOneBlock`, with the flow's own weights in double precision."""
+def decoder(channels, *, blocks=2, condition=128, soft=True):
+    """A decoder as the authors and anomalib make it, by FrEIA 0.2."""
     with warnings.catch_warnings():
         # Its docstrings hold escapes that newer Pythons warn of when they compile it.
         warnings.simplefilter("ignore")
         pytest.importorskip("FrEIA")
         framework = importlib.import_module("FrEIA.framework")
         modules = importlib.import_module("FrEIA.modules")
-    position_channels = flow.position_channels
-    condition = {"cond": 0, "cond_shape": (position_channels,)} if position_channels else {}
-    peer = framework.SequenceINN(flow.channels)
-    for block in flow.blocks:
-        peer.append(
+    coder = framework.SequenceINN(channels)
+    for _ in range(blocks):
+        coder.append(
             modules.AllInOneBlock,
-            **condition,
+            **({"cond": 0, "cond_shape": (condition,)} if condition else {}),
             subnet_constructor=lambda d, out: nn.Sequential(
                 nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, out)
             ),
             affine_clamping=1.9,
             global_affine_type="SOFTPLUS",
-            permute_soft=block.permutation.is_floating_point(),
+            permute_soft=soft,
         )
+    return coder
+
+
+def freia_of(flow):
+    """A decoder with a flow's own weights, in double precision."""
+    peer = decoder(
+        flow.channels,
+        blocks=len(flow.blocks),
+        condition=flow.position_channels,
+        soft=flow.blocks[0].permutation.is_floating_point(),
+    )
     peer.double()
     with torch.no_grad():
         for theirs, ours in zip(peer, flow.blocks, strict=True):

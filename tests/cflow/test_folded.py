@@ -12,8 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cflow_ad.cflow import folded
-from cflow_ad.cflow.folded import FoldedLevel, FoldedModel, Scorer
+from cflow_ad.cflow import scorer as scorer_module
+from cflow_ad.cflow.folded import FoldedLevel, FoldedModel
 from cflow_ad.cflow.model import CflowModel
+from cflow_ad.cflow.scorer import Scorer
 from tests.cflow.fake import make_fake
 from tests.cflow.networks import encoder_of, energies_of, make_level, random_pixels
 
@@ -191,7 +193,7 @@ def test_everything_that_changes_a_score_is_in_the_state(model):
 def test_a_large_map_is_computed_in_blocks_of_rows(model, monkeypatch):
     pixels = random_pixels(2, (96, 64))
     expected = Scorer(model)(pixels)
-    monkeypatch.setattr(folded, "_AT_ONCE", 20)
+    monkeypatch.setattr(scorer_module, "_AT_ONCE", 20)
     scorer = Scorer(model)
     for one, other in zip(scorer(pixels), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
@@ -204,7 +206,7 @@ def test_tables_beyond_the_limit_are_built_again(model, monkeypatch):
     kept = Scorer(model)
     expected = [kept(random_pixels(1, shape)) for shape in shapes]
     assert len(kept._tables) == 6  # of two levels and three sizes
-    monkeypatch.setattr(folded, "_KEPT", 0)
+    monkeypatch.setattr(scorer_module, "_KEPT", 0)
     scorer = Scorer(model)
     for shape, maps in zip(shapes, expected, strict=True):
         for one, other in zip(scorer(random_pixels(1, shape)), maps, strict=True):
@@ -214,7 +216,7 @@ def test_tables_beyond_the_limit_are_built_again(model, monkeypatch):
 
 def test_threads_share_a_scorer(model, monkeypatch):
     """Few tables are kept, so that each thread removes tables while others use them."""
-    monkeypatch.setattr(folded, "_KEPT", 2**21)
+    monkeypatch.setattr(scorer_module, "_KEPT", 2**21)
     shapes = [(32 * (1 + i % 5), 32 * (1 + i % 7)) for i in range(35)] * 3
     inputs = [random_pixels(1, shape) for shape in shapes]
     alone = [Scorer(model)(pixels) for pixels in inputs[:35]] * 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cflow_ad.cflow.whitening import SHRINKAGE, InputLayer, Moments, fit_whitening, raw_layer
+from cflow_ad.cflow.whitening import SHRINKAGE, InputLayer, Moments, raw_layer, whitening_of
 from cflow_ad.errors import DivergenceError
 
 
@@ -19,7 +19,7 @@ def vectors():
 
 
 def fit(*chunks):
-    return fit_whitening(chunks, chunks[0].shape[1])
+    return whitening_of(Moments.of(chunks, chunks[0].shape[1]))
 
 
 def test_whitened_vectors_have_no_mean_and_the_shrunk_covariance(vectors):

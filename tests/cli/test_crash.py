@@ -44,7 +44,7 @@ def test_a_disk_that_fills_later_is_named_and_nothing_is_left(carpet, tmp_path, 
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "level"))
 
-    monkeypatch.setattr("cflow_ad.fitting.cache._Store.note", fail)
+    monkeypatch.setattr("cflow_ad.fitting.feature_store.FeatureStore.note", fail)
     said = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)
     assert "No space left on device" in said
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cflow_ad import Detector
+from tests.cflow.freia import decoder
 from tests.cli.commands import refused, run
 from tests.importers import peers
 
@@ -16,7 +17,7 @@ def authors(tmp_path_factory):
     path = tmp_path_factory.mktemp("authors") / "mvtec_resnet18_freia-cflow_pl1_cb1_inp64_run0.pt"
     content = {
         "encoder_state_dict": peers.AuthorsResNet().state(),
-        "decoder_state_dict": [peers.decoder(512, blocks=1).state_dict()],
+        "decoder_state_dict": [decoder(512, blocks=1).state_dict()],
     }
     torch.save(content, path)
     return path
@@ -27,7 +28,7 @@ def anomalib(tmp_path_factory):
     """A checkpoint as anomalib saves it, of one level."""
     path = tmp_path_factory.mktemp("anomalib") / "model.ckpt"
     encoder = peers.AnomalibEncoder(["layer3"])
-    coders = [peers.decoder(256, blocks=1, soft=False)]
+    coders = [decoder(256, blocks=1, soft=False)]
     torch.save(peers.anomalib_checkpoint(encoder, coders, layers=["layer3"]), path)
     return path
 

@@ -11,7 +11,7 @@ import torch
 
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting import checkpoint as checkpoint_module
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.likelihood import (
     build_level,
     compute_loss,

@@ -10,7 +10,7 @@ import torch
 
 from cflow_ad.cflow.position import FRAME
 from cflow_ad.errors import SettingsError
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.likelihood import build_level
 from cflow_ad.fitting.scale import TAIL, TAIL_ENERGY, fit_scale
 from cflow_ad.method import Method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cflow_ad.cflow.position import axis_places
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 
 
 def random_maps(count, shape=(8, 8), seed=0, pattern=0.0):

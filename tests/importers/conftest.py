@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.cflow.freia import decoder
 from tests.importers import peers
 
 SHAPE = (64, 96)  # not square, so that an exchange of rows and columns shows
@@ -20,7 +21,7 @@ def small(images):
 
 
 def trained(encoder, small, **kwargs):
-    coders = [peers.decoder(channels, **kwargs) for channels in encoder.channels]
+    coders = [decoder(channels, **kwargs) for channels in encoder.channels]
     peers.train(coders, encoder(peers.normalised(small[:4])))
     return SimpleNamespace(
         encoder=encoder,

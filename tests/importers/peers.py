@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
-
 import numpy as np
-import pytest
 import timm
 import torch
 import torchvision
@@ -17,29 +13,6 @@ from tests.cflow.networks import shaken
 from tests.cflow.oracle import encode_position
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def decoder(channels, *, blocks=2, condition=128, soft=True):
-    """A decoder as the authors and anomalib make it, by FrEIA 0.2."""
-    with warnings.catch_warnings():
-        # Its docstrings hold escapes that newer Pythons warn of when they compile it.
-        warnings.simplefilter("ignore")
-        pytest.importorskip("FrEIA")
-        framework = importlib.import_module("FrEIA.framework")
-        modules = importlib.import_module("FrEIA.modules")
-    coder = framework.SequenceINN(channels)
-    for _ in range(blocks):
-        coder.append(
-            modules.AllInOneBlock,
-            **({"cond": 0, "cond_shape": (condition,)} if condition else {}),
-            subnet_constructor=lambda d, out: nn.Sequential(
-                nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, out)
-            ),
-            affine_clamping=1.9,
-            global_affine_type="SOFTPLUS",
-            permute_soft=soft,
-        )
-    return coder
 
 
 def positions(height, width, condition=128):

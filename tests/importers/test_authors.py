@@ -15,6 +15,7 @@ from cflow_ad import (
     WeightsError,
 )
 from cflow_ad.importers.authors import import_authors
+from tests.cflow.freia import decoder
 from tests.importers import peers
 from tests.importers.conftest import trained
 
@@ -96,7 +97,7 @@ def test_mobilenet_is_tapped_as_theirs_and_not_reflected(small, tmp_path):
 
 def test_a_decoder_without_condition_has_none_here(small, tmp_path):
     encoder = peers.AuthorsResNet()
-    coder = peers.decoder(512, blocks=1, condition=0)
+    coder = decoder(512, blocks=1, condition=0)
     content = {
         "encoder_state_dict": encoder.state(),
         "decoder_state_dict": [coder.state_dict()],

@@ -8,13 +8,14 @@ import torch
 
 from cflow_ad.errors import ModelFileError
 from cflow_ad.importers.freia import convert_decoder, is_soft
+from tests.cflow.freia import decoder
 from tests.importers import peers
 
 
 @pytest.fixture(scope="module", params=[(8, 128, True), (5, 8, False), (7, 0, True)])
 def coder(request):
     channels, condition, soft = request.param
-    made = peers.decoder(channels, condition=condition, soft=soft)
+    made = decoder(channels, condition=condition, soft=soft)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, value in made.named_parameters():
@@ -60,7 +61,7 @@ def test_older_names_and_shapes_are_the_same_flow(coder):
 
 @torch.no_grad()
 def test_a_reordering_kept_as_an_index_is_the_same_flow():
-    coder = peers.decoder(6, condition=8, soft=False)
+    coder = decoder(6, condition=8, soft=False)
     coder.condition, coder.channels = 8, 6
     state = {k: v.argmax(1) if "w_perm" in k else v for k, v in coder.state_dict().items()}
     assert_same(convert_decoder(state, clamp=1.9, where="x"), coder)
@@ -108,15 +109,15 @@ def test_the_decoder_is_left_as_it_is(coder):
     ],
 )
 def test_what_is_no_such_decoder_is_named(key, value, said):
-    state = {**peers.decoder(8).state_dict(), key: value}
+    state = {**decoder(8).state_dict(), key: value}
     with pytest.raises(ModelFileError, match=said) as caught:
         convert_decoder(state, clamp=1.9, where="file.pt: decoder 1")
     assert str(caught.value).startswith("file.pt: decoder 1")
 
 
 def test_blocks_of_different_kinds_are_refused():
-    state = peers.decoder(8).state_dict()
-    other = peers.decoder(8, soft=False).state_dict()
+    state = decoder(8).state_dict()
+    other = decoder(8, soft=False).state_dict()
     mixed = {key: other[key] if "list.1" in key else value for key, value in state.items()}
     with pytest.raises(ModelFileError, match="differ in kind"):
         convert_decoder(mixed, clamp=1.9, where="x")

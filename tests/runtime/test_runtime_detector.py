@@ -42,6 +42,25 @@ def test_threads_may_share_a_detector(file):
             assert together == alone
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_row_of_images_of_one_size_has_a_graph_of_its_own_and_the_same_scores(precision):
+    detector = RuntimeDetector.load(exported_file(precision=precision))
+    image = golden_images()["hole"]
+    alone = detector.predict(image).score
+    opened, open_session = [], detector.backend._backend._open_session
+
+    def note(**sides):
+        opened.append(sides)
+        return open_session(**sides)
+
+    detector.backend._backend._open_session = note
+    assert [detector.predict(image).score for _ in range(8)] == [alone] * 8
+    assert opened == [{"height": 64, "width": 64}]
+    detector.predict(image[:32])
+    assert detector.predict(image).score == alone
+    assert len(opened) == 1
+
+
 def test_processes_score_the_same(files):
     image = golden_images()["hole"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:

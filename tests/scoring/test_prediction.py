@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cflow_ad.method import Method
 from cflow_ad.scoring import prediction as module
-from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.prediction import Prediction, build_prediction
 from cflow_ad.scoring.score import compute_image_score
 from cflow_ad.scoring.threshold import calibrate_thresholds
 from cflow_ad.scoring.view import MapInFrame
+from cflow_ad.settings import Settings
 
 
 def predict(rows, map_threshold=0.5, *, score=1.0, threshold=0.5):
@@ -162,6 +164,10 @@ def energies():
     return [rng.exponential(size=shape).astype(np.float32) for shape in ((4, 8), (2, 4))]
 
 
+def settings_of(image_score, smoothing=4.0):
+    return Settings(smoothing=smoothing, method=Method(image_score=image_score))
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """The sizes of the maps computed so far."""
@@ -180,12 +186,12 @@ def test_no_map_is_computed_where_only_the_score_is_used(energies, counted):
     prediction = build_prediction(
         energies,
         canvas_of(),
-        smoothing=4.0,
-        image_score="levels",
+        settings_of("levels"),
         calibration=calibrate_thresholds([100.0], [100.0], 0.01),
         with_map=False,
     )
-    assert prediction.score == compute_image_score(energies, canvas_of(), smoothing=4.0)
+    cells = [cell_of(canvas_of().shape, grid.shape) for grid in energies]
+    assert prediction.score == compute_image_score(energies, cells, canvas_of(), smoothing=4.0)
     assert not prediction.is_anomalous
     assert prediction.regions == ()
     assert counted == []
@@ -196,9 +202,7 @@ def test_no_map_is_computed_where_only_the_score_is_used(energies, counted):
 @pytest.mark.parametrize("image_score", ["levels", "peak"])
 def test_a_map_is_the_same_now_or_when_it_is_first_used(energies, counted, image_score):
     now, later = (
-        build_prediction(
-            energies, canvas_of(), smoothing=4.0, image_score=image_score, with_map=with_map
-        )
+        build_prediction(energies, canvas_of(), settings_of(image_score), with_map=with_map)
         for with_map in (True, False)
     )
     assert len(counted) == (2 if image_score == "peak" else 1)
@@ -215,15 +219,14 @@ def test_a_map_is_0_outside_the_region_of_interest(energies):
         prediction = build_prediction(
             energies,
             canvas_of(inside),
-            smoothing=0.0,
-            image_score=image_score,
+            settings_of(image_score, smoothing=0.0),
             calibration=calibrate_thresholds([0.0], [0.0], 0.01),
         )
         assert np.array_equal(prediction.inside, inside)
         assert not prediction.anomaly_map[~inside].any()
         assert not prediction.mask[~inside].any()
         assert prediction.mask.any()
-    assert build_prediction(energies, canvas_of(), smoothing=0.0, image_score="peak").inside is None
+    assert build_prediction(energies, canvas_of(), settings_of("peak")).inside is None
 
 
 def test_the_mask_lies_in_the_region_of_interest_also_where_the_map_is_zero():

@@ -11,10 +11,10 @@ from PIL import Image
 
 from cflow_ad.data.augmentation import variants
 from cflow_ad.errors import DataError, ImageError, MaskError, SettingsError
-from cflow_ad.scoring.canvas import Sizing
+from cflow_ad.scoring.canvas import Sizing, cells_of
 from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
 from cflow_ad.scoring.region import Region
-from cflow_ad.scoring.view import View, cells_of
+from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
 
@@ -100,7 +100,7 @@ def test_the_mask_of_an_image_in_a_folder_has_its_stem(tmp_path):
         assert np.array_equal(regions.inside(Path("test/bad/2.jpg").absolute(), (8, 8)), mask.T > 0)
     with pytest.raises(ImageError, match=r"3\.jpg: no region .* put its mask at .*3\.png"):
         regions.inside("test/good/3.jpg", (8, 8))
-    with pytest.raises(ImageError, match=r"bad/2\.jpg and .*good/2\.jpg; list .* manifest"):
+    with pytest.raises(ImageError, match=r"bad/2\.jpg and .*good/2\.jpg; put one for each"):
         regions.inside("test/good/2.jpg", (8, 8))
     with pytest.raises(MaskError, match=r"1\.png.* 8 x 8 .* 9 x 8"):
         regions.inside("test/good/1.jpg", (9, 8))

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.score import LEAST_TERM, compute_image_score
 
 SHAPE = (64, 96)
@@ -28,7 +28,12 @@ def random_energies(seed=0, strides=STRIDES):
 
 
 def compute(energies, *, smoothing=0.0, **canvas):
-    return compute_image_score(energies, canvas_of(**canvas), smoothing=smoothing)
+    return score_of(energies, canvas_of(**canvas), smoothing)
+
+
+def score_of(energies, canvas, smoothing=0.0):
+    cells = [cell_of(canvas.shape, grid.shape) for grid in energies]
+    return compute_image_score(energies, cells, canvas, smoothing=smoothing)
 
 
 def mean_of_four(values):
@@ -83,7 +88,7 @@ def test_fewer_than_four_positions_are_averaged_over_all(count):
     canvas = Canvas(np.zeros((8, 8 * count, 3), np.uint8), (8, 8 * count), (8, 8 * count))
     mean = (count + 1) / 2
     # The joined map of one level is the level.
-    assert compute_image_score(energies, canvas, smoothing=0.0) == pytest.approx(mean, rel=1e-5)
+    assert score_of(energies, canvas) == pytest.approx(mean, rel=1e-5)
 
 
 def test_energies_far_beyond_the_maps_end_still_change_the_score():

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import torch
@@ -22,20 +20,14 @@ from torch.nn import functional as F
 
 from cflow_ad.cflow.flow import CouplingBlock
 from cflow_ad.cflow.folding import FoldedEncoder
-from cflow_ad.cflow.graphs import OneAtATime
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.position import at_places, axis_places, encode_axis
-from cflow_ad.cflow.precision import dtype_of, products_in
+from cflow_ad.cflow.precision import dtype_of
 from cflow_ad.scoring.canvas import Shape
 from cflow_ad.settings import Precision
 
-_KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
-_AT_ONCE = 2**14  # positions whose tables are kept; a larger map goes in blocks of rows
-_GRAPHED = 2**20  # pixels of an image, at the most, for whose size a CUDA graph is kept
 _ALL = slice(None)
-
-_OfLevel = Callable[["FoldedLevel", Tensor, "Tables"], Tensor]
 
 
 class Tables(NamedTuple):
@@ -104,11 +96,11 @@ class FoldedBlock(nn.Module):
         # clamp * tanh(a) = 2 * clamp * sigmoid(2 a) - clamp: a sigmoid is far quicker.
         factor = torch.cat((torch.full_like(scale[n1:], 2.0), 1 / scale[n1:]))
         self.register_buffer("first", _kernel((of_x1 * scale[:n1]).to(dtype)))
-        self.register_buffer("of_position", of_position.clone())
-        self.register_buffer("first_bias", bias.to(dtype, copy=True))
+        self.register_buffer("of_position", of_position.contiguous())
+        self.register_buffer("first_bias", bias.to(dtype))
         self.register_buffer("second", _kernel((second * factor[:, None]).detach().to(dtype)))
         self.register_buffer("second_bias", (second_bias * factor).detach().to(dtype))
-        self.register_buffer("offset", offset[n1:, None, None].clone())
+        self.register_buffer("offset", offset[n1:, None, None].contiguous())
         g, o = block.global_scale().detach(), block.offset.detach()
         scale = scale * g
         offset = torch.cat((offset[:n1], torch.zeros_like(offset[n1:]))) + o / scale
@@ -121,7 +113,7 @@ class FoldedBlock(nn.Module):
             self.mixing_bias = permutation @ (scale * offset)
             scale, offset = torch.ones_like(scale), torch.zeros_like(offset)
         elif not is_last:
-            self.order = permutation.clone()
+            self.order = permutation
             scale, offset = scale[permutation], offset[permutation]
         self.after = scale, offset
 
@@ -175,10 +167,10 @@ class FoldedLevel(nn.Module):
             mean = matrix @ mean
             if self.means is not None:
                 self.means.tables = F.linear(self.means.tables, matrix)
-        self.register_buffer("mean", mean.clone())
+        self.register_buffer("mean", mean)
         self.register_buffer("whitening", None if matrix is None else _kernel(matrix))
-        self.register_buffer("location", level.location.clone())
-        self.register_buffer("scale", level.scale.clone())
+        self.register_buffer("location", level.location)
+        self.register_buffer("scale", level.scale)
         couplings = [cast(CouplingBlock, block) for block in flow.blocks]
         scale, offset = torch.ones_like(self.mean), torch.zeros_like(self.mean)
         blocks = []
@@ -188,16 +180,30 @@ class FoldedLevel(nn.Module):
             scale, offset = folded.after
             blocks.append(folded)
         self.blocks = nn.ModuleList(blocks)
-        self.register_buffer("last_scale", scale[:, None, None].clone())
-        self.register_buffer("last_offset", offset[:, None, None].clone())
+        self.register_buffer("last_scale", scale[:, None, None])
+        self.register_buffer("last_offset", offset[:, None, None])
         log_det = sum(float(block.global_scale().detach().log().sum()) for block in couplings)
         self.constant = log_det - 0.5 * self.channels * math.log(2 * math.pi)
+        self._is_fixed = False
         self.requires_grad_(False)
+
+    def fix(self, grid: Shape) -> None:
+        """Keep the tables of maps of `grid`, height and width, which are the only ones from now on,
+        in the module.
+        """
+        for number, tensor in enumerate(self.tables(*grid).tensors):
+            self.register_buffer(f"table{number}", tensor.clone())
+        self._is_fixed = True
 
     def tables(self, height: int, width: int, rows: slice = _ALL) -> Tables:
         """Compute what depends on the position alone, for these rows of a map of `height x width`
         positions.
         """
+        if self._is_fixed:
+            shift, *terms, location, scale = (
+                self.get_buffer(f"table{number}") for number in range(len(self.blocks) + 3)
+            )
+            return Tables(shift, terms, location, scale)
         row_places, column_places = (axis_places(side, self.frame) for side in (height, width))
         row_places = row_places[rows]
         row_code, column_code = (
@@ -274,100 +280,6 @@ class FoldedModel(nn.Module):
         ]
 
 
-class Scorer:
-    """A folded model that keeps the tables of the sizes it has seen; for several threads.
-
-    Args:
-        model: fitted.
-        precision: see `FoldedModel`.
-    """
-
-    def __init__(self, model: CflowModel, *, precision: Precision = "fp32") -> None:
-        self.folded = FoldedModel(model, precision)
-        self._tables: OrderedDict[tuple[int, Shape], Tables] = OrderedDict()
-        self._lock = threading.Lock()
-        self._one_at_a_time = OneAtATime(self._for_one_size, self.device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.folded.encoder.mean.device
-
-    @torch.no_grad()
-    def __call__(self, pixels: Tensor) -> list[Tensor]:
-        """Compute energies, as `FoldedModel.forward`."""
-        is_small = len(pixels) == 1 and pixels.shape[1] * pixels.shape[2] <= _GRAPHED
-        if is_small and self.device.type == "cuda":
-            return self._one_at_a_time(pixels)
-        return self._over(self.folded.encoder(pixels), FoldedLevel.forward)
-
-    def _for_one_size(self) -> Callable[[Tensor], list[Tensor]]:
-        """Build a function of images of one size, with tables of its own, for as long as it is."""
-        tables: list[Tables] = []
-
-        @torch.no_grad()
-        def run(pixels: Tensor) -> list[Tensor]:
-            pyramid = self.folded.encoder(pixels)
-            with products_in(self.folded.encoder.precision, self.device):
-                if not tables:
-                    for level, features in zip(self.folded, pyramid, strict=True):
-                        tables.append(level.tables(*features.shape[2:]).laid_out())
-                return [
-                    level(features, own)
-                    for level, features, own in zip(self.folded, pyramid, tables, strict=True)
-                ]
-
-        return run
-
-    @torch.no_grad()
-    def with_vectors(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Compute energies, and for each image `(B, C)` the mean of each level's feature vectors,
-        scaled to length 1, one level after another.
-        """
-        pyramid = self.folded.encoder(pixels)
-        means = [F.normalize(features.float().mean((2, 3)), dim=1) for features in pyramid]
-        return self._over(pyramid, FoldedLevel.forward), torch.cat(means, dim=1)
-
-    @torch.no_grad()
-    def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
-        """Compute log-likelihoods per dimension, in nats, of the same shapes."""
-        return self._over(self.folded.encoder(pixels), FoldedLevel.log_likelihood)
-
-    def _over(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
-        with products_in(self.folded.encoder.precision, self.device):
-            return self._launch(pyramid, compute)
-
-    def _launch(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
-        maps = []
-        for number, (level, features) in enumerate(zip(self.folded, pyramid, strict=True)):
-            height, width = features.shape[2:]
-            if height * width <= _AT_ONCE:
-                maps.append(compute(level, features, self._tables_of(number, (height, width))))
-                continue
-            block = max(1, _AT_ONCE // width)
-            parts = []
-            for start in range(0, height, block):
-                rows = slice(start, min(height, start + block))
-                parts.append(
-                    compute(level, features[:, :, rows], level.tables(height, width, rows))
-                )
-            maps.append(torch.cat(parts, dim=1))
-        return maps
-
-    def _tables_of(self, number: int, grid: Shape) -> Tables:
-        with self._lock:
-            tables = self._tables.get((number, grid))
-            if tables is None:
-                level = cast(FoldedLevel, self.folded.levels[number])
-                tables = self._tables[number, grid] = level.tables(*grid).laid_out()
-                while len(self._tables) > 1 and self._bytes() > _KEPT:
-                    self._tables.popitem(last=False)
-            return tables
-
-    def _bytes(self) -> int:
-        return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)
-
-
 def _is_accelerator(device: torch.device) -> bool:
     return device.type != "cpu"
 
@@ -408,6 +320,5 @@ def _contiguous(level: Level) -> Level:
 
 
 def _kernel(matrix: Tensor) -> Tensor:
-    """Turn a matrix into a 1x1 convolution's weight, in memory of its own."""
-    weight = matrix.detach().clone(memory_format=torch.contiguous_format)
-    return weight[:, :, None, None]
+    """Turn a matrix into a 1x1 convolution's weight."""
+    return matrix.detach().contiguous()[:, :, None, None]

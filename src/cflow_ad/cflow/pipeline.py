@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -22,8 +22,8 @@ from torch import Tensor
 from cflow_ad.cflow.device import Lane, give_memory_back, is_out_of_memory, one_line_errors
 from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.images import ImageSource
-from cflow_ad.data.parallel import ROOM, OnError, work_ahead
-from cflow_ad.errors import DeviceWarning, ImageError, SettingsError
+from cflow_ad.data.parallel import ROOM, OnError, OwnThread, work_ahead
+from cflow_ad.errors import DeviceWarning, SettingsError
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.loading import canvas_pixels
 from cflow_ad.scoring.view import View
@@ -52,6 +52,23 @@ class _Flight(NamedTuple):
     arrived: Any
 
 
+class _Passenger(NamedTuple):
+    """One image of a batch."""
+
+    flight: _Flight
+    number: int
+
+    @property
+    def source(self) -> ImageSource:
+        return self.flight.sources[self.number]
+
+    def finish(self, finish: Callable[[Canvas, list[Tensor]], Result]) -> Result:
+        flight, number = self
+        tensors = [level[number] for level in flight.levels] + flight.extra[number : number + 1]
+        # In memory of their own: a result may be kept, and page-locked memory is scarce.
+        return finish(flight.canvases[number], [of.clone() for of in tensors])
+
+
 def run_on_accelerator(
     network: Callable[[Tensor], list[Tensor]],
     finish: Callable[[Canvas, list[Tensor]], Result],
@@ -63,24 +80,9 @@ def run_on_accelerator(
     extra: Extra | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[tuple[ImageSource, Result]]:
-    """Run a network over images; the results come in the images' order.
+    """Run a network over images, as `running.run_over`.
 
     Where the device's memory runs out, batches are halved, with one warning.
-
-    Args:
-        network: pixels `(B, H, W, 3)` to one `(B, ...)` per level.
-        finish: makes the result of an image from its canvas and its levels, on the CPU, in threads.
-        sources: as for `load_batches`.
-        view: how they are brought to the network's input.
-        device: where the network is.
-        batch_size: the most images at once.
-        extra: computes one more tensor for each image, on the device, from a batch's levels and the
-            images' canvases; it is added to the levels that `finish` gets.
-        on_error: as for `load_batches`.
-
-    Raises:
-        ImageError: an image cannot be used and `on_error` is unset.
-        DeviceError: the device failed, or one image is too much for its memory.
     """
     if batch_size < 1:
         raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
@@ -96,40 +98,15 @@ def run_on_accelerator(
         on_error=on_error,
     )
     flights = _Carrier(network, extra, device, batch_size).fly(prepared)
-    # One image alone needs no threads.
-    pool = one_core_pool(workers) if workers > 1 else None
-    finishing: deque[tuple[ImageSource, Callable[[], Result]]] = deque()
-
-    def take(most_left: int) -> Iterator[tuple[ImageSource, Result]]:
-        while len(finishing) > most_left:
-            source, get = finishing.popleft()
-            try:
-                result = get()
-            except ImageError as error:
-                if on_error is None:
-                    raise
-                on_error(source, error)
-            else:
-                yield source, result
-
-    try:
-        for flight in flights:
-            for number, source in enumerate(flight.sources):
-                work = partial(_finish, finish, flight, number)
-                finishing.append((source, work if pool is None else pool.submit(work).result))
-            yield from take(2 * batch_size if pool else 0)
-        yield from take(0)
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _finish(
-    finish: Callable[[Canvas, list[Tensor]], Result], flight: _Flight, number: int
-) -> Result:
-    tensors = [level[number] for level in flight.levels] + flight.extra[number : number + 1]
-    # In memory of their own: a result may be kept, and page-locked memory is scarce.
-    return finish(flight.canvases[number], [of.clone() for of in tensors])
+    finished = work_ahead(
+        (_Passenger(flight, number) for flight in flights for number in range(len(flight.sources))),
+        lambda passenger: passenger.finish(finish),
+        workers=workers,
+        ahead=2 * batch_size if workers > 1 else 0,
+        on_error=on_error and (lambda passenger, error: on_error(passenger.source, error)),
+        build_pool=one_core_pool if workers > 1 else lambda workers: OwnThread(),
+    )
+    return ((passenger.source, result) for passenger, result in finished)
 
 
 class _Carrier:

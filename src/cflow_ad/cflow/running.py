@@ -52,7 +52,8 @@ def run_over(
         view: how they are brought to the network's input.
         device: where the network is.
         batch_size: the most images at once on a GPU.
-        extra: on a GPU, see `run_on_accelerator`.
+        extra: on a GPU, computes one more tensor for each image from a batch's levels and the
+            images' canvases; it is added to the levels that `finish` gets.
         on_error: as for `load_batches`.
 
     Raises:

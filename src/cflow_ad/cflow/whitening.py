@@ -56,19 +56,6 @@ def raw_layer(channels: int) -> InputLayer:
     return InputLayer(torch.zeros(channels))
 
 
-def fit_whitening(chunks: Iterable[Tensor], channels: int) -> InputLayer:
-    """Fit a whitening layer to good vectors, in one pass over them.
-
-    Args:
-        chunks: vectors, each shape `(n, C)`; at least one vector in all.
-        channels: `C`.
-
-    Raises:
-        DivergenceError: a vector is NaN or infinite.
-    """
-    return whitening_of(Moments.of(chunks, channels))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """Sums over vectors, in double precision; those of two sets of vectors can be added.

@@ -44,13 +44,13 @@ def look_at_some(paths: Sequence[Path]) -> tuple[list[Path], list[Look]]:
 
     work = work_ahead(
         choose_some(paths),
-        lambda source: look_at(source),  # type: ignore[arg-type]
+        look_at,
         workers=usable_cores(),
         ahead=2 * usable_cores(),
         on_error=skip,
     )
     for source, look in work:
-        chosen.append(Path(str(source)))
+        chosen.append(source)
         looks.append(look)
     return chosen, looks
 

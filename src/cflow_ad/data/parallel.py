@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from cflow_ad.data.images import ImageSource
 from cflow_ad.errors import ImageError
@@ -13,24 +13,25 @@ from cflow_ad.errors import ImageError
 ROOM = 20_000_000
 """The most pixels of canvases in work or waiting at the same time; a larger image is alone."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 OnError = Callable[[ImageSource, ImageError], None]
 
 
 def work_ahead(
-    sources: Iterable[ImageSource],
-    work: Callable[[ImageSource], Result],
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
     *,
     workers: int,
     ahead: int,
-    size: Callable[[ImageSource], int] = lambda source: 0,
-    on_error: OnError | None = None,
-    build_pool: Callable[[int], ThreadPoolExecutor] = ThreadPoolExecutor,
-) -> Iterator[tuple[ImageSource, Result]]:
+    size: Callable[[Item], int] = lambda item: 0,
+    on_error: Callable[[Item, ImageError], None] | None = None,
+    build_pool: Callable[[int], Executor] = ThreadPoolExecutor,
+) -> Iterator[tuple[Item, Result]]:
     """Process each image in threads, ahead of the consumer.
 
     Args:
-        sources: The images; consumed no further ahead than needed.
+        items: The images, or what is known of each; consumed no further ahead than needed.
         work: Processes one image.
         workers: Number of threads.
         ahead: The most images in work, or done and waiting for the consumer.
@@ -45,28 +46,40 @@ def work_ahead(
         ImageError: An image cannot be used and `on_error` is unset.
     """
     pool = build_pool(workers)
-    pending: deque[tuple[ImageSource, Future[Result], int]] = deque()
+    pending: deque[tuple[Item, Future[Result], int]] = deque()
 
-    def finish_first() -> Iterator[tuple[ImageSource, Result]]:
-        source, future, _ = pending.popleft()
+    def finish_first() -> Iterator[tuple[Item, Result]]:
+        item, future, _ = pending.popleft()
         try:
             result = future.result()
         except ImageError as error:
             if on_error is None:
                 raise
-            on_error(source, error)
+            on_error(item, error)
         else:
-            yield source, result
+            yield item, result
 
     try:
-        for source in sources:
-            pixels = size(source)
+        for item in items:
+            pixels = size(item)
             while pending and pixels + sum(taken for *_, taken in pending) > ROOM:
                 yield from finish_first()
-            pending.append((source, pool.submit(work, source), pixels))
+            pending.append((item, pool.submit(work, item), pixels))
             if len(pending) > ahead:
                 yield from finish_first()
         while pending:
             yield from finish_first()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class OwnThread(Executor):
+    """Works in the thread that submits, at once: for a single image, which needs no other."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

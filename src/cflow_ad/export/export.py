@@ -9,17 +9,18 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from cflow_ad._version import __version__
-from cflow_ad.cflow.folded import Scorer
+from cflow_ad.cflow.scorer import Scorer
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
-from cflow_ad.errors import CalibrationWarning, ExportError, SettingsError, optional_library
+from cflow_ad.errors import CalibrationWarning, SettingsError, optional_library
+from cflow_ad.export.bounds import Precision, check_change, check_times
 from cflow_ad.export.check import Change, Report, compare, gather, recalibrate
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
@@ -35,24 +36,12 @@ from cflow_ad.scoring.view import View
 from cflow_ad.store.model_file import check_writable
 from cflow_ad.store.schema import SCHEMA
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-
-BOUNDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15, "int8": 0.3}
-"""How far scores may change, relative to a score of at least 1: at fp32 the largest change of any
-score or pixel, at the others the mean change of the scores of good images."""
-
-SLOWER = 1.1
-"""How many times as long as fp32 a precision below it may take; less is lost in noise."""
-
 _LIBRARIES: dict[Format, list[str]] = {
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "openvino": ["onnx", "onnxscript", "openvino"],
     "torch": [],
 }
 """The optional libraries that write and run a file."""
-
-AUROC_BOUND = 0.003
-"""How far image and pixel AUROC may fall where defects are labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +149,9 @@ def export_model(
             generated=data is None,
             report=progress,
         )
-        _check_change(change, precision, force=force)
+        check_change(change, precision, force=force)
         times = _time(ours, exported, in_fp32, material.compared[0], precision)
-        _check_times(times, precision, force=force)
+        check_times(times, precision, force=force)
         n_bytes = _move(new, path)
     return ExportReport(path, format, precision, canvas, n_bytes, change, calibration, times)
 
@@ -244,34 +233,6 @@ def _about(
     }
 
 
-def _check_change(change: Change, precision: Precision, *, force: bool) -> None:
-    bound = BOUNDS[precision]
-    way_out = "keep the trained model, and report this with the model's settings"
-    problems = []
-    if precision == "fp32":
-        if change.largest > bound:
-            problems.append(f"a score or map changes by {change.largest:.2g} (allowed {bound:g})")
-        if change.flipped:
-            problems.append(f"{change.flipped} images change between good and anomalous")
-    elif not force:
-        way_out = "write it anyway with --force, or choose a higher precision"
-        if change.mean > bound:
-            problems.append(
-                f"scores of good images change by {change.mean:.2g} on average (allowed {bound:g})"
-            )
-        for name, before, after in change.auroc:
-            if before - after > AUROC_BOUND:
-                problems.append(
-                    f"{name} AUROC falls from {100 * before:.2f} to {100 * after:.2f} "
-                    f"(allowed {100 * AUROC_BOUND:g} points)"
-                )
-    if problems:
-        raise ExportError(
-            f"the {precision} graph does not give the model's results: {'; '.join(problems)}; "
-            + way_out
-        )
-
-
 def _time(
     detector: Detector,
     exported: RuntimeDetector,
@@ -297,14 +258,6 @@ def _time(
             lambda: exported.backend.run(pixels, names),
             lambda: backend.run(pixels, names),
             "fp32",
-        )
-
-
-def _check_times(times: Times, precision: Precision, *, force: bool) -> None:
-    if precision != "fp32" and not force and times.ratio > SLOWER:
-        raise ExportError(
-            f"the {precision} graph is slower than fp32 on this machine: {times.own:.1f} ms for an "
-            f"image, beside {times.other:.1f}; export fp32, or write it anyway with --force"
         )
 
 

@@ -7,13 +7,12 @@ functions of `scoring.anomaly_map` and `scoring.score` as tensor operations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.cflow.folded import FoldedLevel, FoldedModel, Tables
+from cflow_ad.cflow.folded import FoldedModel
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.scoring.anomaly_map import LEAST, gaussian_weights
 from cflow_ad.scoring.canvas import Shape
@@ -34,13 +33,10 @@ class ExportGraph(nn.Module):
     def __init__(self, model: CflowModel, settings: Settings, canvas: Shape | None = None) -> None:
         super().__init__()
         self.folded = FoldedModel(model)
-        self.by_peak = settings.method.image_score == "peak"
-        grids: Sequence[Shape | None] = [None] * len(self.folded.levels)
         if canvas is not None:
-            grids = model.encoder.spec.grids(canvas)
-        self.levels = nn.ModuleList(
-            _AtGrid(level, grid) for level, grid in zip(self.folded, grids, strict=True)
-        )
+            for level, grid in zip(self.folded, model.encoder.spec.grids(canvas), strict=True):
+                level.fix(grid)
+        self.by_peak = settings.method.image_score == "peak"
         self.map = AnomalyMap(settings.smoothing)
         # Of the joined map at the positions of the finest level, in its own positions.
         self.joined = AnomalyMap(settings.smoothing / model.encoder.spec.levels[0].stride)
@@ -58,8 +54,7 @@ class ExportGraph(nn.Module):
             The anomaly map, shape `(B, H, W)`; the image's score, shape `(B,)`; and for each level
             the energy, shape `(B, H / stride, W / stride)`.
         """
-        pyramid = self.folded.encoder(image)
-        energies = [level(z) for level, z in zip(self.levels, pyramid, strict=True)]
+        energies: list[Tensor] = self.folded(image)
         anomaly_map = self.map(energies, image.shape[1:3])
         if self.by_peak:
             score = anomaly_map.amax((1, 2))
@@ -86,13 +81,9 @@ class AnomalyMap(nn.Module):
 
     def forward(self, energies: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Join the levels' energies `(B, h, w)` at `size`, height and width: `(B, *size)`."""
-        enlarged = [
-            self._resampling(size[0], grid.shape[1])
-            @ (-grid).exp()
-            @ self._resampling(size[1], grid.shape[2]).T
-            for grid in energies
-        ]
-        mean = torch.stack(enlarged).mean(0)
+        halfway = [self._resampling(size[0], grid.shape[1]) @ (-grid).exp() for grid in energies]
+        columns = [self._resampling(size[1], grid.shape[2]) for grid in energies]
+        mean = torch.cat(halfway, dim=2) @ torch.cat(columns, dim=1).T / len(energies)
         # Twice, since with both bounds at once the exporter stumbles.
         return 0 - mean.clamp(min=float(LEAST)).clamp(max=1.0).log()
 
@@ -119,27 +110,3 @@ def mean_of_highest(grid: Tensor) -> Tensor:
     highest = torch.cat((flat, absent), dim=1).topk(HIGHEST, dim=1).values
     present = (highest >= 0).to(highest)
     return (highest * present).sum(1) / present.sum(1)
-
-
-class _AtGrid(nn.Module):
-    """A level; for one grid, with its tables computed."""
-
-    def __init__(self, level: FoldedLevel, grid: Shape | None) -> None:
-        super().__init__()
-        self.level = level
-        self.is_fixed = grid is not None
-        if grid is not None:
-            tables = level.tables(*grid)
-            self.n_terms = len(tables.terms)
-            for number, tensor in enumerate(tables.tensors):
-                self.register_buffer(f"table{number}", tensor.clone())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Compute energies, shape `(B, C, h, w)` to `(B, h, w)`."""
-        if not self.is_fixed:
-            height, width = features.shape[2:]
-            return cast(Tensor, self.level(features, self.level.tables(height, width)))
-        shift, *terms, location, scale = (
-            self.get_buffer(f"table{number}") for number in range(self.n_terms + 3)
-        )
-        return cast(Tensor, self.level(features, Tables(shift, terms, location, scale)))

@@ -2,7 +2,8 @@
 
 The whitening magnifies rounding, and most of all that of the first layers, which all levels see.
 They, the whitening itself, the sums of the encoder's residual branches and all that comes after the
-flows stay in floating point.
+flows stay in floating point. (On MVTec bottle the pixel AUROC is 99.1 so, 97.9 with the widening
+convolutions before the first level in int8, and 68 with the narrowing ones too.)
 
 Weights have seven bits: processors without VNNI add two products of eight-bit numbers in sixteen
 bits, which overflow with weights of eight.
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Canvases = Sequence[NDArray[np.float32]]
 
-_SUBNET = re.compile(r"(^|\.)levels\.\d+\.(level\.)?blocks\.\d+\.(first|second)$")
+_SUBNET = re.compile(r"(^|\.)levels\.\d+\.blocks\.\d+\.(first|second)$")
 """Names of the weights of the couplings' subnets."""
 
 
@@ -106,7 +107,7 @@ def _by_onnxruntime(model: Any, images: Canvases) -> Any:
             activation_type=ort.QuantType.QUInt8,
             weight_type=ort.QuantType.QInt8,
             reduce_range=True,
-            nodes_to_quantize=sorted(chosen),
+            nodes_to_quantize=sorted(chosen | _hidden_sums(model)),
         )
         return onnx.load(after)
 
@@ -186,6 +187,22 @@ def _quantised(model: Any) -> set[str]:
         elif node.op_type in ("Clip", "Relu") and node.input[0] in convolved:
             chosen.add(node.name)
     return chosen
+
+
+def _hidden_sums(model: Any) -> set[str]:
+    """Names of the nodes that add the position's share to a subnet's hidden layer, and of the
+    activations after them: in onnxruntime they are quicker between two quantised convolutions where
+    they are quantised too.
+    """
+    maker = {name: node for node in model.graph.node for name in node.output}
+    found = set()
+    for relu in (node for node in model.graph.node if node.op_type == "Relu"):
+        if (total := maker.get(relu.input[0])) is None:
+            continue
+        made = [maker[name] for name in total.input if name in maker]
+        if any(node.op_type == "Conv" and _SUBNET.search(node.input[1]) for node in made):
+            found |= {total.name, relu.name}
+    return found
 
 
 def _depthwise(model: Any) -> set[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _ROUNDS = 15
+_UNTIMED = 5  # by then a graph for the image's size is made, see `backends`
 _SECONDS = 10.0  # after which no more rounds begin
 
 
@@ -33,11 +34,11 @@ def time_side_by_side(own: Callable[[], object], other: Callable[[], object], be
     """
     taken: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + _SECONDS
-    for number in range(_ROUNDS + 2):
+    for number in range(_UNTIMED + _ROUNDS):
         for run, times in zip((own, other), taken, strict=True):
             began = time.perf_counter()
             run()
-            if number > 1:  # the first two rounds are not timed
+            if number >= _UNTIMED:
                 times.append(1e3 * (time.perf_counter() - began))
         if taken[1] and time.perf_counter() > end:
             break

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cflow_ad.cflow.device import free_memory
 from cflow_ad.cflow.level import Level
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 
 BLOCK = 25
 """Steps in a block."""

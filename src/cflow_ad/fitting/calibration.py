@@ -12,20 +12,19 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from torch import Tensor
 
-from cflow_ad.cflow.folded import Scorer
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
-from cflow_ad.cflow.running import run_over
+from cflow_ad.cflow.predicting import Predictor
 from cflow_ad.data.images import ImageSource
 from cflow_ad.files import replacing
-from cflow_ad.fitting.cache import LevelFeatures, build_cache
+from cflow_ad.fitting.cache import build_cache
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.place_means import subtract_known_means
 from cflow_ad.fitting.progress import Progress, ProgressCallback, shift_progress, silent
 from cflow_ad.fitting.scale import fit_scale
-from cflow_ad.scoring.canvas import Canvas
-from cflow_ad.scoring.prediction import build_prediction
+from cflow_ad.scoring.anomaly_map import Floats
+from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.threshold import split_good
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
@@ -109,25 +108,15 @@ def score_images(
     Raises:
         ImageError: an image cannot be used.
     """
-    scorer = Scorer(model, precision=settings.precision)
 
-    def score(
-        canvas: Canvas, levels: list[Tensor]
-    ) -> tuple[float, float, list[NDArray[np.float32]]]:
-        energies = [level.numpy() for level in levels]
-        prediction = build_prediction(
-            energies,
-            canvas,
-            smoothing=settings.smoothing,
-            image_score=settings.method.image_score,
-        )
+    def take(prediction: Prediction, energies: list[Floats]) -> tuple[float, float, list[Floats]]:
         return prediction.score, float(prediction.anomaly_map.max()), energies
 
     found = GoodScores(list(images))
     highest: list[tuple[float, int, list[NDArray[np.float32]]]] = []
     progress(Progress("calibrate", 0, len(images)))
     sources = list(images.values())
-    results = run_over(scorer, score, sources, view, device=scorer.device)
+    results = Predictor(model, settings).run_over(sources, view, take)
     for number, (_, (of_image, peak, energies)) in zip(images, results, strict=True):
         found.scores.append(of_image)
         found.peaks.append(peak)

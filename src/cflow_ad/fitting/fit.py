@@ -26,8 +26,9 @@ from cflow_ad.cflow.running import run_over
 from cflow_ad.data.augmentation import variants
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.errors import TrainingError
-from cflow_ad.fitting.cache import LevelFeatures, build_cache
+from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.calibration import GoodScores, score_images
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.good_images import GoodImages
 from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.levels import fit_levels

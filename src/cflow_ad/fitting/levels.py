@@ -9,7 +9,7 @@ from pathlib import Path
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.level import Level, count_parts
 from cflow_ad.data.images import ImageSource
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.likelihood import Ended, build_level, train_levels
 from cflow_ad.fitting.paper import train_by_passes
 from cflow_ad.fitting.place_means import subtract_place_means
@@ -33,17 +33,8 @@ def fit_levels(
 ) -> tuple[list[Level], list[Ended]]:
     """Fit the levels to good images.
 
-    Args:
-        encoder: frozen.
-        sources: the images, at least one.
-        features: of each level, the vectors of the images, then of their augmented copies.
-        settings: of the model.
-        view: of the model.
-        seconds: time limit for the flows.
-        work: a folder for checkpoints; a run with the same `key` continues from them. Unset,
-            everything stays in memory.
-        key: identifies everything that the levels depend on.
-        progress: called as the work advances.
+    Arguments are those of `fit_model`; `features` are, of each level, the vectors of the images,
+    then those of their augmented copies.
 
     Returns:
         The levels, and how the training of each ended; by the paper's schedule one for all, its

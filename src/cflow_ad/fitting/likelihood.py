@@ -24,8 +24,8 @@ from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.cflow.whitening import Moments, raw_layer, whitening_of
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.batches import BLOCK, Batches
-from cflow_ad.fitting.cache import LevelFeatures
 from cflow_ad.fitting.checkpoint import Checkpoint
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
 from cflow_ad.settings import Settings

@@ -24,9 +24,9 @@ from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.checkpoint import Checkpoint
 from cflow_ad.fitting.likelihood import Ended, check_finite, compute_loss
 from cflow_ad.method import PaperSchedule
-from cflow_ad.scoring.canvas import Canvas, Cell, cell_of
+from cflow_ad.scoring.canvas import Canvas, Cell, cell_of, cells_of
 from cflow_ad.scoring.loading import Batch, load_batches
-from cflow_ad.scoring.view import View, cells_of
+from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
 _WARM_UP = 2  # epochs

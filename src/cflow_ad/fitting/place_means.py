@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from cflow_ad.cflow.place_means import PlaceMeans, corners, nearest
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 
 _FEW = 4.0
 """Images at which means of their own have half of the weight."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from cflow_ad.cflow.level import Level, count_parts
 from cflow_ad.cflow.position import FRAME
 from cflow_ad.errors import DivergenceError
-from cflow_ad.fitting.cache import LevelFeatures
+from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.settings import Settings
 
 TAIL = 0.001

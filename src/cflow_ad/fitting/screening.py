@@ -119,10 +119,7 @@ def screen(found: GoodScores, good: GoodImages, view: View, settings: Settings) 
 
     def compute_map(number: int) -> NDArray[np.float32]:
         canvas = view.prepare(good.sources[number])
-        smoothing, image_score = settings.smoothing, settings.method.image_score
-        return build_prediction(
-            found.energies[number], canvas, smoothing=smoothing, image_score=image_score
-        ).anomaly_map
+        return build_prediction(found.energies[number], canvas, settings).anomaly_map
 
     suspects = tuple(
         Suspect(

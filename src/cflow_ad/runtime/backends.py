@@ -31,6 +31,9 @@ Floats = NDArray[np.float32]
 KEY = "cflow_ad"
 """The key of an exported file's metadata."""
 
+_IN_A_ROW = 4  # images of one size, after which a graph for that size is worth its making
+_MOST_OF_ONE_SIZE = 2**20  # pixels of a canvas: what is computed once takes memory
+
 INPUT = "image"
 """The graph's input: shape `(B, H, W, 3)`, float32, RGB in 0..255."""
 
@@ -161,6 +164,11 @@ def _foreign(path: Path) -> ModelFileError:
 
 
 class _OnnxRuntime:
+    """A graph in onnxruntime, and where images of one size follow each other a second one for that
+    size: all that depends on the size alone is computed once. Their results are bit for bit the
+    same.
+    """
+
     def __init__(self, path: Path, device: str | None, threads: int | None) -> None:
         import onnxruntime
 
@@ -173,24 +181,46 @@ class _OnnxRuntime:
                 raise SettingsError(
                     f"device {device!r} is not available: this onnxruntime has " + ", ".join(there)
                 )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised as exceptions
-        # Threads that spin while they wait make everything slower on a busy machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = threads or usable_cores()
+
+        def open_session(**sides: int) -> Any:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4  # errors are raised as exceptions
+            # Threads that spin while they wait make everything slower on a busy machine.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.intra_op_num_threads = threads or usable_cores()
+            for name, side in sides.items():
+                options.add_free_dimension_override_by_name(name, side)
+            return onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
+
+        self._open_session = open_session
         with _one_line_errors(path):
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=[provider]
-            )
-            found = self._session.get_modelmeta().custom_metadata_map.get(KEY)
-            self.outputs = {value.name for value in self._session.get_outputs()}
+            self._of_any_size = open_session()
+            inputs, outputs = self._of_any_size.get_inputs(), self._of_any_size.get_outputs()
+            self.outputs = {value.name for value in outputs}
+            found = self._of_any_size.get_modelmeta().custom_metadata_map.get(KEY)
         if found is None:
             raise _foreign(path)
         self.metadata: str = found
+        self._has_sizes = self.on_cpu and any("height" in value.shape for value in inputs)
+        self._of_one_size: Any = None
+        self._size, self._in_a_row = (0, 0), 0
+        self._lock = threading.Lock()
 
     def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
-        outputs: list[Floats] = self._session.run(list(names), {INPUT: pixels})
+        session = self._session_for(pixels.shape[1], pixels.shape[2])
+        outputs: list[Floats] = session.run(list(names), {INPUT: pixels})
         return outputs
+
+    def _session_for(self, height: int, width: int) -> Any:
+        if not self._has_sizes or height * width > _MOST_OF_ONE_SIZE:
+            return self._of_any_size
+        with self._lock:
+            if (height, width) != self._size:
+                self._size, self._in_a_row, self._of_one_size = (height, width), 0, None
+            self._in_a_row += 1
+            if self._in_a_row == _IN_A_ROW:
+                self._of_one_size = self._open_session(height=height, width=width)
+            return self._of_one_size or self._of_any_size
 
 
 class _OpenVino:

@@ -237,15 +237,12 @@ class BaseDetector(ABC):
         energies: Sequence[Floats],
         maps: bool,
         source: str = "",
-        values: Floats | None = None,
     ) -> Prediction:
         return build_prediction(
             energies,
             canvas,
-            smoothing=self.settings.smoothing,
-            image_score=self.settings.method.image_score,
+            self.settings,
             calibration=self.calibration,
             source=source,
             with_map=maps,
-            values=values,
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from cflow_ad.scoring.components import label_runs
 from cflow_ad.scoring.score import compute_image_score
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import MapInFrame, settle
+
+if TYPE_CHECKING:
+    from cflow_ad.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,8 @@ class Prediction:
 def build_prediction(
     energies: Sequence[Floats],
     canvas: Canvas,
+    settings: Settings,
     *,
-    smoothing: float,
-    image_score: str,
     calibration: Calibration | None = None,
     source: str = "",
     with_map: bool = True,
@@ -144,8 +146,7 @@ def build_prediction(
     Args:
         energies: per level, the finest first, shape `(h, w)`, at least 0.
         canvas: of the image.
-        smoothing: see `compute_anomaly_map`.
-        image_score: `levels`, see `compute_image_score`; or `peak`, the map's maximum.
+        settings: of the model; of its scoring, `smoothing` and `method.image_score`.
         calibration: of the model; unset, no image is anomalous.
         source: the image's path, or empty.
         with_map: compute the map now, in this thread; else when it is first needed.
@@ -162,17 +163,21 @@ def build_prediction(
         if values is not None:
             return settle(frame, values)
         made = compute_anomaly_map(
-            energies, cells, valid=frame.valid, original=frame.original, smoothing=smoothing
+            energies,
+            cells,
+            valid=frame.valid,
+            original=frame.original,
+            smoothing=settings.smoothing,
         )
         return settle(frame, made)
 
-    is_peak = image_score == "peak"
+    is_peak = settings.method.image_score == "peak"
     made = compute_map() if with_map or is_peak else None
     get_map = compute_map if made is None else lambda: made
     score = (
         float(get_map().values.max())
         if is_peak
-        else compute_image_score(energies, canvas, smoothing=smoothing)
+        else compute_image_score(energies, cells, canvas, smoothing=settings.smoothing)
     )
     if math.isnan(score):
         raise ImageError("the image: its score is not a number; check the model's weights")

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
-from cflow_ad.scoring.canvas import Canvas, cell_of
-from cflow_ad.scoring.view import cells_of
+from cflow_ad.scoring.canvas import Canvas, Cell, cells_of
 
 HIGHEST = 4
 """Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
@@ -26,18 +25,20 @@ LEAST_TERM = 1e-6
 """The least value of a term, so that the geometric mean is defined where a term is 0."""
 
 
-def compute_image_score(energies: Sequence[Floats], canvas: Canvas, *, smoothing: float) -> float:
+def compute_image_score(
+    energies: Sequence[Floats], cells: Sequence[Cell], canvas: Canvas, *, smoothing: float
+) -> float:
     """Compute an image's score: the geometric mean of what each level and the joined map give.
 
     Args:
         energies: per level, the finest first, shape `(h, w)`, at least 0.
+        cells: of the levels, see `cell_of`.
         canvas: of the image; only positions in its region of interest count.
         smoothing: of the joined map; see `compute_anomaly_map`.
 
     Returns:
         0 or more; about 1 to 3 for good images.
     """
-    cells = [cell_of(canvas.shape, (grid.shape[0], grid.shape[1])) for grid in energies]
     inside = [cells_of(canvas.inside, canvas.valid, cell) for cell in cells]
     finest = (inside[0].shape[0], inside[0].shape[1])
     joined = compute_anomaly_map(

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from cflow_ad.data.images import (
 )
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.scoring.alignment import Motion, Reference
-from cflow_ad.scoring.canvas import Canvas, Cell, Shape, Sizing, cells_inside
+from cflow_ad.scoring.canvas import Canvas, Cell, Shape, Sizing, cells_of
 from cflow_ad.scoring.foreground import find_foreground
 from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
 from cflow_ad.scoring.region import Mask, Region, RegionSource
@@ -262,47 +261,6 @@ def settle(canvas: Canvas, values: NDArray[np.float32]) -> MapInFrame:
         inside = canvas.motion.give_back(inside)
         values = np.where(inside, canvas.motion.give_back(values), np.float32(0))
     return MapInFrame(values, inside)
-
-
-def cells_of(inside: Mask | None, valid: Shape, cell: Cell) -> Mask:
-    """Return which cells of a level matter: those with a pixel that matters near their centre.
-
-    Near is within a cell's side, along rows and along columns: bilinear interpolation takes the
-    scores of such pixels from the cell.
-
-    Args:
-        inside: Where defects matter, of any resolution; None is everywhere.
-        valid: Height and width of the image on its canvas.
-        cell: Height and width of a cell, in pixels of the canvas.
-
-    Returns:
-        Shape `(h, w)`, of the cells whose centre lies in the image.
-
-    >>> cells_of(np.arange(64) < np.full((8, 1), 20), (8, 64), (8, 8)).tolist()
-    [[True, True, True, False, False, False, False, False]]
-    """
-    grid = cells_inside(valid[0], cell[0]), cells_inside(valid[1], cell[1])
-    if inside is None:
-        return _all_cells(grid)
-    touched = np.asarray(inside)
-    for axis in (0, 1):
-        n = touched.shape[axis]
-        pixels = n / valid[axis]  # of `inside` in one pixel of the canvas
-        before = (np.arange(grid[axis]) - 0.5) * cell[axis] * pixels
-        after = (np.arange(grid[axis]) + 1.5) * cell[axis] * pixels
-        sums = np.insert(np.cumsum(touched, axis, dtype=np.int32), 0, 0, axis)
-        touched = np.take(sums, np.ceil(after).astype(int).clip(1, n), axis) > np.take(
-            sums, np.floor(before).astype(int).clip(0, n - 1), axis
-        )
-    return touched
-
-
-@lru_cache(maxsize=256)
-def _all_cells(grid: Shape) -> Mask:
-    """One array for all images of a size, of which there may be many."""
-    cells = np.ones(grid, np.bool_)
-    cells.setflags(write=False)
-    return cells
 
 
 def _two_regions(own: RegionFiles) -> SettingsError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -22,16 +22,20 @@ from cflow_ad.store.model_file import read_model, write_model
 _PICTURE = "picture."  # before the names of tensors that hold the bytes of a PNG
 
 
-class Stored(NamedTuple):
+class Parts(NamedTuple):
     """The parts of a detector, as it takes them."""
 
     model: CflowModel
     settings: Settings
     calibration: Calibration | None
-    training: dict[str, Any]
+    training: Mapping[str, Any]
     view: View
-    bundled: bool
-    """Whether the file holds the encoder's weights."""
+    bundled: bool = False
+    """Whether its file holds the encoder's weights."""
+
+    def hashes(self, of: Literal["trained_on", "excluded"]) -> list[str]:
+        """Return the hashes of images that training had."""
+        return list(self.training.get("hashes", {}).get(of, []))
 
 
 def store(
@@ -52,7 +56,7 @@ def store(
     write_model(path, tensors, {**about, "bundled": bundle})
 
 
-def restore(path: Path, *, weights: str | None, device: str | torch.device | None) -> Stored:
+def restore(path: Path, *, weights: str | None, device: str | torch.device | None) -> Parts:
     """Read a model file.
 
     Args:
@@ -89,4 +93,4 @@ def restore(path: Path, *, weights: str | None, device: str | torch.device | Non
             f"{path}: damaged: what it holds does not fit together ({error}); "
             "copy it again from where it was made"
         ) from error
-    return Stored(model.to(pick_device(device)), settings, calibration, training, view, bundled)
+    return Parts(model.to(pick_device(device)), settings, calibration, training, view, bundled)

@@ -1,0 +1,119 @@
+"""Score with a folded model: tables of positions are kept, large maps go in blocks of rows."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cflow_ad.cflow.folded import FoldedLevel, FoldedModel, Tables
+from cflow_ad.cflow.graphs import OneAtATime
+from cflow_ad.cflow.model import CflowModel
+from cflow_ad.cflow.precision import products_in
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.settings import Precision
+
+_KEPT = 256 * 2**20  # bytes of position tables kept for sizes seen before
+_AT_ONCE = 2**14  # positions whose tables are kept; a larger map goes in blocks of rows
+_GRAPHED = 2**20  # pixels of an image, at the most, for whose size a CUDA graph is kept
+
+_OfLevel = Callable[[FoldedLevel, Tensor, Tables], Tensor]
+
+
+class Scorer:
+    """A folded model that keeps the tables of the sizes it has seen; for several threads.
+
+    Args:
+        model: fitted.
+        precision: see `FoldedModel`.
+    """
+
+    def __init__(self, model: CflowModel, *, precision: Precision = "fp32") -> None:
+        self.folded = FoldedModel(model, precision)
+        self._tables: OrderedDict[tuple[int, Shape], Tables] = OrderedDict()
+        self._lock = threading.Lock()
+        self._one_at_a_time = OneAtATime(self._for_one_size, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.folded.encoder.mean.device
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> list[Tensor]:
+        """Compute energies, as `FoldedModel.forward`."""
+        is_small = len(pixels) == 1 and pixels.shape[1] * pixels.shape[2] <= _GRAPHED
+        if is_small and self.device.type == "cuda":
+            return self._one_at_a_time(pixels)
+        return self._over(self.folded.encoder(pixels), FoldedLevel.forward)
+
+    def _for_one_size(self) -> Callable[[Tensor], list[Tensor]]:
+        """Build a function of images of one size, with tables of its own, for as long as it is."""
+        tables: list[Tables] = []
+
+        @torch.no_grad()
+        def run(pixels: Tensor) -> list[Tensor]:
+            pyramid = self.folded.encoder(pixels)
+            with products_in(self.folded.encoder.precision, self.device):
+                if not tables:
+                    for level, features in zip(self.folded, pyramid, strict=True):
+                        tables.append(level.tables(*features.shape[2:]).laid_out())
+                return [
+                    level(features, own)
+                    for level, features, own in zip(self.folded, pyramid, tables, strict=True)
+                ]
+
+        return run
+
+    @torch.no_grad()
+    def with_vectors(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Compute energies, and for each image `(B, C)` the mean of each level's feature vectors,
+        scaled to length 1, one level after another.
+        """
+        pyramid = self.folded.encoder(pixels)
+        means = [F.normalize(features.float().mean((2, 3)), dim=1) for features in pyramid]
+        return self._over(pyramid, FoldedLevel.forward), torch.cat(means, dim=1)
+
+    @torch.no_grad()
+    def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
+        """Compute log-likelihoods per dimension, in nats, of the same shapes."""
+        return self._over(self.folded.encoder(pixels), FoldedLevel.log_likelihood)
+
+    def _over(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
+        with products_in(self.folded.encoder.precision, self.device):
+            return self._launch(pyramid, compute)
+
+    def _launch(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
+        maps = []
+        for number, (level, features) in enumerate(zip(self.folded, pyramid, strict=True)):
+            height, width = features.shape[2:]
+            if height * width <= _AT_ONCE:
+                maps.append(compute(level, features, self._tables_of(number, (height, width))))
+                continue
+            block = max(1, _AT_ONCE // width)
+            parts = []
+            for start in range(0, height, block):
+                rows = slice(start, min(height, start + block))
+                parts.append(
+                    compute(level, features[:, :, rows], level.tables(height, width, rows))
+                )
+            maps.append(torch.cat(parts, dim=1))
+        return maps
+
+    def _tables_of(self, number: int, grid: Shape) -> Tables:
+        with self._lock:
+            tables = self._tables.get((number, grid))
+            if tables is None:
+                level = cast(FoldedLevel, self.folded.levels[number])
+                tables = self._tables[number, grid] = level.tables(*grid).laid_out()
+                while len(self._tables) > 1 and self._bytes() > _KEPT:
+                    self._tables.popitem(last=False)
+            return tables
+
+    def _bytes(self) -> int:
+        return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)
