@@ -48,6 +48,11 @@ def test_every_view_is_readable_and_named_and_fits_its_screen(open_view, view):
             assert probe(page, "lowContrast") == [], (width, scheme)
 
 
+def assert_the_verdict_fits(page):
+    word, panel = (page.locator(each).bounding_box() for each in ("#verdict", "#outcome"))
+    assert word["x"] + word["width"] <= panel["x"] + panel["width"] - 10
+
+
 def test_the_kiosk_shows_part_and_verdict_on_one_screen(open_view):
     page = open_view("/inspect?kiosk", viewport={"width": 1920, "height": 1080})
     wait_for_part(page)
@@ -56,6 +61,7 @@ def test_the_kiosk_shows_part_and_verdict_on_one_screen(open_view):
         box = page.locator(part).bounding_box()
         assert box["y"] >= 0
         assert box["y"] + box["height"] <= 1080, part
+    assert_the_verdict_fits(page)
     assert (
         page.locator("#verdict").evaluate("word => parseFloat(getComputedStyle(word).fontSize)")
         > 60
@@ -67,6 +73,7 @@ def test_the_strip_is_in_sight_on_a_desk(open_view):
     wait_for_part(page)
     box = page.locator("#strip").bounding_box()
     assert box["y"] + box["height"] <= 900
+    assert_the_verdict_fits(page)
 
 
 def test_the_keyboard_reaches_the_content_and_shows_where_it_is(open_view):
