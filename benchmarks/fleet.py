@@ -37,9 +37,19 @@ from cflow_ad.data.carpet import write_carpet
 from cflow_ad.fleet.manifest import read_manifest
 from cflow_ad.fleet.models import ModelStore
 from cflow_ad.fleet.training import Trainer
+from cflow_ad.method import Method
 
 CLI = [sys.executable, "-m", "cflow_ad"]
-SMALL = {"size": "128x128", "steps": 100, "strides": (8, 16)}
+SMALL = {
+    "size": "64x64",
+    "strides": (8, 16),
+    "steps": 20,
+    "batch_size": 256,
+    "folds": 2,
+    "backbone": "test_efficientnet",
+    "weights": "random",
+}
+"""Settings with which a product is trained in about a second."""
 PER_SHARD = 1000
 WORKERS = 2
 
@@ -180,12 +190,13 @@ def write_model(folder: Path) -> Path:
     """Train a model that scores small images cheaply."""
     write_carpet(folder / "carpet", train=12, good=0, per_defect=0, size=64)
     settings = Settings(
-        size="64x64",
-        strides=(8, 16),
+        size="32x32",
+        strides=(8,),
         steps=10,
         batch_size=64,
         backbone="test_efficientnet",
         weights="random",
+        method=Method(blocks=1, average=()),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)

@@ -137,6 +137,7 @@ _EXTRAS = {
     "basler": ("pypylon",),
     "gentl": ("harvesters",),
     "fleet": ("ray", "obstore", "pyarrow"),
+    "ray-serve": ("grpc",),
 }
 """The libraries that each extra of this package installs."""
 

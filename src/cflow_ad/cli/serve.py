@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cflow_ad.cli.common import Device, plain_errors, print_message
+from cflow_ad.cli.fleet import Address
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of the record, the pictures and the models.")
@@ -55,14 +56,21 @@ def serve(
         bool, typer.Option("--new-admin-password", help="Set and print a new password of admin.")
     ] = False,
     device: Device = None,
+    engine: Annotated[
+        str, typer.Option(help="local: this process; ray: a deployment of Ray Serve.")
+    ] = "local",
+    address: Address = None,
+    max_queued_requests: Annotated[
+        int, typer.Option(min=1, help="With Ray: requests that wait; above this the answer is 429.")
+    ] = 64,
 ) -> None:
     """Serve the inspection station: an API and a web page.
 
     At the first start the password of the user admin is printed, once.
     """
     with plain_errors():
+        from cflow_ad.fleet.engines import Engine
         from cflow_ad.station.config import read_config
-        from cflow_ad.station.serving import run
 
         settings = read_config(
             config,
@@ -76,4 +84,11 @@ def serve(
             name=name,
             device=device,
         )
+        if Engine(engine).name == "ray":
+            from cflow_ad.station.on_ray import run_on_ray
+
+            run_on_ray(settings, queue=max_queued_requests, address=address, say=print_message)
+            return
+        from cflow_ad.station.serving import run
+
         run(settings, say=print_message, new_admin_password=new_admin_password)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cflow_ad.errors import SettingsError, missing_library
+from cflow_ad.errors import SettingsError, first_line, optional_library
 from cflow_ad.fleet.pool import Pool, Reply, Work, attempt_task
 from cflow_ad.process import tune_process
 
@@ -65,10 +65,10 @@ def open_cluster(engine: Engine) -> Iterator[Callable[[Callable[[int], Callable[
                 logging_level=logging.ERROR,
                 **own,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises just that where a node does not start in time
             raise SettingsError(
                 f"the Ray cluster {address or 'of this machine'} cannot be used "
-                f"({str(error).strip().splitlines()[0][:200]}); check --address"
+                f"({first_line(error)}); check --address and the load of the machine"
             ) from error
     try:
         resources = ray.cluster_resources()
@@ -95,12 +95,9 @@ def import_ray(*, alone: bool) -> Any:
     """
     for name, value in (_QUIET | _ALONE if alone else _QUIET).items():
         os.environ.setdefault(name, value)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import ray
-    except ModuleNotFoundError as error:
-        raise missing_library(error) or error from None
+    with optional_library(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
     return ray
 
 

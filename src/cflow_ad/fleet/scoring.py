@@ -14,7 +14,7 @@ from typing import Any
 
 from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource
-from cflow_ad.errors import DataError, ImageError, missing_library
+from cflow_ad.errors import DataError, ImageError, optional_library
 from cflow_ad.fleet.archive import Archive, Shard
 from cflow_ad.fleet.decoding import ReadyView, Source, decode_in_threads, decode_on_ray
 from cflow_ad.fleet.engines import Engine
@@ -176,10 +176,8 @@ def score_archive(
         CflowError: archive, model or engine cannot be used; or the folder of results has those of
             another archive or model.
     """
-    try:
+    with optional_library():
         import cflow_ad.fleet.results  # noqa: F401 (needs pyarrow)
-    except ModuleNotFoundError as error:
-        raise missing_library(error) or error from None
     archive = Archive(scoring.archive)
     files = _read_model(scoring.model)
     _prepare(scoring, files)
