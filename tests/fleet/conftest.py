@@ -1,7 +1,8 @@
-"""An S3 stand-in, and products to train."""
+"""An S3 stand-in, products to train, and workers that are this process."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import logging
@@ -9,6 +10,11 @@ import logging
 import pytest
 
 from cflow_ad.data.carpet import write_carpet
+from cflow_ad.fleet.engines import Engine
+from cflow_ad.fleet.manifest import read_manifest
+from cflow_ad.fleet.models import ModelStore
+from cflow_ad.fleet.pool import attempt_task
+from cflow_ad.fleet.training import Trainer
 from tests.fleet.servers import refusing_proxy
 
 _NUMBERS = itertools.count()
@@ -84,3 +90,53 @@ def plant(tmp_path_factory):
         lines.append(f"part {number},p{number}/train/good,{3 + number}")
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     return root / "manifest.csv"
+
+
+OPTIONS = [
+    part
+    for name, value in TINY.items()
+    for part in ("--set", f"{name}={','.join(map(str, value)) if name == 'strides' else value}")
+]
+"""`TINY`, for the command line."""
+
+
+def models(store):
+    """The SHA-256 of each product's model."""
+    return {version.product: version.sha256 for version in ModelStore(store).versions()}
+
+
+@pytest.fixture(scope="session")
+def alone(plant, tmp_path_factory):
+    """A store of the products of `plant`, each trained alone in this process on one core."""
+    store = tmp_path_factory.mktemp("alone")
+    train = Trainer(str(store), threads=1, device="cpu")
+    for product in read_manifest(plant, changes=TINY):
+        assert train(product).is_new
+    return store
+
+
+class PoolHere:
+    """One worker that is this process."""
+
+    size = 1
+    threads = 1
+
+    def __init__(self, build):
+        self.work = build()
+
+    def submit(self, slot, task):
+        self.reply = attempt_task(self.work, task)
+
+    def wait(self):
+        return 0, self.reply
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Workers are this process."""
+
+    @contextlib.contextmanager
+    def open_here(self, build):
+        yield PoolHere(build(1))
+
+    monkeypatch.setattr(Engine, "open", open_here)

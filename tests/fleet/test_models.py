@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from cflow_ad.errors import StoreError
-from cflow_ad.fleet.models import ModelStore, Version, check_product
+from cflow_ad.fleet.models import ModelStore
+from cflow_ad.fleet.versions import Version, check_product
 
 
 def version(product="screw", name="a1", model=b"model", finished="2026-01-01"):

@@ -13,38 +13,21 @@ from pathlib import Path
 import pytest
 
 from cflow_ad.fleet.engines import Engine
-from cflow_ad.fleet.manifest import read_manifest
 from cflow_ad.fleet.models import ModelStore
 from cflow_ad.fleet.scoring import Scoring, score_archive
-from cflow_ad.fleet.training import Trainer
-from tests.fleet.conftest import TINY
+from tests.cli.commands import run
+from tests.fleet.conftest import OPTIONS, models
 
 pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def alone(plant, tmp_path_factory):
-    """Models trained alone, and the scores of an archive by local workers."""
-    folder = tmp_path_factory.mktemp("alone")
-    train = Trainer(str(folder / "store"), threads=1, device="cpu")
-    for product in read_manifest(plant, changes=TINY):
-        train(product)
-    store = ModelStore(folder / "store")
-    store.pull("part 0", folder / "model.safetensors")
-    wanted = Scoring(
-        str(plant.parent),
-        folder / "model.safetensors",
-        folder / "scores",
-        per_shard=4,
-        device="cpu",
-    )
-    assert not any(end.error for end in score_archive(wanted, Engine(workers=1)))
-    return folder
-
-
-def models(store):
-    return {version.product: version.sha256 for version in ModelStore(store).versions()}
+def model(alone, tmp_path_factory):
+    """The model of a product."""
+    file = tmp_path_factory.mktemp("model") / "model.safetensors"
+    ModelStore(alone).pull("part 0", file)
+    return file
 
 
 def run_cluster(*arguments):
@@ -59,19 +42,19 @@ def run_cluster(*arguments):
     )
 
 
-def test_a_worker_and_a_node_are_lost_and_nothing_else(plant, alone, tmp_path):
-    done = run_cluster(
-        plant, tmp_path / "store", plant.parent, alone / "model.safetensors", tmp_path / "scores"
-    )
+def test_a_worker_and_a_node_are_lost_and_nothing_else(here, plant, alone, model, tmp_path):
+    done = run_cluster(plant, tmp_path / "store", plant.parent, model, tmp_path / "scores")
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["events"] == ["killed", "removed"]
-    assert result["states"] == dict.fromkeys(models(alone / "store"), "trained")
+    assert result["states"] == dict.fromkeys(models(alone), "trained")
     assert result["attempts"] > 3
     assert result["errors"] == []
-    assert models(tmp_path / "store") == models(alone / "store")
+    assert models(tmp_path / "store") == models(alone)
+    wanted = Scoring(str(plant.parent), model, tmp_path / "alone", per_shard=4, device="cpu")
+    assert not any(end.error for end in score_archive(wanted, Engine(workers=1)))
     scores, expected = (
         {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
-        for folder in (tmp_path / "scores", alone / "scores")
+        for folder in (tmp_path / "scores", tmp_path / "alone")
     )
     assert scores == expected
 
@@ -102,20 +85,16 @@ def listening(of):
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="not Linux")
 def test_the_ray_of_one_machine_listens_to_itself_alone_and_ends_with_the_command(
-    plant, alone, tmp_path
+    here, plant, alone, tmp_path
 ):
     store = tmp_path / "store"
-    arguments = ["fleet", "train", plant, "--store", store, "--engine", "ray", "--workers", "1"]
-    settings = [
-        part
-        for name, value in TINY.items()
-        for part in ("--set", f"{name}={'8,16' if name == 'strides' else value}")
-    ]
+    arguments = ["fleet", "train", plant, "--store", store, "--workers", "1", *OPTIONS]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     driver = subprocess.Popen(
-        [sys.executable, "-m", "cflow_ad", *map(str, arguments), *settings],
+        [sys.executable, "-m", "cflow_ad", *map(str, arguments), "--engine", "ray"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        text=True,
         env=environment | {"PYTHONPATH": str(ROOT / "src")},
     )
     end = time.monotonic() + 200
@@ -127,17 +106,10 @@ def test_the_ray_of_one_machine_listens_to_itself_alone_and_ends_with_the_comman
     assert addresses
     assert {_is_loopback(address) for address in addresses} == {True}
     driver.kill()  # Ray ends with it, and the next run goes on
-    driver.communicate()
-    again = subprocess.run(
-        [sys.executable, "-m", "cflow_ad", *map(str, arguments), *settings],
-        capture_output=True,
-        text=True,
-        env=environment | {"PYTHONPATH": str(ROOT / "src")},
-        timeout=300,
-    )
-    assert again.returncode == 0, again.stderr
-    assert len(again.stderr.splitlines()) == 3  # a line a product, and none of Ray
-    assert models(store) == models(alone / "store")
+    _, said = driver.communicate()
+    assert all(re.match(r"\d of 3: part", line) for line in said.splitlines())  # nothing of Ray
+    assert run(*arguments).exit_code == 0
+    assert models(store) == models(alone)
 
 
 def _is_loopback(address):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import signal
@@ -20,40 +19,12 @@ from cflow_ad.errors import DataError
 from cflow_ad.fleet.archive import Archive
 from cflow_ad.fleet.engines import Engine
 from cflow_ad.fleet.objects import open_objects
-from cflow_ad.fleet.pool import attempt_task
 from cflow_ad.fleet.scoring import Scoring, score_archive
 from tests.cli.commands import refused as refused_command
 from tests.cli.commands import run
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-
-
-class PoolHere:
-    """One worker that is this process."""
-
-    size = 1
-    threads = 1
-
-    def __init__(self, build):
-        self.work = build()
-
-    def submit(self, slot, task):
-        self.reply = attempt_task(self.work, task)
-
-    def wait(self):
-        return 0, self.reply
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Workers are this process."""
-
-    @contextlib.contextmanager
-    def open_here(self, build):
-        yield PoolHere(build(1))
-
-    monkeypatch.setattr(Engine, "open", open_here)
 
 
 @pytest.fixture(scope="module")

@@ -22,26 +22,7 @@ from cflow_ad.fleet.runs import fleet_status, train_products
 from cflow_ad.fleet.training import Trainer, job_name
 from tests.cli.commands import refused as refused_command
 from tests.cli.commands import run
-from tests.fleet.conftest import TINY
-
-OPTIONS = [
-    part
-    for name, value in TINY.items()
-    for part in ("--set", f"{name}={','.join(map(str, value)) if name == 'strides' else value}")
-]
-
-
-@pytest.fixture(scope="module")
-def alone(plant, tmp_path_factory):
-    """The SHA-256 of each product's model, trained alone in this process on one core."""
-    store = tmp_path_factory.mktemp("alone")
-    train = Trainer(str(store), threads=1, device="cpu")
-    trained = [train(product).version for product in read_manifest(plant, changes=TINY)]
-    return {version.product: version.sha256 for version in trained}
-
-
-def models(store):
-    return {version.product: version.sha256 for version in ModelStore(store).versions()}
+from tests.fleet.conftest import OPTIONS, TINY, models
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +36,8 @@ def trained(plant, tmp_path_factory):
 
 def test_a_model_of_a_fleet_is_bit_for_bit_that_of_one_trained_alone(trained, alone):
     store, rows = trained
-    assert models(store) == alone
-    assert [row["product"] for row in rows] == list(alone)
+    assert models(store) == models(alone)
+    assert [row["product"] for row in rows] == list(models(alone))
     assert {row["state"] for row in rows} == {"trained"}
     assert all(row["version"] == row["promoted"] for row in rows)
     assert {row.state for row in fleet_status(ModelStore(store))} == {"trained"}
@@ -71,11 +52,13 @@ def test_what_is_trained_is_kept(trained, plant):
     assert job_name(first, 1) != job_name(first, 2)
 
 
-def test_an_object_store_that_refuses_requests_has_the_same_models(plant, bucket, alone, refused):
+def test_an_object_store_that_refuses_requests_has_the_same_models(
+    here, plant, bucket, alone, refused
+):
     products = read_manifest(plant, changes=TINY)
     rows = train_products(products, bucket, Engine(workers=1), device="cpu")
     assert {row.state for row in rows} == {"trained"}
-    assert models(bucket) == alone
+    assert models(bucket) == models(alone)
     assert refused
 
 
@@ -97,12 +80,12 @@ def test_a_worker_that_is_killed_is_replaced(plant, tmp_path, alone):
         train_products(products, str(tmp_path), Engine(workers=1), device="cpu", opened=kill_soon)
     )
     assert len(killed) == 2
-    assert {row.product: row.state for row in rows} == dict.fromkeys(alone, "trained")
+    assert {row.product: row.state for row in rows} == dict.fromkeys(models(alone), "trained")
     assert max(row.attempts for row in rows) > 1
-    assert models(tmp_path) == alone
+    assert models(tmp_path) == models(alone)
 
 
-def test_a_run_that_is_killed_goes_on(plant, tmp_path, alone):
+def test_a_run_that_is_killed_goes_on(here, plant, tmp_path, alone):
     store = tmp_path / "store"
     command = [sys.executable, "-m", "cflow_ad", "fleet", "train", plant, "--store", store]
     first = subprocess.Popen([*map(str, command), *OPTIONS, "--workers", "1"])
@@ -113,18 +96,18 @@ def test_a_run_that_is_killed_goes_on(plant, tmp_path, alone):
         time.sleep(0.05)
     first.kill()
     first.wait()
-    done = models(store)
-    assert set(done) < set(alone)
+    done, expected = models(store), models(alone)
+    assert set(done) < set(expected)
     waiting = {row.product for row in fleet_status(ModelStore(store)) if row.state == "waiting"}
-    assert waiting == set(alone) - set(done)
+    assert waiting == set(expected) - set(done)
     result = run("fleet", "train", plant, "--store", store, *OPTIONS, "--workers", 1, "--json")
     assert result.exit_code == 0
     states = {row["product"]: row["state"] for row in json.loads(result.stdout)}
-    assert states == {name: "kept" if name in done else "trained" for name in alone}
-    assert models(store) == alone
+    assert states == {name: "kept" if name in done else "trained" for name in expected}
+    assert models(store) == expected
 
 
-def test_a_failure_is_named_and_leaves_the_others_alone(plant, tmp_path):
+def test_a_failure_is_named_and_leaves_the_others_alone(here, plant, tmp_path):
     root = tmp_path / "plant"
     shutil.copytree(plant.parent, root)
     with (root / "manifest.csv").open("a") as file:
@@ -194,7 +177,7 @@ def test_a_pulled_model_predicts(trained, plant, tmp_path, alone):
     result = run("fleet", "pull", "part 1", "--store", store, "-o", tmp_path / "m.safetensors")
     assert result.exit_code == 0
     model = (tmp_path / "m.safetensors").read_bytes()
-    assert hashlib.sha256(model).hexdigest() == alone["part 1"]
+    assert hashlib.sha256(model).hexdigest() == models(alone)["part 1"]
     image = next((plant.parent / "p1" / "train" / "good").iterdir())
     assert Detector.load(tmp_path / "m.safetensors", device="cpu").predict(image).score >= 0
     line = refused_command(

@@ -7,8 +7,9 @@ import hashlib
 import pytest
 
 from cflow_ad.errors import StationError
-from cflow_ad.fleet.models import ModelStore, Version
+from cflow_ad.fleet.models import ModelStore
 from cflow_ad.fleet.serving import size_of
+from cflow_ad.fleet.versions import Version
 from cflow_ad.station.config import StationConfig
 from tests.station.conftest import Client
 

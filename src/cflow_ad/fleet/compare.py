@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.errors import StoreError
-from cflow_ad.fleet.models import ModelStore, Version
+from cflow_ad.fleet.models import ModelStore
+from cflow_ad.fleet.versions import Version
 from cflow_ad.runtime.opening import open_detector
 
 if TYPE_CHECKING:

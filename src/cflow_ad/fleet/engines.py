@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cflow_ad.errors import SettingsError
-from cflow_ad.fleet.pool import LocalPool, Pool, Work, usable_cores
+from cflow_ad.fleet.pool import LocalPool, Pool, Work
+from cflow_ad.process import usable_cores
 
 ENGINES = ("local", "ray")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from cflow_ad.data.table import read_table
 from cflow_ad.errors import DataError, SettingsError
-from cflow_ad.fleet.models import check_product
 from cflow_ad.fleet.objects import is_url
+from cflow_ad.fleet.versions import check_product
 from cflow_ad.settings import Settings
 
 REQUIRED = ("product", "good")

@@ -11,62 +11,25 @@ Keys of the store, none of which is ever overwritten::
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from cflow_ad.errors import StoreError
 from cflow_ad.files import replacing
 from cflow_ad.fleet.objects import open_objects
+from cflow_ad.fleet.versions import Version, now, part_of
 
 _LAST = 10**9 - 1  # the number of the first promotion; later ones count down
 _DEPTH = 100  # promotions that can be taken back
-_LONGEST = 200  # bytes of a product's name in a key
 _READERS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """One version of a product's model."""
-
-    product: str
-    version: str
-    """16 hexadecimal digits, which the images, the settings and the number of threads decide."""
-    job: str
-    """The same without the images: equal where one product was trained again on other images."""
-    sha256: str
-    """Of the model file."""
-    size: int
-    """Bytes of the model file."""
-    n_images: int
-    """Good images, trained on and held out."""
-    threshold: float
-    false_alarm_rate: float
-    """As asked for."""
-    achieved_rate: float
-    """What the number of images allows to promise."""
-    settings: dict[str, Any]
-    """Those that differ from the defaults."""
-    flags: dict[str, str] = field(default_factory=dict)
-    """What a person should look at: `clusters`, `drift` or `few`, and why."""
-    good: str = ""
-    """The folder of good images."""
-    threads: int = 1
-    """Cores that torch computed on, which change the last bits of a model."""
-    seconds: float = 0.0
-    host: str = ""
-    finished: str = ""
-    """Date and time in UTC, ISO 8601."""
-    made_by: str = ""
-    """The version of this package."""
 
 
 class ModelStore:
@@ -98,7 +61,7 @@ class ModelStore:
         Raises:
             StoreError: The store cannot be read, or a record in it is damaged.
         """
-        prefix = "versions/" if product is None else f"versions/{_part(product)}/"
+        prefix = "versions/" if product is None else f"versions/{part_of(product)}/"
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(self._version_at, self.objects.keys(prefix)))
         return sorted(found, key=lambda version: (version.finished, version.version))
@@ -242,7 +205,7 @@ class ModelStore:
 
     def add_failure(self, run: str, product: str, failure: Mapping[str, Any]) -> None:
         """Record why a product failed in a run."""
-        self.objects.create(f"runs/{run}/failed/{_part(product)}.json", _json(failure))
+        self.objects.create(f"runs/{run}/failed/{part_of(product)}.json", _json(failure))
 
     def last_run(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
         """Return what the last run was asked for, and its failures by product."""
@@ -262,7 +225,7 @@ class ModelStore:
 
     def _whole(self, product: str, version: str) -> str:
         """Complete the beginning of a version's name."""
-        keys = self.objects.keys(f"versions/{_part(product)}/")
+        keys = self.objects.keys(f"versions/{part_of(product)}/")
         names = [Path(key).stem for key in keys if Path(key).name.startswith(version)]
         if len(names) != 1:
             several = "several versions" if names else "no version"
@@ -279,7 +242,7 @@ class ModelStore:
             raise StoreError(f"{self.name}: {key} is damaged, or of another version") from error
 
     def _pointer(self, product: str) -> _Promotion | None:
-        newest = next(islice(self.objects.keys(f"promotions/{_part(product)}/"), 1), None)
+        newest = next(islice(self.objects.keys(f"promotions/{part_of(product)}/"), 1), None)
         return None if newest is None else self._pointer_at(newest)
 
     def _pointer_at(self, key: str) -> _Promotion:
@@ -288,7 +251,7 @@ class ModelStore:
 
     def _create(self, product: str, entry: _Promotion) -> bool:
         content = {"stack": entry.stack, "by": entry.by, "at": now()}
-        key = f"promotions/{_part(product)}/{entry.number:09}.json"
+        key = f"promotions/{part_of(product)}/{entry.number:09}.json"
         return self.objects.create(key, _json(content))
 
     def _read_json(self, key: str) -> dict[str, Any]:
@@ -307,29 +270,12 @@ class _Promotion:
     by: str
 
 
-def now() -> str:
-    """Return date and time in UTC, ISO 8601, to the millisecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def check_product(product: str) -> None:
-    """Raise a StoreError if a product's name is empty, or too long for a key."""
-    if not product or len(_part(product)) > _LONGEST:
-        raise StoreError(f"product {product[:40]!r}: give a name of 1 to {_LONGEST} letters")
-
-
-def _part(product: str) -> str:
-    """A product's name as one part of a key."""
-    name = quote(product, safe=" ")
-    return "%2E" + name[1:] if name.startswith(".") else name
-
-
 def _model_key(sha256: str) -> str:
     return f"models/{sha256}.safetensors"
 
 
 def _version_key(product: str, version: str) -> str:
-    return f"versions/{_part(product)}/{version}.json"
+    return f"versions/{part_of(product)}/{version}.json"
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

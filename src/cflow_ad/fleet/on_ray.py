@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cflow_ad.errors import SettingsError, first_line, optional_library
 from cflow_ad.fleet.pool import Pool, Reply, Work, attempt_task
-from cflow_ad.process import tune_process
+from cflow_ad.process import tune_process, usable_cores
 
 if TYPE_CHECKING:
     from cflow_ad.fleet.engines import Engine
@@ -48,8 +48,6 @@ def open_cluster(engine: Engine) -> Iterator[Callable[[Callable[[int], Callable[
     ray = import_ray(alone=address is None)
     own: dict[str, Any] = {}
     if address is None:
-        from cflow_ad.fleet.pool import usable_cores
-
         own = {
             "num_cpus": usable_cores(),
             "include_dashboard": False,

@@ -152,13 +152,6 @@ def attempt_task(work: Work, task: Any) -> Reply:
         return Reply(failure=Failure(reason, is_final=False, details=traceback.format_exc()))
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @dataclass
 class _Worker:
     process: Any

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from cflow_ad.fleet.engines import Engine
 from cflow_ad.fleet.manifest import Product
-from cflow_ad.fleet.models import ModelStore, Version, now
+from cflow_ad.fleet.models import ModelStore
 from cflow_ad.fleet.pool import Outcome, Pool, run_tasks
 from cflow_ad.fleet.training import Trained, Trainer, job_name
+from cflow_ad.fleet.versions import Version, now
 
 State = Literal["trained", "kept", "failed", "waiting"]
 

@@ -18,7 +18,8 @@ from typing import Any
 from cflow_ad._version import __version__
 from cflow_ad.errors import CalibrationWarning, DataError
 from cflow_ad.fleet.manifest import Product
-from cflow_ad.fleet.models import ModelStore, Version, now
+from cflow_ad.fleet.models import ModelStore
+from cflow_ad.fleet.versions import Version, now
 from cflow_ad.settings import Settings
 
 _NOT_THE_SAME_TWICE = ("seconds", "finished")
