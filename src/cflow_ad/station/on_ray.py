@@ -51,7 +51,7 @@ def run_on_ray(
     with open_cluster(Engine("ray", address=address)):
         serve.start(http_options={"host": config.host, "port": config.port})
         try:
-            serve.run(build_deployment(config, queue), name=_NAME)
+            serve.run(build_deployment(config, queue).bind(), name=_NAME)
             say(f"http://{config.host}:{config.port}: ready on Ray; API key in {config.key_file}")
             threading.Event().wait()
         except RuntimeError as error:
@@ -87,4 +87,4 @@ def build_deployment(config: StationConfig, queue: int) -> Any:
         station.auth.key_in_file(config.key_file)
         return create_app(config, station)
 
-    return deployment(serve.ingress(build)()).bind()
+    return deployment(serve.ingress(build)())
