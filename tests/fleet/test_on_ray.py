@@ -88,7 +88,8 @@ def test_the_ray_of_one_machine_listens_to_itself_alone_and_ends_with_the_comman
     here, plant, alone, tmp_path
 ):
     store = tmp_path / "store"
-    arguments = ["fleet", "train", plant, "--store", store, "--workers", "1", *OPTIONS]
+    arguments = ["fleet", "train", plant, "--store", store, "--workers", "1", "--threads", "1"]
+    arguments += OPTIONS
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     driver = subprocess.Popen(
         [sys.executable, "-m", "cflow_ad", *map(str, arguments), "--engine", "ray"],
@@ -108,7 +109,9 @@ def test_the_ray_of_one_machine_listens_to_itself_alone_and_ends_with_the_comman
     driver.kill()  # Ray ends with it, and the next run goes on
     _, said = driver.communicate()
     assert all(re.match(r"\d of 3: part", line) for line in said.splitlines())  # nothing of Ray
-    assert run(*arguments).exit_code == 0
+    again = run(*arguments)
+    assert again.exit_code == 0
+    assert "part 0 kept" in again.stderr
     assert models(store) == models(alone)
 
 

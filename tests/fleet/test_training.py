@@ -88,7 +88,7 @@ def test_a_worker_that_is_killed_is_replaced(plant, tmp_path, alone):
 def test_a_run_that_is_killed_goes_on(here, plant, tmp_path, alone):
     store = tmp_path / "store"
     command = [sys.executable, "-m", "cflow_ad", "fleet", "train", plant, "--store", store]
-    first = subprocess.Popen([*map(str, command), *OPTIONS, "--workers", "1"])
+    first = subprocess.Popen([*map(str, command), *OPTIONS, "--workers", "1", "--threads", "1"])
     end = time.monotonic() + 120
     while not list(store.glob("versions/*/*.json")):
         assert time.monotonic() < end

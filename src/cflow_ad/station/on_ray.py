@@ -6,6 +6,7 @@ that the station cannot take yet. More than it may hold are refused with 429, as
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -48,6 +49,7 @@ def run_on_ray(
     import_ray(alone=(address or os.environ.get("RAY_ADDRESS")) is None)
     with optional_library():
         from ray import serve
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with open_cluster(Engine("ray", address=address)):
         serve.start(http_options={"host": config.host, "port": config.port})
         try:
