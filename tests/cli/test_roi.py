@@ -61,7 +61,7 @@ def test_wrong_regions_are_said_in_one_line(carpet, tmp_path):
 
 @pytest.fixture
 def manifest(carpet, tmp_path):
-    """The carpet, to be looked at in its left half; but one training and one test image in all."""
+    """The carpet, to be scored in its left half; but one training and one test image in all."""
     with Image.open(carpet / "train" / "good" / "000.png") as opened:
         mask = np.zeros(opened.size[::-1], np.uint8)
     mask[:, : mask.shape[1] // 2] = 255

@@ -98,7 +98,7 @@ def test_set_reaches_the_settings(carpet, tmp_path):
 )
 def test_a_bad_setting_is_named(options, said, tmp_path):
     output = tmp_path / "out" / "m.safetensors"
-    # The settings are looked at before the data, which is not there.
+    # The settings are checked before the data, which is not there.
     line = refused("train", tmp_path / "nowhere", "-o", output, *options.split())
     assert said in line
     assert not output.parent.exists()

@@ -40,7 +40,7 @@ class LevelFeatures:
         self.group: Group = ALONE
         """The processes that have the vectors."""
         self.is_own: NDArray[np.bool_] = np.empty(0, np.bool_)
-        """Of each image, whether this process has its vectors; of no account for one alone."""
+        """Of each image, whether this process has its vectors; not used by one alone."""
         self.grids: list[Shape] = []
         """Of each image, height and width of this level in positions."""
         self.means: PlaceMeans | None = None

@@ -24,7 +24,7 @@ def test_exact_intervals_are_those_of_the_beta_distribution(count, of, confidenc
 
 @pytest.mark.parametrize("share", [0.002, 0.1, 0.5])
 def test_a_confidence_sequence_holds_the_share_at_all_times(share):
-    """In 95 % of 400 audits, looked at after every fifth draw; the exact interval does not."""
+    """In 95 % of 400 audits, read after every fifth draw; the exact interval does not."""
     counts = (np.random.default_rng(0).random((400, 200)) < share).cumsum(axis=1)[:, 4::5]
     wrong = {confidence_sequence: np.zeros(400, bool), exact_interval: np.zeros(400, bool)}
     for interval, missed in wrong.items():
