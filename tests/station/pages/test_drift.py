@@ -52,6 +52,7 @@ def test_one_logs_in_and_lands_where_one_wanted_to_be(site, open_view):
     page.keyboard.press("Enter")
     page.wait_for_url("**/threshold?x=1")
     wait_until_ready(page)
+    page.expect_refusal("/v1/")  # what the page still asks when the session has ended
     page.click("#log-out")
     page.wait_for_url("**/login")
 

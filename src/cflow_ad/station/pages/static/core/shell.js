@@ -15,6 +15,7 @@ addKeys([
 ]);
 find("#show-help").addEventListener("click", showHelp);
 find("#log-out").addEventListener("click", () => attempt(async () => {
+  delete document.body.dataset.user;  // a question on its way, refused by now, does not lead to a log-in of its own
   await remove("/v1/session");
   location.assign("/login");
 }));
