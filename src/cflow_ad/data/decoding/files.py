@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from PIL import BmpImagePlugin, ImageFile, WebPImagePlugin
 
@@ -17,9 +17,21 @@ from cflow_ad.errors import CflowError, ImageError
 
 _FORMATS = "PNG, JPEG, BMP, TIFF, WebP or PNM (PGM, PPM)"
 
-_PNG, _JPEG = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"\xff\xd8\xff")
-_TIFF = re.compile(rb"II[*+]\0|MM\0[*+]")
-_PNM = re.compile(rb"P[1-6](?=[\s#])")
+
+class _Format(NamedTuple):
+    """A format that has a module of its own."""
+
+    magic: re.Pattern[bytes]
+    read: Callable[[IO[bytes], str, Reading], Raster]
+    read_header: Callable[[IO[bytes], str, Reading], Header]
+
+
+_OWN = (
+    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), png.read, png.read_header),
+    _Format(re.compile(rb"\xff\xd8\xff"), jpeg.read, jpeg.read_header),
+    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), tiff.read, tiff.read_header),
+    _Format(re.compile(rb"P[1-6](?=[\s#])"), netpbm.read, netpbm.read_header),
+)
 _PLAIN: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
     (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
@@ -74,14 +86,8 @@ def read_raster_of(file: IO[bytes], name: str, reading: Reading) -> Raster:
     """Read as `read_raster`, from a file that is open or in memory."""
     with pillow.silent(), _image_errors(name):
         head = _head(file)
-        if _PNG.match(head):
-            return png.read(file, name, reading)
-        if _JPEG.match(head):
-            return jpeg.read(file, name, reading)
-        if _TIFF.match(head):
-            return tiff.read(file, name, reading)
-        if _PNM.match(head):
-            return netpbm.read(file.read(), name, reading)
+        if (own := _own_format(head)) is not None:
+            return own.read(file, name, reading)
         image = _open_plain(file, head, name, reading.page)
         pillow.decode(image, name)
         return pillow.raster_of(image, pillow.header_of(image), name, reading)
@@ -100,14 +106,8 @@ def read_header_of(file: IO[bytes], name: str, reading: Reading) -> Header:
     """Read as `read_header`, from a file that is open or in memory."""
     with pillow.silent(), _image_errors(name):
         head = _head(file)
-        if _PNG.match(head):
-            return png.read_header(file, name, reading)
-        if _JPEG.match(head):
-            return jpeg.read_header(file, name, reading)
-        if _TIFF.match(head):
-            return tiff.read_header(file, name, reading)
-        if _PNM.match(head):
-            return netpbm.read_header(file.read(), name, reading)
+        if (own := _own_format(head)) is not None:
+            return own.read_header(file, name, reading)
         image = _open_plain(file, head, name, reading.page or 1)
         pillow.read_header(image, file)
         return pillow.header_of(image)
@@ -130,6 +130,10 @@ def _head(file: IO[bytes]) -> bytes:
     head = file.read(132)
     file.seek(0)
     return head
+
+
+def _own_format(head: bytes) -> _Format | None:
+    return next((of for of in _OWN if of.magic.match(head)), None)
 
 
 def _open_plain(file: IO[bytes], head: bytes, name: str, page: int | None) -> ImageFile.ImageFile:

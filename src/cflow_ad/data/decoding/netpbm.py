@@ -7,7 +7,7 @@ References:
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +40,17 @@ class _Image(NamedTuple):
         return 3 if self.kind in (3, 6) else 1
 
 
-def read_header(data: bytes, name: str, reading: Reading) -> Header:
-    """Read the header; only a page after the first needs all of the file."""
+def read_header(file: IO[bytes], name: str, reading: Reading) -> Header:
+    """Read the header."""
+    data = file.read()
     image = _parse(data, 0, name)
     if reading.page is not None and reading.page > 1:
-        image = _find(data, name, reading.page)
+        data = file.read()
+    image = _find(data, name, reading.page)
     return _header(image)
 
 
-def read(data: bytes, name: str, reading: Reading) -> Raster:
+def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
     """Read an image.
 
     Samples with 8 bits or fewer are brought to 0..255. Those of a largest value that is no depth,
@@ -57,6 +59,7 @@ def read(data: bytes, name: str, reading: Reading) -> Raster:
     Raises:
         ImageError: The file is damaged, or holds several images and none is chosen.
     """
+    data = file.read()
     image = _find(data, name, reading.page)
     samples = _samples(data, image, name)
     if image.kind != 4 and samples.max() > image.largest:
