@@ -165,8 +165,8 @@ def _foreign(path: Path) -> ModelFileError:
 
 class _OnnxRuntime:
     """A graph in onnxruntime, and where images of one size follow each other a second one for that
-    size: all that depends on the size alone is computed once. Their results are bit for bit the
-    same.
+    size: all that depends on the size alone is computed once. It is kept until another size follows
+    itself as often. Their results are bit for bit the same.
     """
 
     def __init__(self, path: Path, device: str | None, threads: int | None) -> None:
@@ -203,7 +203,7 @@ class _OnnxRuntime:
         self.metadata: str = found
         self._has_sizes = self.on_cpu and any("height" in value.shape for value in inputs)
         self._of_one_size: Any = None
-        self._size, self._in_a_row = (0, 0), 0
+        self._one_size, self._last, self._in_a_row = (0, 0), (0, 0), 0
         self._lock = threading.Lock()
 
     def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
@@ -215,12 +215,16 @@ class _OnnxRuntime:
         if not self._has_sizes or height * width > _MOST_OF_ONE_SIZE:
             return self._of_any_size
         with self._lock:
-            if (height, width) != self._size:
-                self._size, self._in_a_row, self._of_one_size = (height, width), 0, None
-            self._in_a_row += 1
-            if self._in_a_row == _IN_A_ROW:
-                self._of_one_size = self._open_session(height=height, width=width)
-            return self._of_one_size or self._of_any_size
+            if (height, width) == self._one_size:
+                self._in_a_row = 0
+                return self._of_one_size
+            is_next = (height, width) == self._last
+            self._last, self._in_a_row = (height, width), self._in_a_row + 1 if is_next else 1
+            if self._in_a_row < _IN_A_ROW:
+                return self._of_any_size
+            self._of_one_size = self._open_session(height=height, width=width)
+            self._one_size, self._in_a_row = (height, width), 0
+            return self._of_one_size
 
 
 class _OpenVino:
