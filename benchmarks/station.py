@@ -216,7 +216,7 @@ def kill_again_and_again(
                 number = next(numbers, None)
             if number is None:
                 return
-            while True:  # again with the same key, until it is told
+            while True:  # again with the same key, until there is an answer
                 status, row = line.inspect(images[number % len(images)], f"kills/{number}")
                 if status == 200:
                     break

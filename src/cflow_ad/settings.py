@@ -97,7 +97,7 @@ class Settings(Checked):
 
     batch_size: Annotated[int | None, Range(1)] = None
     """Feature vectors in a step; coarser levels take fewer, as they have fewer positions. Unset,
-    1,024, or fewer where there are more than 600 steps, so that training takes no longer."""
+    1,024, or fewer where there are more than 600 steps: all steps together take as many."""
 
     learning_rate: Annotated[float, Range(0, open=True)] = 4e-3
     """Adam's peak learning rate, after a linear warm-up; it falls to 0 as a cosine."""

@@ -290,7 +290,7 @@ def test_the_broker_says_that_a_killed_station_is_away(model_file, serve, broker
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
-    """Collects requests, and refuses as many as it is told to."""
+    """Collects requests, and answers with the statuses that it is given."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))

@@ -53,7 +53,7 @@ def test_killed_under_load_it_loses_nothing_that_was_answered(
                     content=pictures[count % 12],
                     headers={"Idempotency-Key": f"{number}/{count}"},
                 )
-                # As a line does: again, with the same key, until it is told.
+                # As a line does: again, with the same key, until there is an answer.
                 while running.is_set() and not try_once(send):
                     time.sleep(0.05)
 

@@ -43,7 +43,7 @@ def run_on_ray(
     """
     if config.key_file is None:
         raise StationError(
-            "on Ray nobody is there to be told a password: give --key-file FILE, where every node "
+            "on Ray nobody would see the first password: give --key-file FILE, where every node "
             "can write"
         )
     import_ray(alone=(address or os.environ.get("RAY_ADDRESS")) is None)

@@ -49,7 +49,7 @@ class Judged(NamedTuple):
 
     prediction: Prediction
     written: Future[dict[str, Any]]
-    """The row as stored: only then may the verdict be told."""
+    """The row as stored: only then may the verdict be given."""
     began: float
     """When it came, on the monotonic clock."""
     has_picture: bool

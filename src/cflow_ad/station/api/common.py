@@ -57,7 +57,7 @@ Here = Annotated[Station, Depends(station_of)]
 
 
 def tell(station: Station, user: User, *items: dict[str, Any]) -> None:
-    """Note that a person is told the verdicts of inspections; a program's key is no person."""
+    """Note that a person sees the verdicts of inspections; a program's key is no person."""
     if user.csrf:
         station.marks.note_told(user.name, items)
 

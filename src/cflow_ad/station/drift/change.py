@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _FEWEST = 3  # parts that a change may be seen in
-_LEAST = 0.05  # smallest spread, in that of the parts before, that is told apart
+_LEAST = 0.05  # smallest spread, in that of the parts before, that is distinguished
 
 
 def find_change(p_values: ArrayLike) -> tuple[int, str]:
