@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,29 +9,13 @@ import pytest
 
 from cflow_ad.errors import StoreError
 from cflow_ad.fleet.models import ModelStore
-from cflow_ad.fleet.versions import Version, check_product
-
-
-def version(product="screw", name="a1", model=b"model", finished="2026-01-01"):
-    return Version(
-        product=product,
-        version=name,
-        job="j",
-        sha256=hashlib.sha256(model).hexdigest(),
-        size=len(model),
-        n_images=3,
-        threshold=1.5,
-        false_alarm_rate=0.01,
-        achieved_rate=0.25,
-        settings={"steps": 3},
-        flags={"few": "too few"},
-        finished=finished,
-    )
+from cflow_ad.fleet.versions import check_product
+from tests.fleet.versions import build_version
 
 
 def test_what_was_added_comes_back(place, tmp_path):
     store = ModelStore(place)
-    added = version()
+    added = build_version()
     assert store.find("screw", "a1") is None
     assert store.add(added, b"model") == added
     assert store.find("screw", "a1") == added
@@ -43,17 +26,17 @@ def test_what_was_added_comes_back(place, tmp_path):
 
 def test_a_version_is_never_replaced(place):
     store = ModelStore(place)
-    first = store.add(version(), b"model")
-    assert store.add(version(model=b"other"), b"other") == first
+    first = store.add(build_version(), b"model")
+    assert store.add(build_version(model=b"other"), b"other") == first
     assert store.read(store.get("screw")) == b"model"
     with pytest.raises(StoreError, match="not the one"):
-        store.add(version(name="b2"), b"other")
+        store.add(build_version(name="b2"), b"other")
 
 
 def test_the_first_version_is_promoted_and_later_ones_when_asked(place):
     store = ModelStore(place)
     for number, name in enumerate(("a1", "b2", "c3")):
-        store.add(version(name=name, finished=f"2026-01-0{number + 1}"), b"model")
+        store.add(build_version(name=name, finished=f"2026-01-0{number + 1}"), b"model")
     assert store.promoted("screw") == "a1"
     assert store.promote("screw") == "c3"
     assert store.promote("screw", "b") == "b2"
@@ -71,7 +54,7 @@ def test_of_many_promotions_at_once_none_is_lost(tmp_path):
     store = ModelStore(tmp_path)
     names = [f"{number:x}0" for number in range(10)]
     for name in names:
-        store.add(version(name=name), b"model")
+        store.add(build_version(name=name), b"model")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: ModelStore(tmp_path).promote("screw", name), names[1:]))
     taken_back = {store.promoted("screw")}
@@ -85,7 +68,7 @@ def test_a_product_may_have_any_name(tmp_path):
     names = ["M8 / screw", "..", ".", "ü%2F", "a?b*c", "x" * 200]
     for name in names:
         check_product(name)
-        store.add(version(product=name), b"model")
+        store.add(build_version(product=name), b"model")
     assert store.products() == sorted(names)
     assert set(store.all_promoted()) == set(names)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
@@ -96,7 +79,7 @@ def test_a_product_may_have_any_name(tmp_path):
 
 def test_a_damaged_store_is_an_error(tmp_path):
     store = ModelStore(tmp_path)
-    added = store.add(version(), b"model")
+    added = store.add(build_version(), b"model")
     (tmp_path / "models" / f"{added.sha256}.safetensors").write_bytes(b"mod")
     with pytest.raises(StoreError, match="the model of screw is damaged"):
         store.read(added)
@@ -113,7 +96,7 @@ def test_what_is_not_there_is_named(place):
         with pytest.raises(StoreError, match="nut"):
             use("nut")
     for name in ("a1", "a2"):
-        store.add(replace(version(), version=name), b"model")
+        store.add(replace(build_version(), version=name), b"model")
     for beginning, why in (("a", "several versions"), ("b", "no version")):
         with pytest.raises(StoreError, match=why):
             store.get("screw", beginning)

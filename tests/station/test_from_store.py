@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 
 import pytest
 
 from cflow_ad.errors import StationError
 from cflow_ad.fleet.models import ModelStore
 from cflow_ad.fleet.serving import size_of
-from cflow_ad.fleet.versions import Version
 from cflow_ad.station.config import StationConfig
+from tests.fleet.versions import build_version
 from tests.station.conftest import Client
 
 
@@ -26,20 +26,7 @@ def store(model_file, toy_detector, tmp_path):
         ("nut", "c3", first),
         ("washer", "d4", second),
     ):
-        version = Version(
-            product=product,
-            version=name,
-            job="j",
-            sha256=hashlib.sha256(model).hexdigest(),
-            size=len(model),
-            n_images=12,
-            threshold=1.0,
-            false_alarm_rate=0.01,
-            achieved_rate=0.5,
-            settings={},
-            finished=name,
-        )
-        found.add(version, model)
+        found.add(build_version(product, name, model, finished=name), model)
     return found
 
 
@@ -73,7 +60,7 @@ def test_promotions_of_a_store_are_followed(store, toy_detector, tmp_path, pictu
 
 def test_products_that_would_have_one_name_are_refused(store, tmp_path):
     version = store.get("nut")
-    store.add(Version(**vars(version) | {"product": "M8-screw"}), store.read(version))
+    store.add(replace(version, product="M8-screw"), store.read(version))
     config = StationConfig(data=tmp_path / "station", store=store.name, device="cpu", workers=1)
     with pytest.raises(StationError, match="are both M8-screw here"):
         Client(config)
