@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cflow_ad.data.decoding.files import read_header_of
 from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.images import as_image, image_shape, read_image
 from cflow_ad.errors import ImageError
@@ -95,6 +96,40 @@ def test_several_images_in_a_file(tmp_path):
     with pytest.raises(ImageError, match="holds 2 images"):
         read_image(path)
     np.testing.assert_array_equal(read_image(path, Reading(page=2)), as_image(RGB[..., 0]))
+
+
+class Counted(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    n_bytes = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.n_bytes += len(data)
+        return data
+
+
+def test_a_header_is_read_without_the_pixels():
+    large = b"P6\n3000 2000\n4095\n" + bytes(2 * 3 * 3000 * 2000)
+    two = large + b"P5 # the second\n200 100\n255\n" + bytes(100 * 200)
+    commented = b"P5\n#" + 5000 * b"a" + b"\n7 9\n" + 246 * b" " + b"255\n" + bytes(63)
+    for data, page, shape in (
+        (large, None, (2000, 3000)),
+        (two, None, (2000, 3000)),
+        (two, 2, (100, 200)),
+        (commented, None, (9, 7)),
+    ):
+        file = Counted(data)
+        assert read_header_of(file, "a", Reading(page=page)).shape == shape
+        assert file.n_bytes < 20_000
+
+
+def test_a_header_may_be_split_anywhere_by_comments(tmp_path):
+    """However long they are, no number is cut."""
+    for length in range(225, 260):
+        data = b"P5\n#" + length * b"a" + b"\n%d %d\n255\n" % (W, H) + RGB[..., 0].tobytes()
+        pixels = read_image(write(tmp_path / "a.pgm", data))
+        np.testing.assert_array_equal(pixels, as_image(RGB[..., 0]))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ _NUMBER = _SPACE + rb"(\d{1,10})"
 _BITMAP = re.compile(rb"P([14])" + _NUMBER * 2)
 _PIXMAP = re.compile(rb"P([2356])" + _NUMBER * 3)
 _COMMENT = re.compile(rb"#[^\r\n]*")
+_FIRST, _MOST = 2**8, 2**20  # bytes read to find a header, which may hold comments of any length
 
 
 class _Image(NamedTuple):
@@ -41,13 +42,8 @@ class _Image(NamedTuple):
 
 
 def read_header(file: IO[bytes], name: str, reading: Reading) -> Header:
-    """Read the header."""
-    data = file.read()
-    image = _parse(data, 0, name)
-    if reading.page is not None and reading.page > 1:
-        data = file.read()
-    image = _find(data, name, reading.page)
-    return _header(image)
+    """Read the header of an image; of the first where none is chosen."""
+    return _header(_find(file, name, reading.page or 1))
 
 
 def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
@@ -59,9 +55,8 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
     Raises:
         ImageError: The file is damaged, or holds several images and none is chosen.
     """
-    data = file.read()
-    image = _find(data, name, reading.page)
-    samples = _samples(data, image, name)
+    image = _find(file, name, reading.page)
+    samples = _samples(file, image, name)
     if image.kind != 4 and samples.max() > image.largest:
         raise damaged(name, f"a sample is {samples.max()}, but the largest {image.largest}")
     header = _header(image)
@@ -86,19 +81,28 @@ def _header(image: _Image) -> Header:
     return Header(shape, "RGB;16" if colour == "RGB" else "I;16", stated if is_depth else 16)
 
 
-def _find(data: bytes, name: str, page: int | None) -> _Image:
+def _find(file: IO[bytes], name: str, page: int | None) -> _Image:
     """Only binary files may hold several images, one after the other."""
-    images = [_parse(data, 0, name)]
+    images = [_parse(file, 0, name)]
     while images[-1].kind >= 4:
         end = images[-1].start + images[-1].n_bytes
-        if not re.match(rb"P[1-6]\s", data[end : end + 3]):
+        file.seek(end)
+        if not re.match(rb"P[1-6]\s", file.read(3)):
             break
-        images.append(_parse(data, end, name))
+        images.append(_parse(file, end, name))
     return images[check_page(page, len(images), name)]
 
 
-def _parse(data: bytes, start: int, name: str) -> _Image:
-    found = _BITMAP.match(data, start) or _PIXMAP.match(data, start)
+def _parse(file: IO[bytes], start: int, name: str) -> _Image:
+    size = _FIRST
+    while True:
+        file.seek(start)
+        head = file.read(size)
+        found = _BITMAP.match(head) or _PIXMAP.match(head)
+        is_whole = found is not None and found.end() < size  # no digit may follow
+        if is_whole or len(head) < size or size >= _MOST:
+            break
+        size *= 16
     if found is None:
         raise damaged(name, "the header is not that of a PNM file")
     kind, width, height, *rest = map(int, found.groups())
@@ -107,14 +111,16 @@ def _parse(data: bytes, start: int, name: str) -> _Image:
     if not 0 < largest < 65536:
         raise damaged(name, f"the largest value is {largest}")
     row = (width + 7) // 8 if kind == 4 else width * (3 if kind == 6 else 1) * (1 + (largest > 255))
-    return _Image(kind, width, height, largest, found.end() + 1, row * height)
+    return _Image(kind, width, height, largest, start + found.end() + 1, row * height)
 
 
-def _samples(data: bytes, image: _Image, name: str) -> NDArray[Any]:
+def _samples(file: IO[bytes], image: _Image, name: str) -> NDArray[Any]:
     shape = (image.height, image.width, image.channels)
     if image.kind < 4:
-        return _plain(data, image, name).reshape(shape)
-    body = np.frombuffer(data, np.uint8)[image.start : image.start + image.n_bytes]
+        file.seek(image.start - 1)
+        return _plain(file.read(), image, name).reshape(shape)
+    file.seek(image.start)
+    body = np.frombuffer(file.read(image.n_bytes), np.uint8)
     if len(body) < image.n_bytes:
         raise damaged(name, f"{len(body)} bytes of samples in place of {image.n_bytes}")
     if image.kind == 4:
@@ -124,7 +130,7 @@ def _samples(data: bytes, image: _Image, name: str) -> NDArray[Any]:
 
 
 def _plain(data: bytes, image: _Image, name: str) -> NDArray[np.int64]:
-    body = _COMMENT.sub(b"", data[image.start - 1 :])
+    body = _COMMENT.sub(b"", data)
     n = image.height * image.width * image.channels
     if image.kind == 1:  # its digits may stand without space between them
         words = [bytes([digit]) for digit in b"".join(body.split())[:n]]
