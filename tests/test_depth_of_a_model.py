@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cflow_ad import CalibrationWarning, DataError, Detector, ImageError, SettingsError
+from cflow_ad import (
+    CalibrationWarning,
+    DataError,
+    DepthWarning,
+    Detector,
+    ImageError,
+    SettingsError,
+)
 from cflow_ad.cflow.model import CflowModel
+from cflow_ad.data.decoding import raster
 from cflow_ad.runtime import Detector as RuntimeDetector
+from cflow_ad.scoring.view import View
 from tests.golden.exported import exported_file
 from tests.golden.images import good_images
 
@@ -19,6 +29,11 @@ from tests.golden.images import good_images
 def deepen(image, bits):
     """The same picture with more bits, in 16."""
     return np.rint(image.astype(np.float64) * ((2**bits - 1) / 255)).astype(np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_named(monkeypatch):
+    monkeypatch.setattr(raster, "_NAMED", {})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +69,9 @@ def test_more_bits_of_a_picture_hardly_change_its_score(deep, deep_detector, ima
     for image, array in zip(images[1:3], deep[1:3], strict=True):
         score = toy_detector.predict(image).score
         assert deep_detector.predict(array).score == pytest.approx(score, abs=0.05)
-        dark = deep_detector.predict(array // 16).score
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DepthWarning)
+            dark = deep_detector.predict(array // 16).score
         assert abs(dark - score) > 0.5
 
 
@@ -116,9 +133,27 @@ def test_a_depth_can_be_given_for_other_images(deep, deep_detector, tmp_path):
     other = Detector.load(tmp_path / "a.safetensors", device="cpu").read_as(bits=16)
     of_16 = other.predict(deep[1] * 16 + deep[1] // 256)
     assert of_16.score == pytest.approx(deep_detector.predict(deep[1]).score, abs=1e-3)
-    np.testing.assert_allclose(other.pixels_of(deep[1]), deep[1] / 257, rtol=1e-6)
+    with pytest.warns(DepthWarning, match="seems to hold 12"):
+        pixels = other.pixels_of(deep[1])
+    np.testing.assert_allclose(pixels, deep[1] / 257, rtol=1e-6)
     with pytest.raises(SettingsError, match="bits is 17"):
         other.read_as(bits=17)
+
+
+def test_an_image_of_fewer_bits_is_named_once_by_a_loaded_model(deep, deep_detector, tmp_path):
+    """All values below 1024, and a quarter as bright: 10 bits, where the model has 12."""
+    deep_detector.save(tmp_path / "a.safetensors")
+    path = tmp_path / "few.png"
+    Image.fromarray((deep[1] >> 2)[..., 1]).save(path)
+    loaded = Detector.load(tmp_path / "a.safetensors", device="cpu")
+    assert loaded.reading == deep_detector.reading
+    with pytest.warns(DepthWarning, match=r"few\.png: .* 12 bits and seems to hold 10") as warned:
+        dark, _ = loaded.stream([path, path])
+    assert len(warned) == 1
+    loaded.read_as(bits=10)
+    assert abs(loaded.predict(path).score - dark.score) > 0.1
+    about = loaded.view.metadata()
+    assert View.restore(loaded.settings, about, {}).reading == deep_detector.reading
 
 
 def test_bits_at_the_top_of_16_are_read_where_that_is_said(deep, deep_detector, tmp_path):
@@ -132,6 +167,31 @@ def test_bits_at_the_top_of_16_are_read_where_that_is_said(deep, deep_detector, 
     deep_detector.save(tmp_path / "a.safetensors")
     other = Detector.load(tmp_path / "a.safetensors", device="cpu").read_as(bits=16)
     assert other.predict(shifted).score == pytest.approx(score, abs=5e-3)
+
+
+def test_calibration_keeps_how_its_images_were_read(deep, deep_detector, tmp_path):
+    """The threshold and later images belong together, so the depth of the model changes."""
+    deep_detector.save(tmp_path / "a.safetensors")
+    other = Detector.load(tmp_path / "a.safetensors", device="cpu").read_as(bits=16)
+    with pytest.raises(SettingsError, match="give good images"):
+        other.calibrate()
+    rng = np.random.default_rng(0)
+    good = [16 * image + rng.integers(0, 16, image.shape, np.uint16) for image in deep[1:4]]
+    with pytest.warns(CalibrationWarning):
+        calibrated = other.calibrate(good)
+    assert calibrated.settings.bits == calibrated.reading.bits == 16
+    assert calibrated.predict(good[0]).score == pytest.approx(
+        deep_detector.predict(deep[1]).score, abs=1e-2
+    )
+    highest = max(calibrated.predict(each).score for each in good)
+    assert calibrated.threshold == pytest.approx(highest, rel=1e-3)
+
+
+def test_an_update_has_one_depth(deep, deep_detector, tmp_path):
+    deep_detector.save(tmp_path / "a.safetensors")
+    other = Detector.load(tmp_path / "a.safetensors", device="cpu").read_as(bits=16)
+    with pytest.raises(SettingsError, match=r"12 bits.*convert the new images.*calibrate"):
+        other.update(deep)
 
 
 def test_training_images_of_two_depths_are_refused(deep, images, settings):

@@ -46,6 +46,7 @@ def test_the_public_names_are_these():
         "DataError",
         "Dataset",
         "DependencyError",
+        "DepthWarning",
         "Detector",
         "DeviceError",
         "DeviceWarning",

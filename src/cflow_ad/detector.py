@@ -21,6 +21,7 @@ from cflow_ad.cflow.predicting import Predictor
 from cflow_ad.cflow.transformer import resolve_blocks
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
+from cflow_ad.errors import SettingsError
 from cflow_ad.fitting.defective_images import find_defective_images
 from cflow_ad.fitting.detector import GoodSplit, calibrate_parts, fit_parts, split_by_training
 from cflow_ad.fitting.good_images import GoodData, find_good_images
@@ -252,8 +253,15 @@ class Detector(BaseDetector):
         Raises:
             DataError: the images of training are not there, `more` has no new images, or one cannot
                 be used.
+            SettingsError: `read_as` has changed how images are read.
             TrainingError: training diverged, or the work folder cannot be used.
         """
+        if dataclasses.replace(self.reading, brightness=None) != self.settings.reading:
+            raise SettingsError(
+                f"update reads new images as those of training, which have {self.settings.bits} "
+                "bits: convert the new images, or keep the model and set its threshold on images "
+                "that are read otherwise: cflow-ad calibrate MODEL GOOD --bits N"
+            )
         found = find_trained_images(self.training, old)
         good = join_images(found, find_good_images(more), self.training)
         parts, screening = fit_parts(
@@ -295,7 +303,8 @@ class Detector(BaseDetector):
 
         Images that it was fitted to, or that were excluded from training, are left out, see
         `split`. The scales of an imported model are fitted to the images first, and the images are
-        scored out-of-fold; so are those of a trained model where `rescale` is given.
+        scored out-of-fold; so are those of a trained model where `rescale` is given. Where
+        `read_as` has changed how images are read, the new detector keeps that.
 
         Args:
             data: as for `fit`; unset, the scores are those that the model holds.
@@ -320,6 +329,9 @@ class Detector(BaseDetector):
             "false_alarm_rate": false_alarm_rate,
             "smoothing": smoothing,
             "precision": precision or self._precision,
+            "bits": self.reading.bits,
+            "page": self.reading.page,
+            "bayer": self.reading.bayer,
         }
         given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
         settings = dataclasses.replace(self.settings, **given)

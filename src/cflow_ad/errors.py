@@ -24,8 +24,9 @@
 A message names the file or field that is wrong and says what to do. The command line prints it as
 one line, without a traceback, and exits with status 2.
 
-There are two warnings: `CalibrationWarning`, when there are too few images for the false-alarm rate
-that was asked for, and `DeviceWarning`, when a GPU does less at once than it was asked for.
+There are three warnings: `CalibrationWarning`, when there are too few images for the false-alarm
+rate that was asked for; `DepthWarning`, when an image seems to hold fewer bits than it is read
+with; and `DeviceWarning`, when a GPU does less at once than it was asked for.
 """
 
 from __future__ import annotations
@@ -169,6 +170,10 @@ def first_line(error: Exception) -> str:
 
 class CalibrationWarning(UserWarning):
     """There are too few images for the false-alarm rate that was asked for."""
+
+
+class DepthWarning(UserWarning):
+    """An image seems to hold fewer bits than it is read with, which makes it nearly black."""
 
 
 class DeviceWarning(UserWarning):

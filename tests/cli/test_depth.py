@@ -62,12 +62,37 @@ def test_what_exceeds_it_is_skipped_by_name_and_read_where_it_is_given(deep, mod
         assert np.asarray(drawn).mean() > 60  # not nearly black
 
 
+def test_what_seems_to_hold_fewer_bits_is_named_once(model, tmp_path):
+    for number in range(3):
+        write(tmp_path / f"{number}.png", 10, number)
+    result = run("predict", model, tmp_path, "--exit-zero")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: ") == 1
+    assert "read with 12 bits and seems to hold 10" in result.stderr
+    given = run("predict", model, tmp_path, "--bits", "10", "--exit-zero")
+    assert "warning" not in given.stderr
+
+
 def test_a_data_set_of_another_depth_is_evaluated_where_it_is_given(model, tmp_path):
     for folder in ("good", "dent"):
         write(tmp_path / "set" / "test" / folder / "0.png", 16)
     arguments = ("evaluate", model, tmp_path / "set", "-o", tmp_path / "out")
     assert "give the depth of these images with --bits 16" in refused(*arguments)
     assert run(*arguments, "--bits", "16").exit_code == 0
+
+
+def test_calibrate_sets_the_depth_and_update_refuses_another(deep, model, tmp_path):
+    for number in range(3):
+        write(tmp_path / "new" / f"{number}.png", 16, number + 9)
+    calibrate = ("calibrate", model, tmp_path / "new", "-o", tmp_path / "16.safetensors")
+    assert "--bits 16" in refused(*calibrate)
+    assert run(*calibrate, "--bits", "16").exit_code == 0
+    info = json.loads(run("info", tmp_path / "16.safetensors", "--json").stdout)
+    assert info["settings"]["bits"] == 16
+    assert run("predict", tmp_path / "16.safetensors", tmp_path / "new").exit_code in (0, 1)
+    assert "give good images" in refused("calibrate", model, "--bits", "16")
+    update = ("update", model, tmp_path / "new", "-o", tmp_path / "u.safetensors")
+    assert "convert the new images" in refused(*update, "--bits", "16")
 
 
 def test_a_mix_is_refused(deep, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import zlib
 
@@ -13,7 +14,7 @@ from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.depth import find_depth, require_depth
 from cflow_ad.data.images import as_image, read_image
 from cflow_ad.data.layouts import open_dataset
-from cflow_ad.errors import DataError, ImageError
+from cflow_ad.errors import DataError, DepthWarning, ImageError
 from tests.data.pictures import save
 
 H, W = 20, 30
@@ -58,13 +59,13 @@ def test_the_largest_value_of_all_says_the_depth(tmp_path, bits, suffix):
 
 def test_8_bits_are_8_bits(tmp_path):
     paths = folder(tmp_path, [picture(8), picture(8)])
-    assert require_depth(paths, Reading()) == (8, "8 bits, as the files state", ())
+    assert require_depth(paths, Reading()) == (8, "8 bits, as the files state", (), None)
     assert require_depth([RNG.random((4, 4, 3)) * 255], Reading()).bits == 8
 
 
 def test_a_depth_that_is_given_is_taken(tmp_path):
     paths = folder(tmp_path, [picture(10), picture(8)])
-    assert require_depth(paths, Reading(bits=12)) == (12, "12 bits, as given", ())
+    assert require_depth(paths, Reading(bits=12))[:3] == (12, "12 bits, as given", ())
 
 
 def test_arrays_files_and_pillow_images_have_depths(tmp_path):
@@ -140,6 +141,70 @@ def test_an_image_above_white_is_named(tmp_path):
     for source in (path, read_raw(path)):
         with pytest.raises(ImageError, match=r"above white, which is 4095: .* with --bits 16"):
             as_image(source, Reading(bits=12))
+
+
+def good_and_other(path, values, *, bits=16):
+    """How the images of a data set are read, and one more image."""
+    good = folder(path / "good", [picture(bits, light=light) for light in (0.7, 0.8, 1.0)])
+    depth = require_depth(good, Reading())
+    reading = Reading(depth.bits, brightness=depth.brightness)
+    return reading, save(path / "other.png", values.astype(np.uint16))
+
+
+@pytest.mark.parametrize(("bits", "fewer"), [(16, 14), (16, 12), (16, 10), (12, 10), (16, 8)])
+def test_an_image_of_fewer_bits_than_the_good_ones_is_named_once(tmp_path, bits, fewer):
+    reading, path = good_and_other(tmp_path, picture(fewer), bits=bits)
+    said = rf"other\.png: .* {bits} bits and seems to hold {fewer}: .*--bits {fewer} "
+    with pytest.warns(DepthWarning, match=said):
+        read_image(path, reading)
+    read_image(path, reading)  # warnings are errors here
+    read_image(path, dataclasses.replace(reading, bits=fewer))  # of that depth, nothing is said
+
+
+def test_an_array_of_fewer_bits_is_named(tmp_path):
+    reading, _ = good_and_other(tmp_path, picture(12))
+    with pytest.warns(DepthWarning, match="the image array: .* seems to hold 12"):
+        as_image(picture(12), reading)
+
+
+@pytest.mark.parametrize(
+    "dark",
+    [
+        picture(16),
+        picture(16, light=0.5),
+        picture(16, light=0.1),  # neither a quarter nor a sixteenth
+        picture(16, light=0.001),
+        np.zeros((H, W)),
+        np.maximum(picture(16, light=0.06), 5000 * np.eye(H, W)),  # a glint
+        picture(16) * (np.arange(W) < 2),  # a part that covers little
+    ],
+)
+def test_an_honestly_dark_image_is_not_named(tmp_path, dark):
+    read_image(good_and_other(tmp_path, dark)[1], good_and_other(tmp_path, dark)[0])
+
+
+def test_what_a_file_states_is_not_doubted(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    reading, _ = good_and_other(tmp_path, picture(16))
+    tag = (341, "H", 1, 4095, True)  # SMaxSampleValue
+    tifffile.imwrite(tmp_path / "a.tif", picture(12), extratags=[tag])
+    assert read_image(tmp_path / "a.tif", reading).max() > 240
+    read_image(save(tmp_path / "8.png", picture(8) // 16), reading)
+
+
+def test_where_good_images_are_as_dark_nothing_is_said(tmp_path):
+    good = folder(tmp_path, [picture(16), picture(16, light=0.1), picture(16, light=0.06)])
+    depth = require_depth(good, Reading())
+    path = save(tmp_path / "other.png", picture(12))
+    read_image(path, Reading(16, brightness=depth.brightness))
+
+
+def test_data_check_names_test_images_of_fewer_bits(tmp_path):
+    folder(tmp_path / "train" / "good", [picture(16)] * 3)
+    folder(tmp_path / "test" / "good", [picture(16), picture(12), picture(12)])
+    check = check_dataset(open_dataset(tmp_path))
+    found = [each.path.name for each in check.warnings if each.kind == "fewer bits"]
+    assert (found, check.errors) == (["1.png", "2.png"], ())
 
 
 def test_data_check_says_the_depth_and_names_what_exceeds_it(tmp_path):

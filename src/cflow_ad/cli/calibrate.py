@@ -53,6 +53,15 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            max=16,
+            help="Depth of GOOD, and of all later images, with 16 bits a value. [default: as it "
+            "is]",
+        ),
+    ] = None,
     roi: Roi = None,
     weights: Weights = None,
     device: Device = None,
@@ -67,6 +76,7 @@ def calibrate(
 
         target = output or model
         detector = Detector.load(model, weights=weights, device=device)
+        detector.read_as(bits=bits)
         if roi is not None:
             detector.look_in(roi)
         check_writable(target)

@@ -19,6 +19,7 @@ from cflow_ad.errors import (
     CalibrationWarning,
     CflowError,
     DataError,
+    DepthWarning,
     DeviceWarning,
     FolderError,
     ModelFileError,
@@ -133,7 +134,7 @@ BayerPattern = Annotated[
 def plain_errors() -> Iterator[None]:
     """Print an error that a person can fix as one line and exit with 2; warnings likewise."""
     with warnings.catch_warnings():
-        for kind in (CalibrationWarning, DeviceWarning):
+        for kind in (CalibrationWarning, DepthWarning, DeviceWarning):
             warnings.simplefilter("always", kind)
         warnings.showwarning = lambda text, *_, **__: print_message(f"warning: {text}", "yellow")
         try:

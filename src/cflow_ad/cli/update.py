@@ -39,6 +39,7 @@ def update(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     work_in: WorkFolder = None,
+    bits: Annotated[int | None, typer.Option(min=8, max=16, hidden=True)] = None,
     roi: Roi = None,
     weights: Weights = None,
     device: Device = None,
@@ -55,6 +56,7 @@ def update(
 
         target = output or model
         detector = Detector.load(model, weights=weights, device=device)
+        detector.read_as(bits=bits)  # another depth is refused, with the way out
         if roi is not None:
             detector.look_in(roi)
         check_writable(target)

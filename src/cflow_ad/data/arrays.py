@@ -112,7 +112,7 @@ class ArrayImage:
         """The image as `as_image` returns it."""
         raster = self.raster(reading)
         if raster is not None:
-            return to_pixels(raster, reading.bits, _NAME)
+            return to_pixels(raster, reading, _NAME)
         return self._scaled(reading)
 
     def _scaled(self, reading: Reading) -> NDArray[Any]:

@@ -128,7 +128,7 @@ def check_dataset(
         DependencyError: A library that an image needs is not installed.
     """
     depth = find_depth([sample.path for sample in dataset.train or dataset.test], reading)
-    reading = dataclasses.replace(reading, bits=depth.bits)
+    reading = dataclasses.replace(reading, bits=depth.bits, brightness=depth.brightness)
     samples = {sample.path: sample for sample in (*dataset.train, *dataset.test)}
     looks: dict[Path, Look] = {}
     findings: list[Finding] = []
@@ -176,7 +176,7 @@ def _check_files(sample: Sample, reading: Reading) -> tuple[Look | None, list[Fi
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return None, [Finding("unreadable image", path, reason, True)]
-    findings = []
+    findings = [Finding("fewer bits", path, look.doubt)] if look.doubt else []
     try:
         if sample.roi is not None:
             read_region(sample.roi, look.shape)

@@ -18,13 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from cflow_ad.data.decoding.files import read_header
-from cflow_ad.data.decoding.raster import Reading, bits_for
+from cflow_ad.data.decoding.raster import BRIGHTNESS_TOLERANCE, Reading, bits_for
 from cflow_ad.data.images import ImageSource, ReadAs, image_raster, original, source_name
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
 from cflow_ad.process import usable_cores
 
-_TOLERANCE = 1.5  # of the ratio of brightness that tells two depths
 _MOST_SPREAD = 2.5  # of brightness within a depth; by another light it varies more
 
 
@@ -38,6 +37,10 @@ class Depth(NamedTuple):
 
     odd: tuple[tuple[ImageSource, str], ...] = ()
     """Images that do not have it, and why."""
+
+    brightness: tuple[float, float] | None = None
+    """Means of the darkest and the brightest image that does not state its depth, as shares of
+    white; None where all state it."""
 
 
 class _Evidence(NamedTuple):
@@ -61,8 +64,6 @@ def find_depth(sources: Iterable[ImageSource], reading: Reading) -> Depth:
         sources: The images.
         reading: How they are read. A depth that it states is taken as it is.
     """
-    if reading.bits is not None:
-        return Depth(reading.bits, f"{_of(reading.bits)}, as given")
 
     def look(source: ImageSource) -> _Evidence | None:
         return _look(original(source), reading)
@@ -72,6 +73,18 @@ def find_depth(sources: Iterable[ImageSource], reading: Reading) -> Depth:
     found = [evidence for _, evidence in done if evidence is not None]
     stated = [each for each in found if each.bits is not None]
     silent = [each for each in found if each.bits is None]
+    if reading.bits is not None:
+        depth = Depth(reading.bits, f"{_of(reading.bits)}, as given")
+    else:
+        depth = _compare(stated, silent)
+    if not silent:
+        return depth
+    means = [each.mean / (2**depth.bits - 1) for each in silent]
+    return depth._replace(brightness=(min(means), max(means)))
+
+
+def _compare(stated: Sequence[_Evidence], silent: Sequence[_Evidence]) -> Depth:
+    """Find the depth of images of which some state theirs."""
     depth = _by_statements(stated) if stated or not silent else None
     held = _by_values(silent) if silent else None
     if depth is None or held is None or depth.bits == held.bits:
@@ -170,7 +183,8 @@ def _mixed(silent: Sequence[_Evidence], bits: int) -> tuple[tuple[ImageSource, s
         apart = max(each.mean for each in dark) < min(each.mean for each in bright)
         ratio = _median(bright) / max(_median(dark), 1e-9)
         is_even = max(_spread(dark), _spread(bright)) <= _MOST_SPREAD
-        if apart and is_even and abs(math.log(ratio / 2 ** (bits - fewer))) <= math.log(_TOLERANCE):
+        off = abs(math.log(ratio / 2 ** (bits - fewer)))
+        if apart and is_even and off <= math.log(BRIGHTNESS_TOLERANCE):
             odd, depth, other = (
                 (dark, fewer, bits) if len(dark) <= len(bright) else (bright, bits, fewer)
             )

@@ -32,7 +32,7 @@ class EncodedImage(ComputedImage):
         return read_header_of(io.BytesIO(self._data), self._name, reading).shape
 
     def pixels(self, reading: Reading = AS_STORED) -> NDArray[Any]:
-        return to_pixels(self.raster(reading), reading.bits, self._name)
+        return to_pixels(self.raster(reading), reading, self._name)
 
     def raster(self, reading: Reading) -> Raster:
         return read_raster_of(io.BytesIO(self._data), self._name, reading)

@@ -109,13 +109,7 @@ def read_image(path: PathLike, reading: Reading = AS_STORED) -> NDArray[Any]:
             allows, or has float pixels, which have no fixed white.
         DependencyError: A library that its kind needs is not installed.
     """
-    return read_image_and_mode(path, reading)[0]
-
-
-def read_image_and_mode(path: PathLike, reading: Reading = AS_STORED) -> tuple[NDArray[Any], str]:
-    """Read as `read_image`, and return the file's own pixel mode too, as Pillow names it: ``L``."""
-    raster = read_raster(Path(path), reading)
-    return to_pixels(raster, reading.bits, str(path)), raster.header.mode
+    return to_pixels(read_raster(Path(path), reading), reading, str(path))
 
 
 def source_name(source: ImageSource) -> str:
@@ -152,7 +146,7 @@ def as_image(source: ImageSource, reading: Reading = AS_STORED) -> NDArray[Any]:
         case str() | os.PathLike():
             return read_image(source, reading)
         case Image.Image():
-            return to_pixels(_of_pillow(source, reading), reading.bits, _name(source))
+            return to_pixels(_of_pillow(source, reading), reading, _name(source))
         case ArrayImage():
             return source.pixels(reading)
         case np.ndarray() | Tensor():

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cflow_ad.data.decoding.raster import Reading
-from cflow_ad.data.images import AS_STORED, PathLike, read_image_and_mode
+from cflow_ad.data.decoding.files import read_raster
+from cflow_ad.data.decoding.raster import Reading, find_fewer_bits, to_pixels
+from cflow_ad.data.images import AS_STORED, PathLike
 
 THUMBNAIL = 32
 """Height and width of a thumbnail."""
@@ -47,6 +50,9 @@ class Look:
     measures: tuple[float, float, float]
     """Mean, standard deviation and root mean square of the Laplacian, in grey levels of 0..255."""
 
+    doubt: str
+    """Why it seems to have another depth, see `find_fewer_bits`; empty where it does not."""
+
 
 def look_at(path: PathLike, reading: Reading = AS_STORED) -> Look:
     """Read an image.
@@ -54,7 +60,8 @@ def look_at(path: PathLike, reading: Reading = AS_STORED) -> Look:
     Raises:
         ImageError: As `read_image`.
     """
-    pixels, mode = read_image_and_mode(path, reading)
+    raster = read_raster(Path(path), reading)
+    pixels = to_pixels(raster, dataclasses.replace(reading, brightness=None), str(path))
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(f"{height} {width} {pixels.dtype}".encode(), digest_size=16)
     digest.update(pixels.tobytes())
@@ -66,10 +73,11 @@ def look_at(path: PathLike, reading: Reading = AS_STORED) -> Look:
     values = np.asarray(grey.resize(size, Image.Resampling.BOX))
     return Look(
         (height, width),
-        mode,
+        raster.header.mode,
         digest.digest(),
         np.rint(thumbnail).astype(np.uint8),
         (float(values.mean()), float(values.std()), _laplacian(values)),
+        find_fewer_bits(raster, reading),
     )
 
 

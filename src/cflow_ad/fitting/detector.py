@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cflow_ad.cflow.building import build_encoder
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.depth import require_depth
 from cflow_ad.data.images import ImageSource
 from cflow_ad.errors import CalibrationWarning, DataError, SettingsError
@@ -47,7 +48,8 @@ def fit_parts(
     began = time.perf_counter()
     depth = require_depth(good.sources, settings.reading)
     settings = dataclasses.replace(settings, bits=depth.bits)
-    good = good.read_as(settings.reading)
+    before = None if view is None else view.reading.brightness
+    good = good.read_as(dataclasses.replace(settings.reading, brightness=before))
     encoder = build_encoder(settings).to(device)
     fitted = fit_model(
         encoder,
@@ -83,7 +85,9 @@ def fit_parts(
         **({"aligned_to": fitted.view.reference.name} if fitted.view.reference else {}),
         **provenance(),
     }
-    return Parts(fitted.model, settings, calibration, about, fitted.view), screening
+    reading = dataclasses.replace(settings.reading, brightness=depth.brightness)
+    view = dataclasses.replace(fitted.view, reading=reading)
+    return Parts(fitted.model, settings, calibration, about, view), screening
 
 
 class GoodSplit(NamedTuple):
@@ -123,7 +127,10 @@ def calibrate_parts(
     if data is not None:
         parts = _calibrate_on(parts, data, settings, rescale=rescale, progress=progress)
     elif rescale or _scoring_of(settings) != _scoring_of(parts.settings):
-        raise SettingsError("smoothing, precision and rescale change the scores: give good images")
+        raise SettingsError(
+            "smoothing, precision, rescale, and another way to read images change the scores: give "
+            "good images"
+        )
     assert parts.calibration is not None
     calibration = parts.calibration
     if data is None:
@@ -148,9 +155,11 @@ def _calibrate_on(
             "threshold; give other good images, or none to use the scores of training"
         )
     if parts.view.reading.bits is None:  # of an imported model
-        bits = require_depth(good.sources, parts.view.reading).bits
-        settings = dataclasses.replace(settings, bits=bits)
-        good = good.read_as(settings.reading)
+        depth = require_depth(good.sources, parts.view.reading)
+        settings = dataclasses.replace(settings, bits=depth.bits)
+        reading = dataclasses.replace(settings.reading, brightness=depth.brightness)
+        parts = parts._replace(view=dataclasses.replace(parts.view, reading=reading))
+        good = good.read_as(reading)
     view = parts.view.with_own(good.regions)
     about: dict[str, Any] = {
         **parts.training,
@@ -178,8 +187,8 @@ def _calibrate_on(
     )
 
 
-def _scoring_of(settings: Settings) -> tuple[float, str]:
-    return settings.smoothing, settings.precision
+def _scoring_of(settings: Settings) -> tuple[float, str, Reading]:
+    return settings.smoothing, settings.precision, settings.reading
 
 
 def _warn(calibration: Calibration) -> None:

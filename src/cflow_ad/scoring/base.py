@@ -46,7 +46,8 @@ class BaseDetector(ABC):
     ) -> None:
         self.settings = settings
         view = view or View(sizing=settings.sizing)
-        self.view = dataclasses.replace(view, reading=settings.reading)
+        reading = dataclasses.replace(settings.reading, brightness=view.reading.brightness)
+        self.view = dataclasses.replace(view, reading=reading)
         self._calibration = calibration
         self._name = name
         self._process = os.getpid()

@@ -205,10 +205,16 @@ class View:
         return digest.hexdigest()
 
     def metadata(self) -> dict[str, Any]:
-        """Return which regions there are, ``none``, ``one``, ``each`` or ``both``, as JSON."""
-        if self.regions is None:
-            return {"regions": "none" if self.region is None else "one"}
-        return {"regions": "each" if self.region is None else "both"}
+        """Return, as JSON, which regions there are: ``none``, ``one``, ``each`` or ``both``; and
+        how bright the good images are, see `Reading.brightness`.
+        """
+        of_all, of_each = self.region is not None, self.regions is not None
+        which = {(True, True): "both", (True, False): "one", (False, True): "each"}
+        brightness = self.reading.brightness
+        return {
+            "regions": which.get((of_all, of_each), "none"),
+            **({} if brightness is None else {"brightness": list(brightness)}),
+        }
 
     def pictures(self) -> dict[str, bytes]:
         """Return the region and the reference as PNG files, which `restore` reads."""
@@ -229,7 +235,9 @@ class View:
             KeyError: An entry or a picture is missing.
             ValueError: A picture is damaged.
         """
-        regions = metadata["regions"]
+        regions, brightness = metadata["regions"], metadata.get("brightness")
+        if brightness is not None:
+            brightness = float(brightness[0]), float(brightness[1])
         region = reference = None
         try:
             if settings.align != "none":
@@ -245,7 +253,7 @@ class View:
             regions=RegionFiles() if regions in ("each", "both") else None,
             foreground=settings.foreground == "auto",
             reference=reference,
-            reading=settings.reading,
+            reading=dataclasses.replace(settings.reading, brightness=brightness),
         )
 
 

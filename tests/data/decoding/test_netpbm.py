@@ -170,4 +170,4 @@ def _read(data):
     from cflow_ad.data.decoding.raster import to_pixels
 
     assert io.BytesIO(data).read(2)
-    return to_pixels(netpbm.read(io.BytesIO(data), "a", Reading()), None, "a")
+    return to_pixels(netpbm.read(io.BytesIO(data), "a", Reading()), Reading(), "a")

@@ -6,15 +6,20 @@ taken from one image alone, so that a value is the same brightness in every imag
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.errors import ImageError
+from cflow_ad.errors import DepthWarning, ImageError
 
 Bayer: TypeAlias = Literal["none", "rggb", "bggr", "grbg", "gbrg"]
+
+BRIGHTNESS_TOLERANCE = 1.5
+"""Of the ratio of brightness that tells two depths."""
 
 _WHOLE = 1e-3  # of a grey level: as near to whole numbers are the values of 8 bits
 _APART = 101  # compared first: most pictures of more bits show it there
@@ -35,6 +40,10 @@ class Reading:
 
     bayer: Bayer = "none"
     """Colours of the first two rows of a sensor's mosaic, such as ``rggb``."""
+
+    brightness: tuple[float, float] | None = None
+    """Means of the darkest and the brightest good image, as shares of white. Images are compared
+    with them, see `find_fewer_bits`."""
 
 
 class Header(NamedTuple):
@@ -75,12 +84,14 @@ class Raster:
         return self.samples[..., : 3 if self.samples.shape[2] >= 3 else 1]
 
 
-def to_pixels(raster: Raster, bits: int | None, name: str) -> NDArray[Any]:
+def to_pixels(raster: Raster, reading: Reading, name: str) -> NDArray[Any]:
     """Bring samples to RGB from 0 to 255; transparent pixels are blended with black.
+
+    The first image of a data set that seems to hold fewer bits is named by a `DepthWarning`.
 
     Args:
         raster: The image.
-        bits: Depth of samples whose header does not state one; None is 16.
+        reading: The depth of samples whose header does not state one; none is 16.
         name: Of the image, for errors.
 
     Returns:
@@ -89,13 +100,17 @@ def to_pixels(raster: Raster, bits: int | None, name: str) -> NDArray[Any]:
     Raises:
         ImageError: The samples are float, negative, or above white.
     """
+    why = "" if reading in _NAMED else find_fewer_bits(raster, reading)
+    if why and _NAMED.setdefault(reading, why) is why:  # no other thread was first
+        text = f"{name}: {why}. Other such images are not named"
+        warnings.warn(text, DepthWarning, stacklevel=2)
     samples = raster.samples
     if samples.dtype.kind == "f":
         raise _no_white(raster, name)
     if samples.dtype == np.uint8:
         pixels = _blended(samples, WHITE)
     else:
-        white = _white(raster, bits, name)
+        white = _white(raster, reading.bits, name)
         if white == WHITE:
             pixels = _blended(np.clip(samples, 0, WHITE).astype(np.uint8), WHITE)
         else:
@@ -104,6 +119,38 @@ def to_pixels(raster: Raster, bits: int | None, name: str) -> NDArray[Any]:
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     return pixels if pixels.flags.carray else np.array(pixels, order="C")
+
+
+_NAMED: dict[Reading, str] = {}  # of which an image was named, and what was said
+
+
+def find_fewer_bits(raster: Raster, reading: Reading) -> str:
+    """Say that an image seems to hold fewer bits than it is read with; empty where it does not.
+
+    Written into 16 bits, a picture of 12 bits is 16 times as dark as the same of 16. So an image is
+    meant that is darker than all good ones, has no value above that depth's white, and is about as
+    bright as good images when it is read with that depth.
+    """
+    given, is_stated = reading.bits or 16, raster.header.bits is not None
+    if reading.brightness is None or is_stated or raster.samples.dtype.kind == "f":
+        return ""
+    (low, high), largest = reading.brightness, int(raster.colours.max())
+    depths = [bits for bits in range(given - 2, 7, -2) if largest < 2**bits]
+    if not depths:
+        return ""
+    mean = float(raster.colours.mean()) / (2**given - 1)
+    if not 0 < mean * BRIGHTNESS_TOLERANCE < low:
+        return ""
+    usual = math.sqrt(low * high)
+    bits = min(depths, key=lambda bits: abs(math.log(mean * 2 ** (given - bits) / usual)))
+    brighter = mean * 2 ** (given - bits)
+    if not low / BRIGHTNESS_TOLERANCE <= brighter <= high * BRIGHTNESS_TOLERANCE:
+        return ""
+    return (
+        f"it is read with {given} bits and seems to hold {bits}: no value is above {2**bits - 1}, "
+        f"and good images are about {usual / mean:.0f} times as bright. If it does, give "
+        f"--bits {bits} (in Python: read_as(bits={bits})); else look at the light"
+    )
 
 
 def shorten(pixels: NDArray[Any]) -> NDArray[Any]:
