@@ -81,6 +81,12 @@ def test_packed_bits_state_the_depth(tmp_path, bits, channels):
         read_image(path, Reading(bits=8))
 
 
+def test_unsigned_values_of_32_bits_are_not_called_signed(tmp_path):
+    path = write(tmp_path / "a.tif", np.full((H, W), 2**31 + 5, np.uint32))
+    with pytest.raises(ImageError, match="values run from 2147483653 .* outside 16 bits"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
 def test_a_negative_value_is_no_brightness(tmp_path, dtype):
     low = write(

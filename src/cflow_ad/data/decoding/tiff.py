@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import struct
 import threading
@@ -39,6 +40,7 @@ from cflow_ad.data.decoding.tiff_pages import (
     PALETTE,
     PHOTOMETRIC,
     RGB,
+    UNSIGNED,
     WHITE_IS_ZERO,
     Page,
     check_complete,
@@ -84,7 +86,12 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
         try:
             image = _open(file, name, page)
             pillow.decode(image, name)
-            return pillow.raster_of(image, pillow.header_of(image, bits=page.depth), name, reading)
+            raster = pillow.raster_of(
+                image, pillow.header_of(image, bits=page.depth), name, reading
+            )
+            if page.bits == 32 and page.format == UNSIGNED:  # Pillow takes them for signed ones
+                return dataclasses.replace(raster, samples=raster.samples.view(np.uint32))
+            return raster
         except pillow.NotDecodedError as failure:
             check_complete(page, file, name)
             try:

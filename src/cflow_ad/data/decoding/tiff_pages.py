@@ -36,7 +36,7 @@ _MOST_PAGES = 100_000
 _REDUCED, _MASK = 1, 4  # bits of `_SUBFILE`: such a directory is no page
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, MOSAIC = 0, 1, 2, 3, 5, 32803
 LAB = (8, 9, 10)  # without a white that is the same in every file
-_UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
+UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ class Page:
 
     @property
     def format(self) -> int:
-        found = self.one(_FORMAT, _UNSIGNED)
-        return _UNSIGNED if found == _VOID else found
+        found = self.one(_FORMAT, UNSIGNED)
+        return UNSIGNED if found == _VOID else found
 
     @property
     def for_pillow(self) -> bool:
         """Whether Pillow gives every sample as it is stored."""
-        plain = self.format == _UNSIGNED
+        plain = self.format == UNSIGNED
         one = self.samples == 1 and self.bits in (12, 16, 32)
         photometric = self.one(PHOTOMETRIC, 1)
         # Pillow leaves grey of more than 8 bits as it is where white is 0.
