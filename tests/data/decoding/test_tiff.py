@@ -83,7 +83,7 @@ def test_packed_bits_state_the_depth(tmp_path, bits, channels):
 
 def test_unsigned_values_of_32_bits_are_not_called_signed(tmp_path):
     path = write(tmp_path / "a.tif", np.full((H, W), 2**31 + 5, np.uint32))
-    with pytest.raises(ImageError, match="values run from 2147483653 .* outside 16 bits"):
+    with pytest.raises(ImageError, match=r"values run from 2147483653 .* outside 16 bits"):
         read_image(path)
 
 
