@@ -108,7 +108,10 @@ def test_several_annotations_of_an_image_are_united(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (labelme(shape([[1, 1], [5, 5]], "line")), "type line, which covers no area"),
+        (
+            labelme(shape([[1, 1], [5, 5]], "line")),
+            r"a\.json: a shape of type line, which covers no area; draw",
+        ),
         (labelme(shape([[1, 1], [5, 5]])), "three points"),
         (labelme(shape([[0, 0], [90, 0], [90, 90]])), "outside the image"),
         (labelme(shape(CORNERS), height=W, width=H), "the mask is 30 x 20 .* its image is 20 x 30"),

@@ -26,14 +26,24 @@ def test_a_mask_is_what_is_not_zero(tmp_path, white):
     )
 
 
-def test_any_channel_counts_and_alpha_does_not(tmp_path):
+@pytest.mark.parametrize("value", [9, 255])
+def test_any_channel_counts_where_it_is_not_transparent(tmp_path, value):
+    """Programs leave colours below what is transparent, white or what was erased."""
     rgba = np.zeros((2, 2, 4), np.uint8)
-    rgba[0, 1, 2] = 9  # blue, and wholly transparent
-    rgba[1, 0, 3] = 255  # black, and opaque
+    rgba[0, 1] = 0, 0, value, 255
+    rgba[1, 0] = 0, 0, 0, 255
+    rgba[1, 1] = value, value, value, 0
     mask = read_mask(save(tmp_path / "a.png", rgba), (2, 2))
     np.testing.assert_array_equal(mask, [[False, True], [False, False]])
     grey = Image.fromarray(rgba).convert("LA")
     np.testing.assert_array_equal(read_mask(save(tmp_path / "b.png", grey), (2, 2)), mask)
+
+
+def test_alpha_says_nothing_where_all_is_transparent(tmp_path):
+    rgba = np.zeros((2, 2, 4), np.uint8)
+    rgba[0, 1, 0] = 255
+    mask = read_mask(save(tmp_path / "a.png", rgba), (2, 2))
+    np.testing.assert_array_equal(mask, [[False, True], [False, False]])
 
 
 def test_a_palette_mask_goes_by_its_colours(tmp_path):

@@ -87,7 +87,7 @@ def read_labelme(path: Path) -> Outlines:
             if item.get("mask"):
                 patches.append(_patch_of(item))
             else:
-                polygons.append(_polygon_of(item))
+                polygons.append(_polygon_of(item, path))
     except UNREADABLE as error:
         raise DataError(f"{path}: no LabelMe file, or a damaged one ({error})") from error
     check_polygons(polygons, path)
@@ -182,7 +182,7 @@ def check_polygons(polygons: Sequence[Polygon], path: Path) -> None:
         raise DataError(f"{path}: a number is not finite; {FORM}")
 
 
-def _polygon_of(item: dict[str, Any]) -> Polygon:
+def _polygon_of(item: dict[str, Any], path: Path) -> Polygon:
     kind = item.get("shape_type") or "polygon"
     points = [(float(x), float(y)) for x, y in item["points"]]
     if kind == "rectangle":
@@ -194,7 +194,7 @@ def _polygon_of(item: dict[str, Any]) -> Polygon:
         turns = (2 * math.pi * n / _CIRCLE_POINTS for n in range(_CIRCLE_POINTS))
         return [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns]
     if kind != "polygon":
-        raise ValueError(f"a shape of type {kind}, which covers no area: draw a polygon")
+        raise DataError(f"{path}: a shape of type {kind}, which covers no area; draw a polygon")
     return points
 
 

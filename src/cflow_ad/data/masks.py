@@ -119,11 +119,12 @@ def _marked(raster: Raster, path: Path) -> NDArray[np.bool_]:
     colours = raster.colours
     if colours.dtype.kind == "f" and np.isnan(colours).any():
         raise MaskError(f"{path}: the mask contains NaN; save it as 8-bit PNG")
-    brightest = colours.max(axis=2)
+    brightest, half = colours.max(axis=2), _half_of_white(raster)
+    if raster.samples.shape[2] in (2, 4) and (seen := raster.samples[..., -1] >= half).any():
+        brightest = np.where(seen, brightest, 0)
     is_coloured = colours.shape[2] > 1 and bool((colours != colours[..., :1]).any())
     if raster.is_palette and is_coloured:
         return np.asarray(brightest > 0)
-    half = _half_of_white(raster)
     if raster.kind != "JPEG" and brightest.max() < half:
         return np.asarray(brightest > 0)
     return np.asarray(brightest >= half)

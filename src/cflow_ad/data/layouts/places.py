@@ -116,7 +116,7 @@ def unclear_error(
     found = some([f"{'/'.join(parts) or '.'} ({n} images)" for parts, n in counts.items()])
     error = FolderError(
         f"{root}: the names of the folders do not say which images are good; found: {found}; say "
-        "which are good, and which defective"
+        "which are good (--good '*' if all are), and which defective"
     )
     options = [option for parts in good for option in ("--good", "/".join(parts) or ".")]
     options += [option for parts in bad for option in ("--bad", "/".join(parts) or ".")]
