@@ -33,6 +33,7 @@ Kind: TypeAlias = Literal[
     "duplicate",
     "mixed files",
     "mixed depths",
+    "fewer bits",
     "outlier",
     "clusters",
 ]
