@@ -202,14 +202,14 @@ class Detector(BaseDetector):
             work: a folder for checkpoints, from which the same call continues after it was
                 stopped; it is not removed.
             group: the processes that fit this model together, each by the same call, see
-                `fitting.group`; unset, this one alone. All get the same model.
+                `fitting.group`; unset, this one alone. All get the same model. Several need
+                `work`, which those of one machine share.
             progress: called as the work advances.
 
         Raises:
             DataError: there are no images, one cannot be used, or they have several depths.
             SettingsError: `roi` is given, and the images have regions of their own; or
-                `feature_budget` is too small; or several processes are given `max_seconds`, or the
-                paper's schedule.
+                `feature_budget` is too small; or several processes have no `work`.
             WeightsError: the backbone's weights are not on this machine and cannot be downloaded.
             TrainingError: training diverged, or the work folder cannot be used.
         """

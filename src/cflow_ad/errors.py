@@ -18,6 +18,8 @@
     ├── DeviceError            a GPU failed, or its memory is too small
     ├── StationError           the inspection station cannot do what was asked
     ├── StoreError             a store of models, or an object store, cannot be used
+    ├── GroupError             another process that fits the same model cannot be reached
+    │   └── ElsewhereError     another process failed, and says why itself
     ├── ForkError              a model was opened before os.fork and cannot be used after it
     └── DependencyError        an optional library is not installed
 
@@ -100,6 +102,14 @@ class StationError(CflowError):
 
 class StoreError(CflowError):
     """A store of models, or an object store, cannot be used, or lacks what is asked for."""
+
+
+class GroupError(CflowError):
+    """Another process that fits or evaluates the same model cannot be reached."""
+
+
+class ElsewhereError(GroupError):
+    """Another process that fits or evaluates the same model failed, and says why itself."""
 
 
 class DeviceError(CflowError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cflow_ad.cflow.whitening import SHRINKAGE, InputLayer, Moments, raw_layer, whitening_of
+from cflow_ad.cflow.whitening import SHRINKAGE, InputLayer, fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 
 
@@ -19,7 +19,7 @@ def vectors():
 
 
 def fit(*chunks):
-    return whitening_of(Moments.of(chunks, chunks[0].shape[1]))
+    return fit_whitening(chunks)
 
 
 def test_whitened_vectors_have_no_mean_and_the_shrunk_covariance(vectors):
@@ -57,15 +57,6 @@ def test_chunks_do_not_matter(vectors):
         parts = fit(*vectors.split(sizes))
         torch.testing.assert_close(parts.mean, whole.mean)
         torch.testing.assert_close(parts.matrix, whole.matrix, rtol=1e-4, atol=1e-4)
-
-
-def test_moments_of_two_sets_add_up_to_those_of_both(vectors):
-    first = Moments.of([vectors[:1000]], 6)
-    none = Moments.of([], 6)
-    both = none + first + Moments.of([vectors[1000:]], 6) + none
-    assert both.count == 4000
-    torch.testing.assert_close(both.mean, vectors.double().mean(0))
-    torch.testing.assert_close(both.covariance, vectors.double().T.cov(correction=0))
 
 
 def test_a_large_mean_costs_no_digits(vectors):

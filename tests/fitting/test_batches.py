@@ -85,7 +85,6 @@ def test_vectors_for_which_memory_runs_out_are_not_kept(level, features, monkeyp
 
 def fake_batches(batch_size, channels, device):
     batches = Batches.__new__(Batches)
-    batches.weights = None
     batches.x = torch.randn(BLOCK, batch_size, channels, device=device)
     batches.rows, batches.columns = (
         torch.zeros(BLOCK, batch_size, dtype=torch.int64, device=device) for _ in range(2)

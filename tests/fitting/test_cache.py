@@ -133,7 +133,7 @@ def test_files_overwritten_by_another_run_are_ignored(encoder, images, tmp_path)
     left = set()
     with pytest.raises(KeyboardInterrupt):
         build(encoder, images[3:6], folder=tmp_path, key="two", progress=kill)
-    assert before - left == {"cache.json"}
+    assert before - left == {"encoded-1.json"}
     again = build(encoder, images[:3], folder=tmp_path, key="one")
     assert same(again, build(encoder, images[:3]))
 

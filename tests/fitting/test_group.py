@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +19,14 @@ from cflow_ad import CalibrationWarning, Detector
 from cflow_ad.data.layouts import open_dataset
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.evaluate import evaluate
-from cflow_ad.fitting.batches import BLOCK, Batches
-from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.fit import fit_model
 from cflow_ad.fitting.good_images import find_good_images
-from cflow_ad.fitting.group import ALONE
-from cflow_ad.fitting.likelihood import build_level
-from cflow_ad.fitting.place_means import subtract_place_means
+from cflow_ad.fitting.levels import deal
 from cflow_ad.method import PaperSchedule
-from cflow_ad.scoring.view import View
-from tests.fitting.threads import in_threads
+from cflow_ad.settings import Settings
+from tests.fitting.threads import Threads, in_threads
 
 ROOT = Path(__file__).parents[2]
-
-BOUND = 0.01
-"""How far scores may lie apart that one process and several give, as a share: their sums have other
-last bits, which the steps of training enlarge."""
 
 
 @pytest.fixture(scope="module")
@@ -44,74 +39,85 @@ def good(images):
     return find_good_images(images)
 
 
+def assert_same(fitted, one):
+    assert fitted.scores.numbers == one.scores.numbers
+    assert fitted.scores.scores == one.scores.scores
+    assert fitted.scores.peaks == one.scores.peaks
+    assert fitted.ended == one.ended
+    state = fitted.model.state_dict()
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(state[name], value), name
+
+
 @pytest.mark.parametrize("size", [2, 5])
-def test_several_processes_fit_the_model_of_one(encoder, good, settings, size):
+@pytest.mark.parametrize("budget", [2.0, 1e-4])
+def test_several_processes_fit_the_model_of_one(encoder, good, settings, tmp_path, size, budget):
+    settings = dataclasses.replace(settings, feature_budget=budget)
     one = fit_model(encoder, good, settings)
-    several = in_threads(size, lambda group: fit_model(encoder, good, settings, group=group))
-    for fitted in several:
-        assert fitted.scores.numbers == one.scores.numbers
-        np.testing.assert_allclose(fitted.scores.scores, one.scores.scores, rtol=BOUND)
-        np.testing.assert_allclose(fitted.scores.peaks, one.scores.peaks, rtol=BOUND)
-        assert fitted.scores.scores == several[0].scores.scores
-        for level, of_one, of_first in zip(fitted.model, one.model, several[0].model, strict=True):
-            layer = level.input_layer.matrix, of_one.input_layer.matrix
-            torch.testing.assert_close(*layer, rtol=1e-4, atol=1e-4 * float(layer[1].abs().max()))
-            torch.testing.assert_close(level.means.tables, of_one.means.tables)
-            for name, value in level.state_dict().items():
-                assert torch.equal(value, of_first.state_dict()[name])
+    for fitted in in_threads(
+        size, lambda group: fit_model(encoder, good, settings, work=tmp_path, group=group)
+    ):
+        assert_same(fitted, one)
 
 
-def test_more_processes_than_images_fit_a_model(encoder, images, settings):
-    few = find_good_images(images[:3])
-    found = in_threads(4, lambda group: fit_model(encoder, few, settings, group=group))
-    expected = fit_model(encoder, few, settings).scores.scores
-    for fitted in found:
-        np.testing.assert_allclose(fitted.scores.scores, expected, rtol=BOUND)
+def test_more_processes_than_images_fit_a_model(encoder, images, settings, tmp_path):
+    few = find_good_images(images[:2])
+    one = fit_model(encoder, few, settings)
+    for fitted in in_threads(
+        3, lambda group: fit_model(encoder, few, settings, work=tmp_path, group=group)
+    ):
+        assert_same(fitted, one)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.3])
-def test_each_process_keeps_its_own_vectors_within_the_budget_and_none_is_lost(
-    encoder, images, settings, share
-):
-    view = View(sizing=settings.sizing)
-    budget = share * sum(
-        of_level.vectors.nbytes + of_level.positions.nbytes
-        for of_level in build_cache(encoder, images, view, settings)
+def test_the_paper_s_schedule_is_split_by_models(encoder, good, settings, tmp_path):
+    settings = dataclasses.replace(
+        settings, augment_copies=0, paper=PaperSchedule(epochs=1, passes_per_epoch=1)
     )
-    budget /= 2**30
-
-    def vectors(group):
-        levels = build_cache(encoder, images, view, settings, budget=budget / 2, group=group)
-        assert all(len(of_level.vectors) < len(of_level) for of_level in levels)
-        return [torch.cat(list(of_level.chunks(100))) for of_level in levels]
-
-    whole = build_cache(encoder, images, view, settings, budget=budget)
-    for of_level, *parts in zip(whole, *in_threads(2, vectors), strict=True):
-        together, expected = torch.cat(parts), torch.from_numpy(of_level.vectors)
-        assert len(together) == len(expected)
-        assert {tuple(each) for each in together.tolist()} == {
-            tuple(each) for each in expected.tolist()
-        }
+    one = fit_model(encoder, good, settings)
+    for fitted in in_threads(
+        2, lambda group: fit_model(encoder, good, settings, work=tmp_path, group=group)
+    ):
+        assert_same(fitted, one)
 
 
-def test_the_parts_of_a_batch_are_the_batch(encoder, images, settings):
-    view = View(sizing=settings.sizing)
+def test_several_processes_continue_from_what_they_kept(encoder, good, settings, tmp_path):
+    def fit(group):
+        seen = []
+        fitted = fit_model(
+            encoder, good, settings, work=tmp_path, group=group, progress=seen.append
+        )
+        return fitted, seen
 
-    def draw(group):
-        of_level = build_cache(encoder, images, view, settings, group=group)[0]
-        of_level = subtract_place_means(of_level, 2, len(images)).of_images(range(1, 9))
-        batches = Batches(build_level(of_level, settings, 0), of_level, 64, (0, 0))
-        batches.draw(2)
-        places = torch.stack((batches.rows, batches.columns), dim=2)
-        return torch.cat((batches.x, places), dim=2), batches.weights
+    first = in_threads(2, fit)
+    for (again, seen), (one, _) in zip(in_threads(2, fit), first, strict=True):
+        assert_same(again, one)
+        encoded = [p for p in seen if p.stage == "encode"]
+        assert [p.done for p in encoded] == [encoded[0].total]  # none is encoded again
+        assert all(p.done % settings.steps == 0 for p in seen if p.stage == "train")
 
-    expected, _ = draw(ALONE)
-    parts = in_threads(3, draw)
-    for step in range(BLOCK):
-        counted = torch.cat([of[step][weights[step] > 0] for of, weights in parts])
-        assert sum(float(weights[step].sum()) for _, weights in parts) == pytest.approx(1)
-        order, wanted = (np.lexsort(of.numpy().T.round(3)) for of in (counted, expected[step]))
-        torch.testing.assert_close(counted[order], expected[step][wanted], rtol=1e-3, atol=1e-3)
+
+def test_processes_need_a_folder_to_share(encoder, good, settings):
+    with pytest.raises(SettingsError, match="work folder"):
+        in_threads(2, lambda group: fit_model(encoder, good, settings, group=group))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_parts_are_consecutive_and_of_about_equal_weight(size):
+    weights = np.random.default_rng(0).integers(1, 50, 200).tolist()
+    bounds = Threads(0, [None] * size, None).bounds(weights)
+    assert bounds == sorted(bounds)
+    assert (bounds[0], bounds[-1], len(bounds)) == (0, 200, size + 1)
+    of_parts = [sum(weights[begin:end]) for begin, end in pairwise(bounds)]
+    assert max(of_parts) - min(of_parts) <= 2 * max(weights)
+
+
+def test_the_costliest_parts_are_dealt_first():
+    assert deal([3.0] * 6, 3) == [0, 1, 2, 0, 1, 2]
+    costs = [31, 12, 17] * 6  # as of the levels of six models
+    loads = [0] * 4
+    for cost, owner in zip(costs, deal(costs, 4), strict=True):
+        loads[owner] += cost
+    assert max(loads) <= 1.1 * sum(costs) / 4
 
 
 def test_several_processes_evaluate_as_one(tiny_detector, carpet_folder):
@@ -125,34 +131,132 @@ def test_several_processes_evaluate_as_one(tiny_detector, carpet_folder):
         assert other["pixel"].items() <= one["pixel"].items()
 
 
-def test_what_needs_one_process_is_refused_in_several(encoder, good, settings):
-    def refusal(**changes):
-        with pytest.raises(SettingsError, match="without torchrun") as error:
-            in_threads(2, lambda group: fit_model(encoder, good, group=group, **changes))
-        return str(error.value)
-
-    assert "time limit" in refusal(settings=settings, seconds=10.0)
-    paper = dataclasses.replace(settings, augment_copies=0, paper=PaperSchedule())
-    assert "paper's schedule" in refusal(settings=paper)
+def test_the_scores_of_the_papers_code_are_refused_in_several(tiny_detector, carpet_folder):
+    dataset = open_dataset(carpet_folder)
+    with pytest.raises(SettingsError, match="without torchrun"):
+        in_threads(2, lambda group: evaluate(tiny_detector, dataset, reference=True, group=group))
 
 
-def test_torchrun_trains_one_model(carpet_folder, toy_settings, tmp_path):
-    model = tmp_path / "model.safetensors"
-    options = {"size": "64x64", "strides": "8,16", "steps": "5", "batch_size": "64", "folds": "2"}
-    options |= {"backbone": "test_efficientnet", "weights": "random"}
-    given = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "cflow_ad", "train", carpet_folder, "-o", model, *given],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+# Real processes
+
+
+OPTIONS = {
+    "size": "64x64",
+    "strides": "8,16",
+    "steps": "30",
+    "batch_size": "64",
+    "folds": "2",
+    "backbone": "test_efficientnet",
+    "weights": "random",
+}
+
+
+GIVEN = [part for name, value in OPTIONS.items() for part in ("--set", f"{name}={value}")]
+
+
+def start(*arguments, **environment):
+    """Start Python with one core."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
-        timeout=300,
     )
-    assert done.stdout.count("trained on 12 images") == 1
-    assert [path.name for path in tmp_path.iterdir()] == [model.name]
-    found = Detector.load(model, device="cpu")
+
+
+def start_all(commands, local_ranks):
+    """Start processes of a group as torchrun does, some of them as on other machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    of_all = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(len(commands)),
+    }
+    return [
+        start(*command, **of_all, RANK=str(rank), LOCAL_RANK=str(local))
+        for rank, (command, local) in enumerate(zip(commands, local_ranks, strict=True))
+    ]
+
+
+def finish(started):
+    """The exit status of processes, and what they print."""
+    printed = [each.communicate(timeout=120) for each in started]
+    return [each.returncode for each in started], printed
+
+
+@pytest.fixture(scope="module")
+def by_one(carpet_folder):
+    """The model that one process trains in this one, with all its cores."""
+    settings = Settings(**{k: Settings.parse(k, v) for k, v in OPTIONS.items()})
     with pytest.warns(CalibrationWarning):
-        one = Detector.fit(carpet_folder, found.settings, device="cpu")
-    assert found.threshold == pytest.approx(one.threshold, rel=BOUND)
+        return Detector.fit(carpet_folder, settings, device="cpu")
+
+
+def assert_model_of_one(file, by_one):
+    found = Detector.load(file, device="cpu")
+    state = by_one.model.state_dict()
+    for name, value in found.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert found.calibration == by_one.calibration
+
+
+def test_torchrun_trains_the_model_of_one_process(carpet_folder, by_one, tmp_path):
+    model = tmp_path / "model.safetensors"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = (*torchrun, "-m", "cflow_ad", "train", carpet_folder, "-o", model, *GIVEN)
+    (status,), ((out, _),) = finish([start(*command)])
+    assert status == 0
+    assert out.count("trained on 12 images") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [model.name]
+    assert_model_of_one(model, by_one)
+
+
+def test_two_machines_train_the_model_of_one_process(carpet_folder, by_one, tmp_path):
+    """They share no folder; tests above have processes that do."""
+    here, there = (tmp_path / name / "model.safetensors" for name in ("here", "there"))
+    for folder in (here.parent, there.parent):
+        folder.mkdir()
+    commands = [
+        ("-m", "cflow_ad", "train", carpet_folder, "-o", model, *GIVEN)
+        for model in (here, there)
+    ]
+    status, printed = finish(start_all(commands, [0, 0]))
+    assert status == [0, 0]
+    assert [out.count("trained on 12 images") for out, _ in printed] == [1, 0]
+    assert [path.name for path in here.parent.iterdir()] == [here.name]
+    assert not list(there.parent.iterdir())
+    assert_model_of_one(here, by_one)
+
+
+def test_an_image_that_one_process_cannot_read_ends_all_with_one_error(carpet_folder, tmp_path):
+    folder = shutil.copytree(carpet_folder / "train" / "good", tmp_path / "good")
+    broken = max(folder.iterdir())
+    broken.write_bytes(broken.read_bytes()[:-2000])
+    command = ("-m", "cflow_ad", "train", folder, "-o", tmp_path / "model.safetensors", *GIVEN)
+    status, printed = finish(start_all([command] * 2, [0, 1]))
+    assert status == [2, 2]
+    errors = "".join(err for _, err in printed)
+    assert errors.count("error: ") == 1
+    assert broken.name in errors
+    assert "Traceback" not in errors
+
+
+def test_a_process_that_is_killed_ends_the_others():
+    script = """
+import os
+from cflow_ad.errors import GroupError
+from cflow_ad.fitting.group import join_group
+try:
+    with join_group() as group:
+        if group.rank == 1:
+            os._exit(9)
+        group.gather(group.rank)
+except GroupError as error:
+    print(error)
+"""
+    status, printed = finish(start_all([("-c", script)] * 2, [0, 1]))
+    assert status == [0, 9]
+    assert "connection to another process was lost" in printed[0][0]

@@ -17,10 +17,10 @@ from cflow_ad.fitting.likelihood import (
     compute_loss,
     learning_rate_at,
     level_batch_size,
-    run_beside,
     train_level,
 )
 from cflow_ad.fitting.scale import fit_scale
+from cflow_ad.fitting.side_by_side import run_in_turn
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
 
@@ -45,7 +45,7 @@ def train(features, settings=SETTINGS, **changes):
     training = train_level(
         level, features, settings, **({"number": 0, "steps": settings.steps} | changes)
     )
-    (ended,) = run_beside([training], torch.device("cpu"))
+    (ended,) = run_in_turn([training], torch.device("cpu"))
     fit_scale(level, features, settings, 0)
     return level, ended
 
@@ -196,7 +196,7 @@ def test_trainings_take_turns_and_none_changes_another(features, level):
         )
         for which, one in enumerate(levels)
     ]
-    assert run_beside(trainings, torch.device("cpu")) == [(30, "steps")] * 2
+    assert run_in_turn(trainings, torch.device("cpu")) == [(30, "steps")] * 2
     assert order == [(0, 25), (1, 25), (0, 30), (1, 30)]
     for one in levels:
         fit_scale(one, features, SETTINGS, 0)

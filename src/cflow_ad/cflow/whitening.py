@@ -8,7 +8,6 @@ covariance out in closed form leaves it only the shape of the density to learn.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -56,73 +55,8 @@ def raw_layer(channels: int) -> InputLayer:
     return InputLayer(torch.zeros(channels))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Moments:
-    """Sums over vectors, in double precision; those of two sets of vectors can be added.
-
-    Example:
-        >>> sums = Moments.of([torch.tensor([[1.0], [3.0]])], 1)
-        >>> float((sums + sums).mean), float((sums + sums).covariance)
-        (2.0, 1.0)
-    """
-
-    count: int
-    total: Tensor
-    """Of the vectors less the origin, shape `(C,)`."""
-    products: Tensor
-    """Of the same with themselves, shape `(C, C)`."""
-    origin: Tensor
-    """A first guess of the mean: about it the sums keep their digits where the mean is large."""
-
-    @classmethod
-    def of(cls, chunks: Iterable[Tensor], channels: int) -> Moments:
-        """Compute the sums.
-
-        Args:
-            chunks: vectors, each shape `(n, C)`.
-            channels: `C`.
-        """
-        count = 0
-        origin: Tensor | None = None
-        total = torch.zeros(channels, dtype=torch.float64)
-        products = torch.zeros(channels, channels, dtype=torch.float64)
-        for chunk in chunks:
-            if not len(chunk):
-                continue
-            origin = chunk.double().mean(0) if origin is None else origin
-            centred = chunk.double() - origin
-            count += len(chunk)
-            total += centred.sum(0)
-            products += centred.T @ centred
-        return cls(count, total, products, torch.zeros_like(total) if origin is None else origin)
-
-    def __add__(self, other: Moments) -> Moments:
-        """Those of the vectors of both."""
-        if not self.count:
-            return other
-        by = other.origin - self.origin
-        mixed = torch.outer(other.total, by)
-        return Moments(
-            self.count + other.count,
-            self.total + other.total + other.count * by,
-            self.products + other.products + mixed + mixed.T + other.count * torch.outer(by, by),
-            self.origin,
-        )
-
-    @property
-    def mean(self) -> Tensor:
-        """Shape `(C,)`."""
-        return self.origin + self.total / self.count
-
-    @property
-    def covariance(self) -> Tensor:
-        """Shape `(C, C)`."""
-        off = self.total / self.count
-        return self.products / self.count - torch.outer(off, off)
-
-
-def whitening_of(moments: Moments) -> InputLayer:
-    """Build the whitening layer of these moments.
+def fit_whitening(chunks: Iterable[Tensor]) -> InputLayer:
+    """Fit the whitening layer to vectors, in chunks of shape `(n, C)`, none of them empty.
 
     `A` is the symmetric inverse square root of the covariance, which stays closest to the vectors
     themselves.
@@ -130,7 +64,18 @@ def whitening_of(moments: Moments) -> InputLayer:
     Raises:
         DivergenceError: a vector was NaN or infinite.
     """
-    mean, covariance = moments.mean, moments.covariance
+    origin: Tensor | None = None
+    count, total, products = 0, torch.zeros(()), torch.zeros(())
+    for chunk in chunks:
+        # About a first guess of the mean, sums keep their digits where the mean is large.
+        origin = chunk.double().mean(0) if origin is None else origin
+        centred = chunk.double() - origin
+        count += len(chunk)
+        total = total + centred.sum(0)
+        products = products + centred.T @ centred
+    assert origin is not None
+    off = total / count
+    covariance = products / count - torch.outer(off, off)
     if not covariance.isfinite().all():
         raise DivergenceError("the encoder's features are not finite; check its weights")
     diagonal = covariance.diagonal()
@@ -138,4 +83,4 @@ def whitening_of(moments: Moments) -> InputLayer:
     diagonal.copy_(diagonal + SHRINKAGE * diagonal.mean() + 1e-12)
     values, vectors = torch.linalg.eigh(covariance)
     matrix = vectors @ (values.rsqrt()[:, None] * vectors.T)
-    return InputLayer(mean.float(), matrix.float())
+    return InputLayer((origin + off).float(), matrix.float())

@@ -21,6 +21,7 @@ from cflow_ad.errors import (
     DataError,
     DepthWarning,
     DeviceWarning,
+    ElsewhereError,
     FolderError,
     ModelFileError,
     SettingsError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import rich.progress
 
     from cflow_ad.data.layouts import Dataset
+    from cflow_ad.fitting.group import Group
     from cflow_ad.fitting.progress import Progress
     from cflow_ad.scoring.base import BaseDetector
 
@@ -146,6 +148,8 @@ def plain_errors() -> Iterator[None]:
             # The reader of the output has closed it, as `head` does.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except ElsewhereError:
+            raise typer.Exit(FAILED) from None
         except Exception as error:
             if (text := _describe_error(error)) is None:
                 raise
@@ -154,20 +158,28 @@ def plain_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def training_folder(model: Path, within: Path | None, *, resume: bool) -> Iterator[Path]:
+def training_folder(
+    model: Path, within: Path | None, *, resume: bool, group: Group | None = None
+) -> Iterator[Path]:
     """Give the folder of features and checkpoints of a training that ends with `model` written.
 
-    It is removed at the end, and where the disk is full; else what it holds is for `--resume`.
+    It is removed at the end, and where the disk is full; else what it holds is for `--resume`. The
+    processes of a group that run on one machine share it.
     """
     from cflow_ad.fitting.fit import discard, work_folder
+    from cflow_ad.fitting.group import ALONE
 
+    group = group or ALONE
     work = work_folder(model, within)
-    if not resume:
+    if not resume and group.is_first_here:
         discard(work)
+    group.gather(None)
     try:
         yield work
+        group.gather(None)
     except KeyboardInterrupt:
-        print_message("progress is kept: the same command with --resume continues")
+        if group.is_first_here:
+            print_message("progress is kept: the same command with --resume continues")
         raise
     except ModelFileError:
         print_message("progress is kept: the same command with --resume writes the model")
@@ -176,7 +188,8 @@ def training_folder(model: Path, within: Path | None, *, resume: bool) -> Iterat
         if isinstance(error, SpaceError) or is_full(error):
             discard(work)
         raise
-    discard(work)
+    if group.is_first_here:
+        discard(work)
 
 
 def _describe_error(error: Exception) -> str | None:

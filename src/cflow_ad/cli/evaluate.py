@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -74,31 +73,33 @@ def evaluate(
 
     Exit status: 0; 2, an error; 3, images were skipped.
     """
-    with plain_errors(), ExitStack() as stack:
+    with plain_errors():
         from cflow_ad.cli.tables import print_evaluation
         from cflow_ad.evaluation._wording import describe_trained
         from cflow_ad.evaluation.evaluate import evaluate as run
         from cflow_ad.evaluation.results import check_results, write_results
         from cflow_ad.fitting.group import join_group
 
-        group = stack.enter_context(join_group())
-        where = device or group.device
-        detector = open_model(model, weights=weights, device=where, precision=precision, roi=roi)
-        detector.read_as(bits=bits)
-        dataset = open_data(data, layout, good, bad, masks)
-        dataset.require_test()
-        folder = output or model.with_name(f"{model.stem}-evaluation")
-        check_results(dataset, folder, picture=picture or [])
-        with bars(shown=group.rank == 0) as shown:
-            evaluation = run(
-                detector,
-                dataset,
-                batch_size=batch_size,
-                skip_unreadable=skip_unreadable,
-                reference=reference,
-                group=group,
-                progress=shown.counter("evaluate"),
+        with join_group() as group:
+            where = device or group.device
+            detector = open_model(
+                model, weights=weights, device=where, precision=precision, roi=roi
             )
+            detector.read_as(bits=bits)
+            dataset = open_data(data, layout, good, bad, masks)
+            dataset.require_test()
+            folder = output or model.with_name(f"{model.stem}-evaluation")
+            check_results(dataset, folder, picture=picture or [])
+            with bars(shown=group.rank == 0) as shown:
+                evaluation = run(
+                    detector,
+                    dataset,
+                    batch_size=batch_size,
+                    skip_unreadable=skip_unreadable,
+                    reference=reference,
+                    group=group,
+                    progress=shown.counter("evaluate"),
+                )
         if group.rank > 0:
             return
         written = write_results(

@@ -133,7 +133,7 @@ def train(
         check_writable(output)
         with (
             join_group() as group,
-            training_folder(group.own_path(output), work_in, resume=resume) as work,
+            training_folder(output, work_in, resume=resume, group=group) as work,
         ):
             with bars(shown=group.rank == 0) as shown:
                 detector = Detector.fit(
@@ -147,9 +147,10 @@ def train(
                     group=group,
                     progress=shown.show_training,
                 )
-            if group.rank > 0:
-                return
-            detector.save(output, bundle=bundle)
+            if group.rank == 0:
+                detector.save(output, bundle=bundle)
+        if group.rank > 0:
+            return
         training = detector.training
         typer.echo(
             f"{output}: trained on {training['n_images']} images in {training['seconds']:.1f} s; "

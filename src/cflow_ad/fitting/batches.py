@@ -49,8 +49,7 @@ class Batches:
         self._features = features
         self._seed = seed
         self._device = level.location.device
-        is_sent = self._device.type != "cpu" and features.group.size == 1
-        self._all = self._send_all() if is_sent else None
+        self._all = self._send_all() if self._device.type != "cpu" else None
         shape = (BLOCK, batch_size)
         channels = features.channels
         self.x = torch.empty(*shape, channels, device=self._device)
@@ -59,10 +58,6 @@ class Batches:
             torch.zeros(shape, dtype=torch.int64, device=self._device) for _ in range(2)
         )
         """Places, shape `(BLOCK, batch_size)`."""
-        self.weights: Tensor | None = None
-        """Where several processes have the vectors, what each counts in the loss, shape
-        `(BLOCK, n)`. Those of this process come first in every step, and then some that count
-        nothing, up to the same number `n` for all steps, which is that of the other tensors too."""
 
     @torch.no_grad()
     def draw(self, block: int) -> None:
@@ -73,9 +68,6 @@ class Batches:
         size = self.rows.shape
         index = torch.randint(len(self._features), size, generator=generator, device=device)
         index = index.sort(dim=1).values  # neighbours in memory are read quicker
-        if self._features.group.size > 1:
-            self._draw_own(index)
-            return
         index = index.flatten()
         if self._all is None:
             drawn = self._take(index.numpy())
@@ -84,19 +76,6 @@ class Batches:
         self.x.copy_(drawn.x.view_as(self.x))
         self.rows.copy_(drawn.rows.view(size))
         self.columns.copy_(drawn.columns.view(size))
-
-    def _draw_own(self, index: Tensor) -> None:
-        """Fill the tensors with those of the vectors drawn that this process has."""
-        is_own = self._features.is_own[self._features.images_of(index.numpy()).numpy()]
-        counted = torch.from_numpy(is_own)
-        width = int(counted.sum(1).max())
-        order = torch.argsort(~counted, dim=1, stable=True)[:, :width]
-        index, counted = index.gather(1, order), counted.gather(1, order)
-        index = torch.where(counted, index, index[counted][:1])
-        drawn = self._take(index.flatten().numpy())
-        self.x = drawn.x.view(BLOCK, width, self._features.channels)
-        self.rows, self.columns = drawn.rows.view(BLOCK, width), drawn.columns.view(BLOCK, width)
-        self.weights = counted.to(self.x) / is_own.shape[1]
 
     def _take(self, index: np.ndarray) -> _Vectors:
         z, rows, columns = self._features.take(index, self._device)

@@ -6,7 +6,9 @@ image keeps the same share of its vectors, drawn at random.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,20 +47,22 @@ def build_cache(
     group: Group = ALONE,
     progress: ProgressCallback = silent,
 ) -> list[LevelFeatures]:
-    """Encode images and keep their vectors, each process those of its own images.
+    """Encode images and keep their vectors.
+
+    Each process encodes a part of the images, and gets the vectors of all.
 
     Args:
         encoder: frozen.
         sources: the images.
         view: how they come into the network.
         settings: of the model. Whatever the precision, vectors are kept in single precision.
-        budget: GiB of vectors that a process keeps at the most; unset, that of the settings.
+        budget: GiB of vectors to keep at the most; unset, that of the settings.
         batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and continues where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
         key: identifies everything that the vectors depend on.
         stage: in the reports of progress.
-        group: the processes that share the images.
+        group: the processes; several need a folder.
         progress: called as the work advances, with numbers of images.
 
     Returns:
@@ -78,8 +82,12 @@ def build_cache(
     def cells(canvas: Shape) -> list[Cell]:
         return [cell_of(canvas, grid) for grid in encoder.spec.grids(canvas)]
 
-    grids = _grids(view, [sources[i] for i in order], cells)
-    share = _share(grids, encoder.spec.channels, group.size * budget)
+    areas = [math.prod(view.sizing.canvas_shape(shapes[i])) for i in order]
+    parts = group.bounds(areas)
+    own = range(*parts[group.rank : group.rank + 2])
+    own_grids = _grids(view, [sources[order[number]] for number in own], cells)
+    grids = list(zip(*chain(*group.gather(own_grids)), strict=True))
+    share = _share(grids, encoder.spec.channels, budget)
     counts = [_kept(of_level, share) for of_level in grids]
     totals = [int(of_level.sum()) for of_level in counts]
     if share < 1 and min(totals) < min(len(sources), _FEWEST):
@@ -88,12 +96,7 @@ def build_cache(
             f"for {len(sources)} images; give more"
         )
     starts = [np.concatenate([[0], np.cumsum(of_level)]) for of_level in counts]
-    # In turn, so that every process has images of every size.
-    own = np.arange(len(order))[group.rank :: group.size]
-    own_starts = [np.concatenate([[0], np.cumsum(of_level[own])]) for of_level in counts]
-    whose = f"{group.rank} of {group.size}"
-    totals = [int(begins[-1]) for begins in own_starts]
-    store = FeatureStore(encoder.spec, totals, folder, f"{key} {share!r} {len(sources)} {whose}")
+    store = FeatureStore(encoder.spec, totals, folder, f"{key} {share!r} {len(sources)}", group)
 
     done = store.done
     progress(Progress(stage, done, len(own)))
@@ -110,7 +113,7 @@ def build_cache(
             for level, features in enumerate(pyramid):
                 rng = np.random.default_rng([settings.seed, order[number], level])
                 where = _choose(grids[level][number], counts[level][number], rng)
-                begin, end = own_starts[level][done : done + 2]
+                begin, end = starts[level][number : number + 2]
                 vectors = features[:, where[:, 0], where[:, 1]].T.float().numpy()
                 store.levels[level].vectors[begin:end] = vectors
                 store.levels[level].positions[begin:end] = _places(
@@ -127,20 +130,20 @@ def build_cache(
         of_level.bounds = np.empty((len(sources), 2), np.int64)
         of_level.bounds[order] = np.stack([begins[:-1], begins[1:]], axis=1)
         of_level.grids = list(of_images)
-        if group.size > 1:
-            of_level.share(group, np.array(order)[own], own_starts[level][:-1])
+        for array in (of_level.vectors, of_level.positions):
+            group.complete(array, begins[parts].tolist())
     return store.levels
 
 
 def _grids(
     view: View, sources: Sequence[ImageSource], cells: Callable[[Shape], list[Cell]]
 ) -> list[list[NDArray[np.bool_]]]:
-    """Find the positions to keep, of each level and image: not those of an image's reflection."""
+    """Find the positions to keep, of each image and level: not those of an image's reflection."""
     workers = torch.get_num_threads()
     found = work_ahead(
         sources, lambda source: view.cells_of(source, cells), workers=workers, ahead=2 * workers
     )
-    return [list(of_level) for of_level in zip(*(cells for _, cells in found), strict=True)]
+    return [of_image for _, of_image in found]
 
 
 def _places(where: NDArray[np.int64], grid: Shape, frame: Frame) -> NDArray[np.int64]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.predicting import Predictor
 from cflow_ad.data.images import ImageSource
-from cflow_ad.files import replacing
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.place_means import subtract_known_means
@@ -48,42 +44,6 @@ class GoodScores:
         self.scores += others.scores
         self.peaks += others.peaks
         self.energies |= others.energies
-
-    @classmethod
-    def join(cls, parts: Iterable[GoodScores]) -> GoodScores:
-        """Put the scores of several sets of images together."""
-        joined = cls()
-        for part in parts:
-            joined.add(part)
-        return joined
-
-    def save(self, path: Path, key: str) -> None:
-        """Write a file that `restore` reads with the same `key`."""
-        tensors: dict[str, NDArray[np.generic]] = {
-            "numbers": np.array(self.numbers, np.int64),
-            "scores": np.array(self.scores, np.float64),
-            "peaks": np.array(self.peaks, np.float64),
-        }
-        for number, levels in self.energies.items():
-            tensors |= {f"{number}.{level}": grid for level, grid in enumerate(levels)}
-        with replacing(path) as new:
-            safetensors.numpy.save_file(tensors, new, metadata={"key": key})
-
-    @classmethod
-    def restore(cls, path: Path, key: str) -> GoodScores | None:
-        """Read what `save` wrote; None without a whole file of this key."""
-        try:
-            with safetensors.safe_open(path, framework="np") as file:
-                if (file.metadata() or {}).get("key") != key:
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError):
-            return None
-        numbers, scores, peaks = (tensors.pop(of).tolist() for of in ("numbers", "scores", "peaks"))
-        energies: dict[int, list[NDArray[np.float32]]] = {}
-        for name in sorted(tensors, key=lambda name: tuple(map(int, name.split(".")))):
-            energies.setdefault(int(name.split(".")[0]), []).append(tensors[name])
-        return cls(numbers, scores, peaks, energies)
 
 
 def score_images(

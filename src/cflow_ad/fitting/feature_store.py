@@ -16,29 +16,56 @@ from cflow_ad.cflow.encoder import EncoderSpec
 from cflow_ad.errors import SpaceError
 from cflow_ad.files import free_space, is_full, reserve
 from cflow_ad.fitting.features import LevelFeatures
+from cflow_ad.fitting.group import Group
 from cflow_ad.scoring.canvas import Shape
 
-_STATE = "cache.json"
+_STATE = "encoded-{}.json"  # a file of each process
 _SAVE_SECONDS = 5.0  # between two records of how far the files are filled
 
 
 class FeatureStore:
-    """Arrays in memory, or in files beside a record of how far they are filled."""
+    """Arrays in memory, or in files beside records of how far they are filled.
+
+    The processes of one machine share the files, which the first of them makes.
+
+    Args:
+        spec: of the encoder.
+        counts: vectors of each level.
+        folder: of the files; unset, everything is in memory, which several processes do not share.
+        key: identifies everything that the vectors depend on.
+        group: the processes.
+    """
 
     def __init__(
-        self, spec: EncoderSpec, counts: Sequence[int], folder: Path | None, key: str
+        self,
+        spec: EncoderSpec,
+        counts: Sequence[int],
+        folder: Path | None,
+        key: str,
+        group: Group,
     ) -> None:
+        if folder is None:
+            group.require_alone("a fit without a work folder")
         self._folder = folder
-        self._key = key
+        self._state = None if folder is None else folder / _STATE.format(group.rank + 1)
+        self._key = f"{key} {group.rank} of {group.size}"
         self._noted = time.monotonic()
         self._shapes = list(zip(spec.channels, counts, strict=True))
+        if group.is_first_here:
+            self.levels = self._open_or_make()
+        group.gather(None)
+        if not group.is_first_here:
+            self.levels = self._open(anew=False)
         self.done = self._read_done()
-        try:
-            self.levels = self._open(anew=False) if self.done else self._make()
-        except (OSError, ValueError):
-            if not self.done:
-                raise
-            self.done, self.levels = 0, self._make()  # a file is gone, or was cut short
+        """Images of this process that are in the files."""
+
+    def _open_or_make(self) -> list[LevelFeatures]:
+        if self._read_done():
+            try:
+                return self._open(anew=False)
+            except (OSError, ValueError):
+                pass  # a file is gone, or was cut short
+        return self._make()
 
     def _open(self, *, anew: bool) -> list[LevelFeatures]:
         return [
@@ -73,8 +100,8 @@ class FeatureStore:
         """Make the arrays; nothing is left of files that do not fit on the disk."""
         if self._folder is None:
             return self._open(anew=True)
-        # It describes files that are about to be overwritten.
-        (self._folder / _STATE).unlink(missing_ok=True)
+        for state in self._folder.glob(_STATE.format("*")):
+            state.unlink()  # it describes files that are about to be overwritten
         try:
             return self._open(anew=True)
         except OSError as error:
@@ -91,21 +118,20 @@ class FeatureStore:
 
     def note(self, done: int, *, now: bool = False) -> None:
         """Record that `done` images are in the files."""
-        if self._folder is None or not (now or time.monotonic() - self._noted > _SAVE_SECONDS):
+        if self._state is None or not (now or time.monotonic() - self._noted > _SAVE_SECONDS):
             return
         for level in self.levels:
             for values in (level.vectors, level.positions):
                 if isinstance(values, np.memmap):
                     values.flush()
-        state = self._folder / _STATE
-        state.write_text(json.dumps({"key": self._key, "done": done}), encoding="utf-8")
+        self._state.write_text(json.dumps({"key": self._key, "done": done}), encoding="utf-8")
         self._noted = time.monotonic()
 
     def _read_done(self) -> int:
-        if self._folder is None:
+        if self._state is None:
             return 0
         try:
-            state = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
+            state = json.loads(self._state.read_text(encoding="utf-8"))
             return int(state["done"]) if state["key"] == self._key else 0
         except (OSError, ValueError, KeyError, TypeError):
             return 0  # no earlier run, or one that was stopped in the middle of this note

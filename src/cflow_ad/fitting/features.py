@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflow_ad.cflow.place_means import PlaceMeans, aspect_of
-from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.scoring.canvas import Shape
+
+CHUNK = 16384
+"""Vectors that statistics read at once."""
 
 _CPU = torch.device("cpu")
 
 
 class LevelFeatures:
     """The cached vectors of one level, of all images or of some of them.
-
-    Where several processes fit a model, the indices are those of all vectors, of which each process
-    has those of its own images.
 
     Args:
         vectors: shape `(M, C)`, float32.
@@ -37,10 +36,6 @@ class LevelFeatures:
         """Where the vectors of each image begin and end, by its number among the images."""
         self._moved: NDArray[np.int64] | None = None
         """Of each image, how far its vectors lie behind `bounds` in the arrays; unset, nowhere."""
-        self.group: Group = ALONE
-        """The processes that have the vectors."""
-        self.is_own: NDArray[np.bool_] = np.empty(0, np.bool_)
-        """Of each image, whether this process has its vectors; not used by one alone."""
         self.grids: list[Shape] = []
         """Of each image, height and width of this level in positions."""
         self.means: PlaceMeans | None = None
@@ -70,17 +65,10 @@ class LevelFeatures:
         begin, end = self.bounds[number]
         return slice(int(begin), int(end))
 
-    def own(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Keep those of the indices whose vectors this process has."""
-        return index if self.group.size == 1 else index[self.is_own[self.images_of(index).numpy()]]
-
     def take(
         self, index: NDArray[np.int64], device: torch.device = _CPU
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices, on a device.
-
-        This process has them, see `own`.
-        """
+        """Read vectors `(n, C)`, rows `(n,)` and columns `(n,)` at these indices, on a device."""
         at = index if self._moved is None else index + self._moved[self.images_of(index).numpy()]
         places = torch.from_numpy(self.positions[at].astype(np.int64)).to(device)
         rows, columns = places.unbind(1)
@@ -100,10 +88,10 @@ class LevelFeatures:
             self._sent = copy.deepcopy(self.means).to(device)
         return self._sent
 
-    def chunks(self, size: int = 65536) -> Iterator[Tensor]:
-        """Read all vectors that this process has, in order, a block at a time."""
+    def chunks(self, size: int = CHUNK) -> Iterator[Tensor]:
+        """Read all vectors, in order, a block at a time."""
         for start in range(0, len(self), size):
-            yield self.take(self.own(np.arange(start, min(len(self), start + size))))[0]
+            yield self.take(np.arange(start, min(len(self), start + size)))[0]
 
     def images_of(self, index: NDArray[np.int64]) -> Tensor:
         """Find which image each of these vectors is of."""
@@ -127,25 +115,9 @@ class LevelFeatures:
         if self._moved is not None:
             some._moved += self._moved[list(numbers)]
         some.grids = [self.grids[number] for number in numbers]
-        some.group = self.group
-        if self.group.size > 1:
-            some.is_own = self.is_own[list(numbers)]
         if self.means is not None:
             some.means, some._factors = self.means, self._factors[list(numbers)]
         return some
-
-    def share(self, group: Group, numbers: NDArray[np.int64], begins: NDArray[np.int64]) -> None:
-        """Have the vectors of some images alone, and leave those of the others to other processes.
-
-        Args:
-            group: the processes.
-            numbers: of the images, shape `(n,)`.
-            begins: where the vectors of each begin in the arrays, shape `(n,)`.
-        """
-        self.group = group.split()
-        self.is_own = np.isin(np.arange(len(self.bounds)), numbers)
-        self._moved = np.zeros(len(self.bounds), np.int64)
-        self._moved[numbers] = begins - self.bounds[numbers, 0]
 
     def less(self, means: PlaceMeans, factors: Tensor) -> LevelFeatures:
         """Share the vectors, less the means of their places, the rest times a factor per image."""

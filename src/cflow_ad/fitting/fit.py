@@ -1,7 +1,7 @@
 """From good images to a model, and to scores of good images by models that had no part of them.
 
-Every image is encoded once. With folds, one model after another is fitted without one fold of the
-images and scores that fold; then the model that is kept is fitted to all images.
+Every image is encoded once. With folds, as many models are fitted, each without one fold of the
+images, and score that fold; the model that is kept is fitted to all images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cflow_ad.fitting.calibration import GoodScores, score_images
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.good_images import GoodImages
 from cflow_ad.fitting.group import ALONE, Group
-from cflow_ad.fitting.levels import fit_levels
+from cflow_ad.fitting.levels import ToFit, fit_levels
 from cflow_ad.fitting.likelihood import Ended
 from cflow_ad.fitting.progress import ProgressCallback, shift_progress, silent
 from cflow_ad.fitting.screening import MOST_SHOWN
@@ -76,8 +76,8 @@ def fit_model(
 ) -> Fitted:
     """Fit a model to good images, and score good images out-of-fold; see `split_good`.
 
-    Several processes fit one model, and return the same. Each encodes and scores its own images;
-    every batch and every sum is over the images of all.
+    Several processes fit one model, and return the same. Each encodes and scores a part of the
+    images, and trains some of the levels of the models.
 
     Args:
         encoder: frozen.
@@ -87,22 +87,18 @@ def fit_model(
         view: of an earlier model; unset, one is built.
         seconds: time limit. The images are encoded in any case, and scored.
         work: a folder for checkpoints; a run with the same settings and images continues from
-            them. Unset, everything stays in memory. Several processes have a folder each, and
-            continue from their features, not from checkpoints of the flows.
+            them. Unset, everything stays in memory. Several processes need one; those of one
+            machine share it.
         group: the processes that fit the model.
         progress: called as the work advances.
 
     Raises:
         DataError: an image or a region cannot be used.
         SettingsError: `feature_budget` is too small, or there are two regions of one image; or
-            several processes are given a time limit, or the paper's schedule.
+            several processes have no work folder.
         DivergenceError: the likelihood became NaN or infinite.
         TrainingError: the work folder cannot be used.
     """
-    if seconds < math.inf:
-        group.require_alone("a time limit")
-    if settings.paper is not None:
-        group.require_alone("the paper's schedule")
     deadline = time.monotonic() + seconds
     everything = list(range(len(good.sources)))
     splits = split_good(len(everything), settings.folds, settings.seed)
@@ -112,50 +108,45 @@ def fit_model(
     if view is None:
         view = View.of(settings, sources, roi=roi, own=good.regions)
     key = _compute_key(encoder, settings, good.fingerprint + view.fingerprint())
-    score_key = f"{key} {settings.smoothing}"
     features = _encode(encoder, sources, view, settings, work, key, group, progress)
-    if group.size > 1:
-        work = None  # processes would save their state at different steps
+    to_fit = []
+    for number, split in enumerate(models, start=1):
+        is_kept = number == len(models)
+        folder = _make(work if work is None or is_kept else work / f"fold-{number}")
+        some = _select(features, split.fitted_to, fitted_to, settings.augment_copies)
+        to_fit.append(ToFit([good.sources[i] for i in split.fitted_to], some, folder))
+    if seconds < math.inf:
+        # Scoring an image takes less than twice as long as encoding it.
+        n_scored = len([i for split in splits for i in split.unseen] or everything)
+        pace = 2 * _time_encoding(encoder, sources, view, settings) / group.size
+        seconds = deadline - time.monotonic() - pace * n_scored
+    # The reference is aligned with itself, as no new image is.
     reference = _find_reference(view, sources) if len(splits) > 1 else None
-    waiting = [i for split in splits for i in split.unseen] or everything
-    # Scoring an image takes less than twice as long as encoding it.
-    pace = 2 * _time_encoding(encoder, sources, view, settings) if seconds < math.inf else 0.0
     scores = GoodScores()
-    for number, split in enumerate(models):
-        is_kept = number == len(models) - 1
-        report = shift_progress(progress, number, len(models))
-        folder = _make(work if work is None or is_kept else work / f"fold-{number + 1}")
-        done = None if folder is None or is_kept else folder / "scores.safetensors"
-        found = None if done is None else GoodScores.restore(done, score_key)
-        if found is None:
-            left = deadline - time.monotonic() - pace * len(waiting)
-            levels, ended = fit_levels(
-                encoder,
-                [good.sources[i] for i in split.fitted_to],
-                _select(features, split.fitted_to, fitted_to, settings.augment_copies),
-                settings,
-                view=view,
-                seconds=left / (len(models) - number),
-                work=folder,
-                key=key,
-                progress=report,
-            )
-            model = CflowModel(encoder, levels)
-            # The reference is aligned with itself, as no new image is.
-            unseen = split.unseen if splits else everything
-            images = {i: good.sources[i] for i in unseen if i != reference}
+    found = fit_levels(
+        encoder,
+        to_fit,
+        settings,
+        view=view,
+        seconds=seconds,
+        key=key,
+        group=group,
+        progress=progress,
+    )
+    for number, (split, fitted) in enumerate(zip(models, found, strict=True)):
+        model = CflowModel(encoder, fitted.levels)
+        unseen = split.unseen if splits else everything
+        own = group.part([i for i in unseen if i != reference])
+        of_own = GoodScores()
+        if own:
+            images = {i: good.sources[i] for i in own}
             report = shift_progress(progress, number, max(1, len(splits)))
-            found = GoodScores()
-            if own := {i: images[i] for i in group.part(list(images))}:
-                found = score_images(
-                    model, settings, own, view=view, keep=MOST_SHOWN, progress=report
-                )
-            found = GoodScores.join(group.gather(found))
-            if done is not None:
-                found.save(done, score_key)
-        scores.add(found)
-        waiting = waiting[len(found.scores) :]
-    return Fitted(model, ended, view, fitted_to, scores, len(splits))
+            of_own = score_images(
+                model, settings, images, view=view, keep=MOST_SHOWN, progress=report
+            )
+        for of_process in group.gather(of_own):
+            scores.add(of_process)
+    return Fitted(model, fitted.ended, view, fitted_to, scores, len(splits))
 
 
 def _encode(

@@ -1,7 +1,7 @@
-"""Processes that fit or evaluate one model together, each with its share of the images.
+"""Processes that fit or evaluate one model together.
 
-They are started by torchrun, on one machine or several. What the share of each gives is added up or
-gathered, so that every process goes on with the same numbers, and each ends with the same model.
+They are started by torchrun, on one machine or several. Each does its part of the work, and what it
+finds is sent to all, so that every process goes on with the same values. Where one fails, all end.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any, TypeVar
 
-from cflow_ad.errors import SettingsError
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from cflow_ad.errors import ElsewhereError, GroupError, SettingsError, first_line
 
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 
+_PIECE = 32 * 2**20  # bytes of an array that are sent at once
+_PATIENCE = timedelta(days=30)  # for the slowest; a process that has ended is noticed at once
+
 
 class Group:
-    """One process alone, with all images."""
+    """One process alone."""
 
     rank = 0
     """The number of this process, from 0."""
@@ -30,30 +34,45 @@ class Group:
     size = 1
     """How many processes there are."""
 
+    is_first_here = True
+    """Whether this is the first process of its machine."""
+
     device: str | None = None
     """Where this process is to compute; None for any."""
 
-    def add(self, *tensors: Tensor) -> None:
-        """Add each tensor, of one type on one device, over all processes, in place."""
-
     def gather(self, value: Value) -> list[Value]:
-        """Collect a value of each process, in the order of their numbers."""
+        """Collect a value of each process, in the order of their numbers.
+
+        Raises:
+            GroupError: another process failed or ended. So do all methods that send.
+        """
         return [value]
 
-    def split(self) -> Group:
-        """Make a group of the same processes, for a thread of its own: calls of one group come in
-        the same order in all processes.
+    def send(self, value: Value | None, source: int) -> Value | None:
+        """Return the value that one of the processes, the source, gives."""
+        return value
+
+    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
+        """Fill in the rows of an array that the processes of other machines have written.
+
+        Args:
+            array: a file that the processes of one machine share.
+            bounds: where the rows of each process begin; see `bounds`.
         """
-        return self
+
+    def bounds(self, weights: Sequence[int]) -> list[int]:
+        """Cut a sequence into consecutive parts of about equal weight, one for each process.
+
+        Returns:
+            Where each part begins, and the end; `size + 1` numbers.
+        """
+        cuts = [sum(weights) * number // self.size for number in range(1, self.size)]
+        return [0, *np.searchsorted(np.cumsum(weights), cuts, "right").tolist(), len(weights)]
 
     def part(self, items: Sequence[Item]) -> Sequence[Item]:
         """Take this process's part: consecutive items, so that the parts in order are all."""
-        begin, end = (len(items) * n // self.size for n in (self.rank, self.rank + 1))
-        return items[begin:end]
-
-    def own_path(self, path: Path) -> Path:
-        """Name a file of this process, which alone has the name itself."""
-        return path
+        bounds = self.bounds([1] * len(items))
+        return items[bounds[self.rank] : bounds[self.rank + 1]]
 
     def require_alone(self, name: str) -> None:
         """Raise a SettingsError where there are several processes, for what needs one."""
@@ -72,42 +91,86 @@ class Processes(Group):
 
         self._distributed: Any = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
         self.device = device
-        self._own = distributed.new_group()
-
-    def add(self, *tensors: Tensor) -> None:
-        import torch
-
-        together = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        self._distributed.all_reduce(together, group=self._own)
-        parts = torch.split(together, [tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.detach().copy_(part.view_as(tensor))
+        self._firsts = [n for n, is_first in enumerate(self.gather(self.is_first_here)) if is_first]
+        self._between = distributed.new_group(self._firsts, timeout=_PATIENCE)
 
     def gather(self, value: Value) -> list[Value]:
-        found = [value] * self.size
-        self._distributed.all_gather_object(found, value, group=self._own)
-        return found
+        return self._meet(value, None)
 
-    def split(self) -> Group:
-        return Processes(self.device)
+    def send(self, value: Value | None, source: int) -> Value | None:
+        self.gather(None)  # a process that has failed would not take part
+        box = [value]
+        with _lost():
+            self._distributed.broadcast_object_list(box, src=source)
+        return box[0]
 
-    def own_path(self, path: Path) -> Path:
-        return path.with_name(f"{path.name}.{self.rank + 1}-of-{self.size}")
+    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
+        import torch
+
+        self.gather(None)  # all have written
+        if self.is_first_here and len(self._firsts) > 1:
+            rows = max(1, _PIECE // max(1, array.nbytes // max(1, len(array))))
+            for first, after in pairwise([*self._firsts, self.size]):
+                for begin in range(bounds[first], bounds[after], rows):
+                    piece = array[begin : min(bounds[after], begin + rows)]
+                    as_bytes = torch.from_numpy(piece.reshape(-1).view(np.uint8))
+                    with _lost():
+                        self._distributed.broadcast(as_bytes, src=first, group=self._between)
+        self.gather(None)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the others, in whatever they do next, that this process failed.
+
+        Raises:
+            ElsewhereError: an earlier process failed too, and says why.
+        """
+        self._meet(None, f"process {self.rank + 1} of {self.size} failed: {first_line(error)}")
+
+    def _meet(self, value: Value, failure: str | None) -> list[Value]:
+        found: list[Any] = [None] * self.size
+        with _lost():
+            self._distributed.all_gather_object(found, (value, failure))
+        failed = [number for number, (_, text) in enumerate(found) if text is not None]
+        if failed and failed[0] != self.rank:
+            raise ElsewhereError(found[failed[0]][1])
+        return [of_each for of_each, _ in found]
+
+
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise GroupError(
+            f"the connection to another process was lost ({first_line(error)})"
+        ) from error
 
 
 @contextlib.contextmanager
 def join_group() -> Iterator[Group]:
-    """Join the processes that torchrun has started with this one; else be alone."""
+    """Join the processes that torchrun has started with this one; else be alone.
+
+    All leave the block together. Where one of them fails in it, the others raise an ElsewhereError.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield ALONE
         return
     import torch
     from torch import distributed
 
-    has_gpu = torch.cuda.is_available()
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Processes(f"cuda:{os.environ['LOCAL_RANK']}" if has_gpu else None)
+        group = Processes(f"cuda:{int(os.environ['LOCAL_RANK']) % gpus}" if gpus else None)
+        try:
+            yield group
+            group.gather(None)
+        except GroupError:
+            raise
+        except Exception as error:
+            group.fail(error)
+            raise
     finally:
         distributed.destroy_process_group()

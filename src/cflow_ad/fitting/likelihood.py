@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,41 +13,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cflow_ad.cflow.device import Lane, one_line_errors
 from cflow_ad.cflow.graphs import Repeated
 from cflow_ad.cflow.level import Level, build_flow
-from cflow_ad.cflow.threads import one_core_pool
-from cflow_ad.cflow.whitening import Moments, raw_layer, whitening_of
+from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.batches import BLOCK, Batches
 from cflow_ad.fitting.checkpoint import Checkpoint
 from cflow_ad.fitting.features import LevelFeatures
-from cflow_ad.fitting.group import ALONE, Group
-from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
 from cflow_ad.settings import Settings
 
 
 def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
     """Build a level before training: the input layer fitted, the flow in its initial state."""
     channels = features.channels
-    layer = raw_layer(channels)
-    if settings.method.whiten:
-        found = features.group.gather(Moments.of(features.chunks(), channels))
-        layer = whitening_of(reduce(add, found))
+    layer = fit_whitening(features.chunks()) if settings.method.whiten else raw_layer(channels)
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
     return Level(layer, build_flow(channels, settings, number, seeded=True), means=means)
 
 
-def compute_loss(log_likelihood: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Compute the paper's loss, a scalar.
-
-    Args:
-        log_likelihood: per dimension, shape `(n,)`.
-        weights: of each in the sum, shape `(n,)`; unset, the mean is computed.
-    """
-    losses = -F.logsigmoid(log_likelihood)
-    return losses.mean() if weights is None else (losses * weights).sum()
+def compute_loss(log_likelihood: Tensor) -> Tensor:
+    """Compute the paper's loss, a scalar, from log-likelihoods per dimension, shape `(n,)`."""
+    return -F.logsigmoid(log_likelihood).mean()
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
@@ -75,101 +58,6 @@ class Ended(NamedTuple):
     why: Literal["steps", "time"]
 
 
-Training = Generator[None, None, Ended]
-"""The training of a level, which goes on by a block of steps each time it is resumed."""
-
-
-def train_levels(
-    levels: Sequence[Level],
-    features: Sequence[LevelFeatures],
-    settings: Settings,
-    *,
-    steps: int,
-    seconds: float = math.inf,
-    work: Path | None = None,
-    key: str = "",
-    progress: ProgressCallback = silent,
-) -> list[Ended]:
-    """Train the flows of all levels, in place, beside each other.
-
-    On a CPU each level has a core: its steps are too small to be shared among cores. On a GPU each
-    has a stream.
-
-    Args:
-        levels: their flows in their initial state.
-        features: the vectors of each level.
-        settings: of the model.
-        steps: optimiser steps of each level.
-        seconds: time limit.
-        work: a folder for checkpoints; unset, none are kept.
-        key: identifies everything that the training depends on.
-        progress: called as the work advances.
-
-    Raises:
-        DivergenceError: the loss became NaN or infinite.
-    """
-    device = levels[0].location.device
-    workers = min(len(levels), torch.get_num_threads()) if device.type == "cpu" else 1
-    rounds = math.ceil(len(levels) / workers) if device.type == "cpu" else 1
-    stopped = threading.Event()
-    done = [0] * len(levels)
-    lock = threading.Lock()
-
-    def start(number: int) -> Training:
-        stride = settings.strides[number]
-
-        def report(step: int, loss: float) -> None:
-            with lock:
-                done[number] = step
-                total = steps * len(levels)
-                progress(Progress("train", sum(done), total, loss, stride))
-
-        ended = yield from train_level(
-            levels[number],
-            features[number],
-            settings,
-            number=number,
-            steps=steps,
-            seconds=seconds / rounds,
-            checkpoint=None if work is None else work / f"level-{number}.safetensors",
-            key=key,
-            is_stopped=stopped.is_set,
-            progress=report,
-        )
-        with lock:
-            done[number] = steps  # what was not needed counts as done
-        return ended
-
-    numbers = list(range(len(levels)))
-    groups = [[number] for number in numbers] if device.type == "cpu" else [numbers]
-    build_pool = one_core_pool if device.type == "cpu" else ThreadPoolExecutor
-    with build_pool(workers) as pool:
-        running = [
-            pool.submit(run_beside, [start(number) for number in group], device) for group in groups
-        ]
-        try:
-            return [ended for future in running for ended in future.result()]
-        except BaseException:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def run_beside(trainings: Sequence[Training], device: torch.device) -> list[Ended]:
-    """Run trainings to their end, a block of steps of each in turn."""
-    lanes = [Lane(device) for _ in trainings]
-    ended: dict[int, Ended] = {}
-    while len(ended) < len(trainings):
-        for number, training in enumerate(trainings):
-            if number not in ended:
-                with one_line_errors(device), lanes[number].after():
-                    try:
-                        next(training)
-                    except StopIteration as stop:
-                        ended[number] = stop.value
-    return [ended[number] for number in range(len(trainings))]
-
-
 def train_level(
     level: Level,
     features: LevelFeatures,
@@ -182,11 +70,11 @@ def train_level(
     key: str = "",
     is_stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> Training:
+) -> Generator[None, None, Ended]:
     """Train the flow of one level, in place.
 
-    Values are read back from the device once a block, when the trainings beside this one have had
-    their turn.
+    It goes on by a block of steps each time it is resumed. Values are read back from the device
+    once a block, when the trainings beside this one have had their turn.
 
     Args:
         level: its flow in its initial state.
@@ -217,7 +105,7 @@ def train_level(
         level, features, level_batch_size(settings, number, steps), (settings.seed, number, 0)
     )
     places = int(features.positions.max(initial=0)) + 1
-    run = _Steps(level, optimiser, batches, features.group)
+    run = _Steps(level, optimiser, batches)
     stopped = False
     while state.done < steps and not stopped:
         left = seconds - (time.monotonic() - began)
@@ -257,18 +145,10 @@ class _Steps:
         level: its flow is trained.
         optimiser: of the flow's parameters.
         batches: the block's.
-        group: the processes, each of which has a part of every batch.
     """
 
-    def __init__(
-        self,
-        level: Level,
-        optimiser: torch.optim.Adam,
-        batches: Batches,
-        group: Group = ALONE,
-    ) -> None:
+    def __init__(self, level: Level, optimiser: torch.optim.Adam, batches: Batches) -> None:
         self._level, self._optimiser, self._batches = level, optimiser, batches
-        self._group = group
         device = batches.x.device
         self.losses = torch.zeros(BLOCK, device=device)
         """Of each step of the block."""
@@ -276,10 +156,8 @@ class _Steps:
         self._rates = torch.zeros(BLOCK, device=device)
         self._rate = torch.zeros((), device=device)
         self._set("lr", self._rate)
-        # No graph can hold what processes tell each other.
-        on = device if group.size == 1 else torch.device("cpu")
         self.take = Repeated(
-            self._take, on, on_capture=lambda begins: self._set("capturable", begins)
+            self._take, device, on_capture=lambda begins: self._set("capturable", begins)
         )
 
     def begin(self, first: int, rates: Sequence[float]) -> None:
@@ -293,13 +171,9 @@ class _Steps:
             of.index_select(0, now)[0] for of in (batches.x, batches.rows, batches.columns)
         )
         self._rate.copy_(self._rates.index_select(0, now)[0])
-        weights = None if batches.weights is None else batches.weights.index_select(0, now)[0]
-        loss = compute_loss(self._level.of_whitened(x, rows, columns), weights)
+        loss = compute_loss(self._level.of_whitened(x, rows, columns))
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if self._group.size > 1:
-            parameters = self._level.flow.parameters()
-            self._group.add(loss, *(of.grad for of in parameters if of.grad is not None))
         self._optimiser.step()
         self.losses.index_copy_(0, now, loss.detach()[None])
         now.add_(1)

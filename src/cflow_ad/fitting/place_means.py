@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from cflow_ad.cflow.place_means import PlaceMeans, corners, nearest
-from cflow_ad.fitting.features import LevelFeatures
+from cflow_ad.fitting.features import CHUNK, LevelFeatures
 
 _FEW = 4.0
 """Images at which means of their own have half of the weight."""
@@ -77,8 +77,7 @@ def fit_means(features: LevelFeatures, n: int, fitted: Tensor) -> PlaceMeans:
     tables, channels = len(aspects) + 1, features.channels
     sums = np.zeros((tables * n * n, channels))
     counts = np.zeros(tables * n * n)
-    index_own = features.own(index_all)
-    for index in np.array_split(index_own, max(1, len(index_own) // 65536)):
+    for index in np.array_split(index_all, max(1, len(index_all) // CHUNK)):
         vectors, rows, columns = features.take(index)
         image = features.images_of(index)
         cells, near = corners(rows, columns, n)
@@ -96,7 +95,6 @@ def fit_means(features: LevelFeatures, n: int, fitted: Tensor) -> PlaceMeans:
         counts += np.asarray(spread.sum(axis=1)).ravel()
     of_parts = torch.from_numpy(sums).view(tables, n, n, channels)
     count = torch.from_numpy(counts).view(tables, n, n, 1)
-    features.group.add(of_parts, count)
 
     # What images give a part on average: with so many vectors it was seen once.
     once = len(index_all) / (int(fitted.sum()) * n * n)

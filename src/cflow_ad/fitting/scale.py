@@ -48,13 +48,11 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     level.eval().requires_grad_(False)
     rng = np.random.default_rng([settings.seed, number, 1])
     index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
-    index = features.own(index)
     found = []
     for part in np.array_split(index, max(1, len(index) // 4096)):
         z, rows, columns = features.take(part, level.location.device)
         found.append(torch.stack((level(z, rows, columns).double(), rows, columns)).cpu())
-    own = torch.cat(found, dim=1)
-    values, rows, columns = torch.cat(features.group.gather(own), dim=1)
+    values, rows, columns = torch.cat(found, dim=1)
     if not values.isfinite().all():
         raise DivergenceError("the likelihood of good vectors is not finite; lower learning_rate")
     quantiles = torch.tensor([0.5, TAIL, _LOW], dtype=torch.float64)
