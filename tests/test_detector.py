@@ -292,11 +292,8 @@ def test_a_stopped_fit_continues_to_the_same_model(
     resumed = fit(images, toy_settings, work=tmp_path / "work", progress=seen.append)
     assert seen[0].stage == "encode"
     assert seen[0].done > 0  # the features were kept
-    done_folds = step // 10
-    assert min(p.done for p in seen if p.stage == "train") == 10 * done_folds + 5
-    scored = [p.done for p in seen if p.stage == "calibrate"]
-    assert scored == sorted(scored)
-    assert (not scored) if done_folds == 3 else scored[0] == 4 * done_folds
+    # Each of the 8 levels reports its end, and before that its beginning unless it was kept.
+    assert len([p for p in seen if p.stage == "train"]) == 8 + (8 - step // 5)
     assert_same_model(toy_detector, resumed)
     assert resumed.calibration == toy_detector.calibration
     assert resumed.screening.to_dict() == toy_detector.screening.to_dict()

@@ -220,8 +220,7 @@ def test_two_machines_train_the_model_of_one_process(carpet_folder, by_one, tmp_
     for folder in (here.parent, there.parent):
         folder.mkdir()
     commands = [
-        ("-m", "cflow_ad", "train", carpet_folder, "-o", model, *GIVEN)
-        for model in (here, there)
+        ("-m", "cflow_ad", "train", carpet_folder, "-o", model, *GIVEN) for model in (here, there)
     ]
     status, printed = finish(start_all(commands, [0, 0]))
     assert status == [0, 0]

@@ -161,8 +161,9 @@ def _list_parts(models: Sequence[ToFit], settings: Settings) -> list[_Part]:
             continue
         steps = settings.steps_for(len(sources))
         for number in numbers:
-            vectors = level_batch_size(settings, number, steps)
-            cost = steps * vectors * features[number].channels
+            vectors, channels = level_batch_size(settings, number, steps), features[number].channels
+            # Some of a step's time goes with its vectors, some with the parameters; measured.
+            cost = steps * channels * (vectors + channels / 3)
             parts.append(_Part(model, (number,), cost, steps))
     return parts
 
