@@ -43,5 +43,5 @@ $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.developer: $(VENV)/.package
-	$(BIN)/python -m pip install --quiet --editable '.[train,export,formats,bayer,station,postgres,mqtt,opcua,modbus,parquet,video,usb-camera,basler,fleet]' --group dev -c constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[train,export,formats,bayer,station,postgres,mqtt,opcua,modbus,parquet,video,usb-camera,basler,fleet,ray-serve]' --group dev -c constraints.txt
 	touch $@

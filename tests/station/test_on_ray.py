@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 
-import pytest
-
 from cflow_ad.station.config import Limits, StationConfig
 from cflow_ad.station.on_ray import build_deployment
 from tests.cli.commands import refused
@@ -14,9 +12,7 @@ from tests.cli.commands import refused
 
 def test_more_than_may_wait_is_refused_as_the_station_does(tmp_path):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pytest.importorskip("grpc")
-        pytest.importorskip("ray.serve")
+        warnings.simplefilter("ignore")  # Ray's own
         config = StationConfig(data=tmp_path, limits=Limits(queue=8), workers=2)
         found = build_deployment(config, queue=5)
     assert found.max_queued_requests == 5
