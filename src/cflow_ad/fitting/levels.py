@@ -26,7 +26,7 @@ from cflow_ad.fitting.paper import images_in_a_pass, train_by_passes
 from cflow_ad.fitting.place_means import subtract_place_means
 from cflow_ad.fitting.progress import Progress, ProgressCallback, Stage, silent
 from cflow_ad.fitting.scale import fit_scale
-from cflow_ad.fitting.side_by_side import run_all
+from cflow_ad.fitting.side_by_side import Start, run_all
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
@@ -96,38 +96,34 @@ def fit_levels(
     device = encoder.mean.device
     parts = _list_parts(models, settings)
     owners = dict(zip(parts, deal([part.cost for part in parts], group.size), strict=True))
-    # The longest first, so that at the end none is left over for one core.
-    own = sorted(
-        (part for part in parts if owners[part] == group.rank), key=lambda part: -part.cost
-    )
+    own = [part for part in parts if owners[part] == group.rank]
+    if device.type == "cpu":  # the longest first, so that at the end none is left for one core
+        own.sort(key=lambda part: -part.cost)
     stage: Stage = "train" if settings.paper is None else "passes"
     meter = _Meter(stage, own, settings, progress)
+    fitted: dict[_Part, _Fitted] = {}
     if settings.paper is None:
-        starts = [
-            partial(
-                _fit_level,
-                models[part.model],
-                part.levels[0],
-                settings,
-                device,
-                key,
-                meter.of(part),
-            )
-            for part in own
-        ]
-        fitted = run_all(starts, device, lanes=len(settings.strides), seconds=seconds)
+
+        def begin(part: _Part) -> Start[_Fitted]:
+            to_fit, report = models[part.model], meter.of(part)
+            return partial(_fit_level, to_fit, part.levels[0], settings, device, key, report)
+
+        found = run_all(
+            [begin(part) for part in own], device, lanes=len(settings.strides), seconds=seconds
+        )
+        fitted.update(zip(own, found, strict=True))
+        del found
     else:
-        fitted, deadline = [], time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         for done, part in enumerate(own):
             left = (deadline - time.monotonic()) / (len(own) - done)
             to_fit, report = models[part.model], meter.of(part)
-            fitted.append(_fit_by_passes(to_fit, encoder, settings, view, left, key, report))
-    of_own = dict(zip(own, fitted, strict=True))
+            fitted[part] = _fit_by_passes(to_fit, encoder, settings, view, left, key, report)
     for number in range(len(models)):
         of_model = FittedLevels([], [])
         for part in parts:
             if part.model == number:
-                levels, ended = _send(group, of_own.pop(part, None), owners[part])
+                levels, ended = _send(group, fitted.pop(part, None), owners[part])
                 of_model.levels.extend(level.to(device) for level in levels)
                 of_model.ended.append(ended)
         yield of_model
