@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         removed. Only a process that is killed leaves it behind.
 
     Raises:
-        OSError: It cannot be put in its place.
+        OSError: It cannot be written, or put in its place; it names the file.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -35,6 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # else a crash could leave the new name on an empty file
         new.replace(path)
         _flush_names(path.parent)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)  # a full disk is told without a name
+        raise
     finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)

@@ -50,6 +50,16 @@ def test_a_disk_that_fills_later_is_named_and_nothing_is_left(carpet, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@unix
+def test_no_space_for_a_checkpoint_is_said_and_leaves_nothing(carpet, tmp_path):
+    """The features fit, as they are smaller here."""
+    with file_limit(300_000):
+        said = refused("train", carpet, "-o", tmp_path / "m.safetensors", *TINY)
+    assert f"error: {tmp_path / 'm.safetensors.work'}" in said
+    assert "File too large" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_space_for_the_model_keeps_the_old_one_and_the_training(carpet, tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     assert run("train", carpet, "-o", path, *TINY).exit_code == 0
