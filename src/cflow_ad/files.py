@@ -30,17 +30,25 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        yield new
-        with new.open("r+b") as file:
-            os.fsync(file.fileno())  # else a crash could leave the new name on an empty file
-        new.replace(path)
-        _flush_names(path.parent)
-    except OSError as error:
-        error.filename = error.filename or os.fspath(path)  # a full disk is told without a name
-        raise
+        with naming(path):
+            yield new
+            with new.open("r+b") as file:
+                os.fsync(file.fileno())  # else a crash could leave the new name on an empty file
+            new.replace(path)
+            _flush_names(path.parent)
     finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file or folder in an OSError that names none, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def _flush_names(folder: Path) -> None:

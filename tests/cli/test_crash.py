@@ -60,6 +60,18 @@ def test_no_space_for_a_checkpoint_is_said_and_leaves_nothing(carpet, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@unix
+def test_no_space_for_results_names_the_file(model, carpet, tmp_path):
+    table, out = tmp_path / "t.csv", tmp_path / "out"
+    predict = ("predict", model, carpet / "test", "--exit-zero")
+    with file_limit(60):
+        for options, name in ((["--table", table], table), (["-o", out, "--masks"], out)):
+            said = run(*predict, *options).stderr
+            assert said.startswith(f"error: {name}: File too large")
+        said = refused("evaluate", model, carpet, "-o", out)
+        assert said.startswith(f"error: {out}: File too large")
+
+
 def test_no_space_for_the_model_keeps_the_old_one_and_the_training(carpet, tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     assert run("train", carpet, "-o", path, *TINY).exit_code == 0

@@ -18,6 +18,7 @@ from PIL import Image
 from cflow_ad.data.naming import name_results
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
+from cflow_ad.files import naming
 from cflow_ad.scoring.prediction import Prediction
 
 _COLUMNS = ("path", "score", "threshold", "is_anomalous", "p_value")
@@ -117,7 +118,8 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        with naming(self._wanted.table or Path()):
+            self._open.close()
         if self._wanted.picture is not None and self._drawn:
             self._draw(self._wanted.picture)
 
@@ -131,10 +133,12 @@ class Writer:
             f"{verdict:<9} {prediction.score:8.3f}  {prediction.source}  {regions}".rstrip(),
             "red" if prediction.is_anomalous else None,
         )
-        if self._file is not None:
-            self._write_row(self._file, prediction)
+        if self._file is not None and self._wanted.table is not None:
+            with naming(self._wanted.table):
+                self._write_row(self._file, prediction)
         if self._wanted.folder is not None:
-            self._write_images(self._wanted.folder, prediction)
+            with naming(self._wanted.folder):
+                self._write_images(self._wanted.folder, prediction)
         if self._wanted.picture is not None and len(self._drawn) < _MOST_IN_PICTURE:
             self._drawn.append(prediction)
 

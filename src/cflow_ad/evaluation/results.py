@@ -16,6 +16,7 @@ from cflow_ad.evaluation.evaluation import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
+from cflow_ad.files import naming
 from cflow_ad.scoring.base import BaseDetector
 
 _MOST_PANELS = 8
@@ -66,8 +67,9 @@ def write_results(
     detector = with_regions(detector, evaluation.dataset)
     shown = [_find_record(evaluation, path) for path in picture] or _choose_typical(evaluation)
     metrics, scores = folder / "metrics.json", folder / "scores.csv"
-    metrics.write_text(evaluation.to_json(), encoding="utf-8")
-    _write_scores(evaluation, scores)
+    with naming(folder):
+        metrics.write_text(evaluation.to_json(), encoding="utf-8")
+        _write_scores(evaluation, scores)
     threshold, map_threshold = evaluation.threshold, evaluation.map_threshold
     if best_f1 and not math.isnan(evaluation.image.best_f1_threshold):
         threshold = evaluation.image.best_f1_threshold
@@ -84,7 +86,8 @@ def write_results(
     drawings = [folder / "picture.png", folder / "picture.svg"]
     scale = map_scale(evaluation.map_threshold)
     for path in drawings:
-        draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
+        with naming(path):
+            draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
     report = folder / "report.html"
     write_report(evaluation, detector.predict, report, pixels_of=detector.pixels_of)
     return [metrics, scores, *drawings, report]
