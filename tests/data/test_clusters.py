@@ -8,6 +8,7 @@ from PIL import Image
 
 from cflow_ad.data.check import check_dataset
 from cflow_ad.data.clusters import describe_cluster, find_cluster, look_at_some
+from cflow_ad.data.decoding.raster import Reading
 from cflow_ad.data.layouts import open_dataset
 from tests.data.parts import draw_part
 
@@ -38,6 +39,16 @@ def test_two_products_are_two_clusters(tmp_path, share):
     assert "train a model for each" in describe_cluster(found, looks)
     findings = check_dataset(open_dataset(tmp_path / "p")).warnings
     assert [f.kind for f in findings if f.kind == "clusters"] == ["clusters"]
+
+
+def test_images_are_compared_as_they_are_read(tmp_path):
+    """Of 10 bits in 16, read with 16, four grey levels would be left."""
+    images = parts(4)
+    deep = [np.rint(image * (1023 / 255)).astype(np.uint16)[..., 0] for image in images]
+    _, expected = look_at_some(write(tmp_path / "8", [image[..., 0] for image in images]))
+    _, looks = look_at_some(write(tmp_path / "10", deep), Reading(bits=10))
+    for one, other in zip(looks, expected, strict=True):
+        assert np.abs(one.thumbnail.astype(int) - other.thumbnail).max() <= 1
 
 
 def test_one_product_under_a_light_that_varies_is_one_cluster(tmp_path):

@@ -162,7 +162,8 @@ def train(
         if detector.calibration.is_as_asked:
             typer.echo(detector.calibration.note)
         print_notes(dataset)
-        if text := describe_cluster(*look_at_some([sample.path for sample in dataset.train])):
+        paths = [sample.path for sample in dataset.train]
+        if text := describe_cluster(*look_at_some(paths, detector.reading)):
             print_message(f"warning: {text}", "yellow")
         _print_screening(detector, report)
 

@@ -9,12 +9,15 @@ are mixtures with images that differ among themselves as much as the products do
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.data.decoding.raster import Reading
+from cflow_ad.data.images import AS_STORED
 from cflow_ad.data.look import Look, look_at
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import ImageError
@@ -35,7 +38,9 @@ def choose_some(paths: Sequence[Path], most: int = MOST) -> list[Path]:
     return [paths[i] for i in np.linspace(0, len(paths) - 1, most).round().astype(int)]
 
 
-def look_at_some(paths: Sequence[Path]) -> tuple[list[Path], list[Look]]:
+def look_at_some(
+    paths: Sequence[Path], reading: Reading = AS_STORED
+) -> tuple[list[Path], list[Look]]:
     """Look at up to `MOST` images; one that cannot be read is left out."""
     chosen: list[Path] = []
     looks: list[Look] = []
@@ -44,7 +49,7 @@ def look_at_some(paths: Sequence[Path]) -> tuple[list[Path], list[Look]]:
 
     work = work_ahead(
         choose_some(paths),
-        look_at,
+        functools.partial(look_at, reading=reading),
         workers=usable_cores(),
         ahead=2 * usable_cores(),
         on_error=skip,
