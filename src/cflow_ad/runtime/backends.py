@@ -255,8 +255,9 @@ class _OpenVino:
                 # A thread that is bound to a core waits for whatever else runs there.
                 hints["ENABLE_CPU_PINNING"] = False
                 hints["INFERENCE_NUM_THREADS"] = threads or usable_cores()
-                # By default it keeps programs for every size of images seen, at some 6 MiB each.
-                hints["CPU_RUNTIME_CACHE_CAPACITY"] = 256
+                # By default it keeps programs for every size of images seen, at some 6 MiB each,
+                # and with more than this it grows slowly over sizes that are all new.
+                hints["CPU_RUNTIME_CACHE_CAPACITY"] = 64
             self._compiled = core.compile_model(model, wanted, hints)
         self._of_thread = threading.local()
 
