@@ -5,7 +5,8 @@
 
 The service runs in a process of its own; its clients are threads of this one, with a connection
 each. In rounds, one after another: the detector alone over the same images, one image alone, the
-service at its full load, and the service at half of that. Then it is killed under load again and
+service at its full load, and the service at half of that, at regular times as a line's parts come,
+and at random times. Then it is killed under load again and
 again, and what was answered is compared with the record.
 """
 
@@ -160,9 +161,12 @@ def load(
     clients: int,
     seconds: float,
     rate: float | None = None,
+    is_regular: bool = False,
     name: str,
 ) -> dict[str, float]:
-    """Load the service: as much as it takes, or `rate` images a second at random times."""
+    """Load the service: as much as it takes, or `rate` images a second, at regular or random times
+    (a Poisson process).
+    """
     took: list[float] = []
     lock = threading.Lock()
     begin = time.perf_counter()
@@ -172,7 +176,8 @@ def load(
     def next_time() -> float:
         nonlocal due
         with lock:
-            due += rng.expovariate(rate) if rate else 0.0
+            if rate:
+                due += 1 / rate if is_regular else rng.expovariate(rate)
             return due
 
     def work(number: int, line: Line) -> None:
@@ -279,16 +284,28 @@ def main(options: argparse.Namespace) -> None:
                 full = load(
                     service, "part", images, clients=8, seconds=seconds, name=f"full{number}"
                 )
-                half = load(
-                    service,
-                    "part",
-                    images,
-                    clients=16,
-                    seconds=seconds,
-                    rate=full["rate"] / 2,
-                    name=f"half{number}",
+                regular, at_random = (
+                    load(
+                        service,
+                        "part",
+                        images,
+                        clients=16,
+                        seconds=seconds,
+                        rate=full["rate"] / 2,
+                        is_regular=is_regular,
+                        name=f"half{is_regular}{number}",
+                    )
+                    for is_regular in (True, False)
                 )
-                rounds.append({"alone": alone, "full": full, "half": half, "MiB": service.memory()})
+                rounds.append(
+                    {
+                        "alone": alone,
+                        "full": full,
+                        "regular": regular,
+                        "random": at_random,
+                        "MiB": service.memory(),
+                    }
+                )
             service.stop()
             service.start()
             killed = kill_again_and_again(
@@ -298,7 +315,7 @@ def main(options: argparse.Namespace) -> None:
             )  # fmt: skip
     print(f"ready after {start:.1f} s\n")
     head = ("round", "detector images/s", "service images/s", "share", "single ms")
-    head += ("half load p50 ms", "half load p99 ms", "p99 / single", "MiB")
+    head += ("half load p50 ms", "p99 ms", "p99 / single", "at random, p99 / single", "MiB")
     rows = [
         (
             number,
@@ -306,9 +323,10 @@ def main(options: argparse.Namespace) -> None:
             one["full"]["rate"],
             one["full"]["rate"] / one["alone"]["rate"],
             one["alone"]["single_ms"],
-            one["half"]["p50_ms"],
-            one["half"]["p99_ms"],
-            one["half"]["p99_ms"] / one["alone"]["single_ms"],
+            one["regular"]["p50_ms"],
+            one["regular"]["p99_ms"],
+            one["regular"]["p99_ms"] / one["alone"]["single_ms"],
+            one["random"]["p99_ms"] / one["alone"]["single_ms"],
             round(one["MiB"]),
         )
         for number, one in enumerate(rounds, start=1)
