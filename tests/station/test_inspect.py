@@ -145,16 +145,20 @@ def test_a_truncated_image_is_refused(client, pictures):
     assert str(client.station.config.data) not in answer.json()["detail"]
 
 
-def test_an_exported_model_of_two_files_is_served(config, tmp_path):
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_an_exported_model_is_served(format, config, tmp_path):
     """And kept whole in the station's folder, whatever becomes of the files it came from."""
-    exported = exported_file("openvino", size="64x64")
-    for path in (exported, exported.with_suffix(".bin")):
+    exported = exported_file(format, size="64x64")
+    for path in exported.parent.iterdir():  # of OpenVINO two
         shutil.copyfile(path, tmp_path / f"part{path.suffix}")
     image = golden_images()["hole"]
     expected = open_detector(exported, device="cpu").predict(image)
-    with Client(dataclasses.replace(config, models=(tmp_path / "part.xml",))) as client:
+    with Client(
+        dataclasses.replace(config, models=(tmp_path / f"part{exported.suffix}",))
+    ) as client:
         answer = client.inspect(png(image), include="mask")
-    (tmp_path / "part.bin").unlink()
+    for path in tmp_path.glob("part.*"):
+        path.unlink()
     with Client(dataclasses.replace(config, models=())) as client:
         again = client.inspect(png(image))
         similar = client.get(f"/v1/inspections/{again['id']}/similar").json()["items"]
