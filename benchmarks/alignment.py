@@ -21,7 +21,7 @@ from common import QUICK, build_parser, fit, markdown, report
 
 from cflow_ad import Settings
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
-from cflow_ad.scoring.alignment import Motion
+from cflow_ad.scoring.motion import Motion
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.data.parts import draw_part, hole_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cflow_ad.scoring.alignment import Motion
+from cflow_ad.scoring.motion import Motion
 
 GROUND = (200, 205, 210)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cflow_ad import ImageError
-from cflow_ad.scoring.alignment import Motion, Reference
+from cflow_ad.scoring.alignment import Reference
+from cflow_ad.scoring.motion import Motion
 from tests.data.parts import draw_part
 
 

@@ -14,7 +14,7 @@ from cflow_ad.evaluation.evaluate import evaluate
 from cflow_ad.evaluation.metrics import PixelMetrics, image_metrics
 from cflow_ad.export.export import export_model
 from cflow_ad.runtime import Detector as RuntimeDetector
-from cflow_ad.scoring.alignment import Motion
+from cflow_ad.scoring.motion import Motion
 from tests.data.parts import draw_part, hole_of
 
 

@@ -11,16 +11,14 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cflow_ad.errors import ImageError, SettingsError
-
-if TYPE_CHECKING:
-    from cflow_ad.scoring.alignment import Motion
+from cflow_ad.scoring.motion import Motion
 
 Mode: TypeAlias = Literal["snap", "fit", "pad", "stretch", "native", "longest"]
 Interpolation: TypeAlias = Literal["bilinear", "lanczos"]

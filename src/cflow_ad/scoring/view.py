@@ -25,10 +25,11 @@ from cflow_ad.data.images import (
     source_name,
 )
 from cflow_ad.errors import DataError, ImageError, SettingsError
-from cflow_ad.scoring.alignment import Motion, Reference
+from cflow_ad.scoring.alignment import Reference
 from cflow_ad.scoring.canvas import Canvas, Cell, Shape, Sizing, cells_of
 from cflow_ad.scoring.foreground import find_foreground
 from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
+from cflow_ad.scoring.motion import Motion
 from cflow_ad.scoring.region import Mask, Region, RegionSource
 
 if TYPE_CHECKING:
