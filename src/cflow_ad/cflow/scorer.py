@@ -86,24 +86,21 @@ class Scorer:
 
     def _over(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
         with products_in(self.folded.encoder.precision, self.device):
-            return self._launch(pyramid, compute)
+            return [self._of_level(number, of, compute) for number, of in enumerate(pyramid)]
 
-    def _launch(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
-        maps = []
-        for number, (level, features) in enumerate(zip(self.folded, pyramid, strict=True)):
-            height, width = features.shape[2:]
-            if height * width <= _AT_ONCE:
-                maps.append(compute(level, features, self._tables_of(number, (height, width))))
-                continue
-            block = max(1, _AT_ONCE // width)
-            parts = []
-            for start in range(0, height, block):
-                rows = slice(start, min(height, start + block))
-                parts.append(
-                    compute(level, features[:, :, rows], level.tables(height, width, rows))
-                )
-            maps.append(torch.cat(parts, dim=1))
-        return maps
+    def _of_level(self, number: int, features: Tensor, compute: _OfLevel) -> Tensor:
+        """Compute a level's map, some rows at a time where it is large."""
+        level = cast(FoldedLevel, self.folded.levels[number])
+        height, width = features.shape[2:]
+        if height * width <= _AT_ONCE:
+            return compute(level, features, self._tables_of(number, (height, width)))
+        parts = []
+        block = max(1, _AT_ONCE // width)
+        for start in range(0, height, block):
+            rows = slice(start, min(height, start + block))
+            tables = level.tables(height, width, rows)
+            parts.append(compute(level, features[:, :, rows], tables))
+        return torch.cat(parts, dim=1)
 
     def _tables_of(self, number: int, grid: Shape) -> Tables:
         with self._lock:
