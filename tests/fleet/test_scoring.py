@@ -175,7 +175,7 @@ def test_an_object_store_has_the_scores_of_a_folder(
         objects = open_objects(f"{bucket}/{kind}")
         for path in root.rglob("*.*"):
             if path.is_file() and not path.name.startswith("."):
-                objects.create(path.relative_to(root).as_posix(), path)
+                objects.create(path.relative_to(root).as_posix(), path.read_bytes())
         score(f"{bucket}/{kind}", model, tmp_path / f"{kind} there")
         score(root, model, tmp_path / f"{kind} here")
         assert contents(tmp_path / f"{kind} there") == contents(tmp_path / f"{kind} here")

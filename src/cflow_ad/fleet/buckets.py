@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from cflow_ad.errors import StoreError
@@ -40,18 +39,17 @@ class Bucket(Objects):
         with self._errors(f"reading {key}", key):
             return cast("IO[bytes]", _Reader(obstore.open_reader(self._store, key), self, key))
 
-    def create(self, key: str, data: bytes | Path) -> bool:
+    def create(self, key: str, data: bytes) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        content = data if isinstance(data, bytes) else data.read_bytes()
         with self._errors(f"writing {key}", key):
             try:
                 # In one request: the parts of a larger one have no condition.
-                obstore.put(self._store, key, content, mode="create", use_multipart=False)
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 # Perhaps by this very request, whose first answer was lost.
-                return self.read(key) == content
+                return self.read(key) == data
         return True
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int]]:

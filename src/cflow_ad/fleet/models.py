@@ -50,11 +50,6 @@ class ModelStore:
         """The folder or the URL."""
         return self.objects.name
 
-    def products(self) -> list[str]:
-        """Return the products that have a version, sorted."""
-        keys = self.objects.keys("versions/")
-        return sorted({unquote(key.split("/")[1]) for key in keys})
-
     def versions(self, product: str | None = None) -> list[Version]:
         """Return the versions of a product, or of all, the oldest first.
 

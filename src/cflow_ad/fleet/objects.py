@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -59,12 +58,12 @@ class Objects(ABC):
         """
 
     @abstractmethod
-    def create(self, key: str, data: bytes | Path) -> bool:
+    def create(self, key: str, data: bytes) -> bool:
         """Write an object, whole or not at all, unless there is one of this key.
 
         Args:
             key: Its name, with `/` between the parts.
-            data: Its bytes, or a file that holds them.
+            data: Its bytes.
 
         Returns:
             Whether the object is this one; False where another was there before.
@@ -133,18 +132,14 @@ class Folder(Objects):
         except OSError as error:
             raise self._failed(f"reading {key}", error) from error
 
-    def create(self, key: str, data: bytes | Path) -> bool:
+    def create(self, key: str, data: bytes) -> bool:
         path = self._root / key
         new = path.with_name(f".{uuid.uuid4().hex}{_UNFINISHED}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with new.open("xb") as file:
-                    if isinstance(data, bytes):
-                        file.write(data)
-                    else:
-                        with data.open("rb") as source:
-                            shutil.copyfileobj(source, file)
+                    file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 return _link(new, path)
