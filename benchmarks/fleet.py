@@ -234,19 +234,25 @@ def archive(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return found
 
 
+def timed(command: list[str]) -> float:
+    """Run a command, and return its seconds."""
+    began = time.monotonic()
+    subprocess.run(command, check=True)
+    return time.monotonic() - began
+
+
 def engines(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Score one archive by local workers and by Ray."""
     model = write_model(folder)
     trial = write_archive(folder / "trial", 4 * PER_SHARD)
-    began = time.monotonic()
-    subprocess.run(score(folder, trial, model, "trial scores", "local"), check=True)
-    rate = 4 * PER_SHARD / (time.monotonic() - began)
-    shards = write_archive(folder / "shards", int(rate * options.seconds))
-    seconds = {}
-    for engine in ("local", "ray"):
-        began = time.monotonic()
-        subprocess.run(score(folder, shards, model, engine, engine), check=True)
-        seconds[engine] = time.monotonic() - began
+    command = score(folder, trial, model, "trial scores", "local")
+    first, again = timed(command), timed(command)  # where all is scored, there is but the start
+    shards = write_archive(
+        folder / "shards", int(4 * PER_SHARD / (first - again) * options.seconds)
+    )
+    seconds = {
+        engine: timed(score(folder, shards, model, engine, engine)) for engine in ("local", "ray")
+    }
     names = sorted(path.name for path in (folder / "local").glob("*.parquet"))
     same = [
         (folder / "local" / name).read_bytes() == (folder / "ray" / name).read_bytes()
