@@ -14,7 +14,8 @@ pty = pytest.importorskip("pty")
 SCRIPT = """
 import warnings
 import typer
-from cflow_ad.cli.common import bars, plain_errors
+from cflow_ad.cli.bars import (bars)
+from cflow_ad.cli.common import (plain_errors)
 from cflow_ad.errors import CalibrationWarning, DataError
 from cflow_ad.fitting.progress import Progress
 

@@ -7,15 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
-    PRESET_HELP,
-    SETTING_HELP,
-    Device,
-    bars,
-    parse_settings,
-    path_argument,
-    plain_errors,
-)
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import parse_settings, plain_errors
+from cflow_ad.cli.options import PRESET_HELP, SETTING_HELP, Device, path_argument
 from cflow_ad.errors import DataError, TrainingError
 from cflow_ad.settings import Settings
 

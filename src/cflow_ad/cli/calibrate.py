@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cflow_ad.cli.common import Device, Roi, Trained, Weights, bars, path_argument, plain_errors
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import plain_errors
+from cflow_ad.cli.options import Device, Roi, Trained, Weights, path_argument
 
 if TYPE_CHECKING:
     from cflow_ad.detector import Detector

@@ -1,17 +1,16 @@
-"""Parts that commands share: options, errors, warnings and progress."""
+"""What commands share: errors and warnings as plain lines, and opening what they are given."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -32,104 +31,12 @@ from cflow_ad.files import is_full
 from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
-    import rich.progress
-
     from cflow_ad.data.layouts import Dataset
     from cflow_ad.fitting.group import Group
-    from cflow_ad.fitting.progress import Progress
     from cflow_ad.scoring.base import BaseDetector
 
 FAILED = 2
 """Exit status of an error, and of a wrong command line."""
-
-PRESET_HELP = "Settings to start from: fast, default, accurate or paper."
-SETTING_HELP = "Another setting, as NAME=VALUE; `cflow-ad info settings` lists them. Repeatable."
-
-
-def path_argument(help: str) -> Any:
-    """Declare a required path; the code that reads it gives a better error than typer would."""
-    return typer.Argument(help=help, show_default=False, readable=False)
-
-
-ModelFile = Annotated[Path, path_argument("A model file, as trained or exported.")]
-Trained = Annotated[Path, path_argument("A trained model file.")]
-DataFolder = Annotated[
-    Path, path_argument("Folder of good images, a data set in a known layout, or manifest CSV.")
-]
-ModelOutput = Annotated[
-    Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
-]
-NewFolder = Annotated[Path, path_argument("A new or empty folder.")]
-Layout = Annotated[
-    str | None,
-    typer.Option(help="Layout of the data set on disk; see the manual. [default: recognised]"),
-]
-_FOLDER = "a name, a path in DATA, or a pattern; repeatable."
-GoodFolders = Annotated[
-    list[str] | None, typer.Option("--good", help=f"Folder of good images in DATA: {_FOLDER}")
-]
-BadFolders = Annotated[
-    list[str] | None, typer.Option("--bad", help=f"Folder of defective images in DATA: {_FOLDER}")
-]
-MaskFolders = Annotated[
-    list[str] | None, typer.Option("--masks", help=f"Folder of masks in DATA: {_FOLDER}")
-]
-Roi = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER|CSV",
-        help="Regions of interest: folder with a mask for each image, or manifest CSV with a "
-        "column roi. Only pixels where the mask is white are scored.",
-    ),
-]
-WorkFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--work-folder",
-        metavar="FOLDER",
-        envvar="CFLOW_AD_WORK",
-        help="Keep features and checkpoints there while training. [default: beside the model]",
-        show_default=False,
-    ),
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        help="fp32; tf32, faster on NVIDIA GPUs; or bf16, faster on processors with such "
-        "instructions (AVX-512 BF16, AMX, GPUs). Scores differ by up to a tenth from those of the "
-        "precision in which the threshold was set. [default: as trained]"
-    ),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")]
-Weights = Annotated[
-    str | None, typer.Option(help="File with the backbone's weights (.safetensors, .pth).")
-]
-Device = Annotated[
-    str | None,
-    typer.Option(help="Where to run, as torch names it (cpu, cuda). [default: a GPU if any]"),
-]
-
-
-Bits = Annotated[
-    int | None,
-    typer.Option(
-        min=8,
-        max=16,
-        help="Depth of images with 16 bits a value: with 12, white is 4095. [default: as trained]",
-    ),
-]
-Page = Annotated[
-    int | None,
-    typer.Option(min=1, help="Image of a file that holds several, from 1. [default: as trained]"),
-]
-BayerPattern = Annotated[
-    str | None,
-    typer.Option(
-        "--bayer",
-        help="First two rows of a sensor's mosaic: rggb, bggr, grbg, gbrg; or none. "
-        "[default: as trained]",
-    ),
-]
 
 
 @contextlib.contextmanager
@@ -268,100 +175,3 @@ def parse_settings(texts: list[str]) -> dict[str, Any]:
             raise SettingsError(f"--set {text}: write NAME=VALUE, as in --set steps=300")
         values[name] = Settings.parse(name, value.strip())
     return values
-
-
-def progress_bar(*, shown: bool = True) -> rich.progress.Progress:
-    """A bar with count, rate and time left, on standard error if `shown`; removed at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-    from rich.table import Column
-
-    console = Console(stderr=True)
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),  # in a narrow terminal this alone becomes shorter
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        TextColumn("left"),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not (shown and console.is_terminal),
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-
-
-class Bars:
-    """A progress bar for each stage of a command."""
-
-    _UNITS: dict[str, tuple[str, str]] = {  # noqa: RUF012
-        "encode": ("Encoding", "images/s"),
-        "train": ("Training", "steps/s"),
-        "passes": ("Training", "images/s"),
-        "calibrate": ("Calibrating", "images/s"),
-        "evaluate": ("Evaluating", "images/s"),
-        "compare": ("Comparing", "images/s"),
-        "predict": ("Predicting", "images/s"),
-        "weave": ("Weaving", "images/s"),
-        "check": ("Checking", "images/s"),
-        "write": ("Writing", "images/s"),
-        "download": ("Downloading", "MB/s"),
-        "verify": ("Checking", "MB/s"),
-        "unpack": ("Unpacking", "MB/s"),
-    }
-
-    def __init__(self, bar: rich.progress.Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[str, rich.progress.TaskID] = {}
-
-    def show(self, stage: str, done: int, total: int | None, note: str = "") -> None:
-        """Update one stage, whose total may be unknown."""
-        label, unit = self._UNITS[stage]
-        if stage not in self._tasks:
-            # A resumed stage starts above 0, which does not count for its rate.
-            self._tasks[stage] = self._bar.add_task(
-                label, total=total, completed=done, rate="", note=""
-            )
-            return
-        task = next(task for task in self._bar.tasks if task.id == self._tasks[stage])
-        rate = f"{task.speed:.1f} {unit}" if task.speed else ""
-        self._bar.update(task.id, completed=done, total=total, rate=rate, note=note)
-
-    def counter(self, stage: str) -> Callable[[int, int], None]:
-        """Return a function that updates one stage."""
-        return functools.partial(self.show, stage)
-
-    def show_training(self, progress: Progress) -> None:
-        """Update a stage of training."""
-        note = "" if progress.loss is None else f"loss {progress.loss:.3f}"
-        if progress.stride is not None:
-            note += f" (stride {progress.stride})"
-        self.show(progress.stage, progress.done, progress.total, note)
-
-    def say(self, line: str, colour: str | None = None) -> None:
-        """Print a line of output, above the bars if they are on the same screen."""
-        if self._bar.disable or not sys.stdout.isatty():
-            typer.secho(line, fg=colour)
-        else:
-            from rich.text import Text
-
-            self._bar.console.print(Text(line, style=colour or ""), soft_wrap=True)
-
-
-@contextlib.contextmanager
-def bars(*, shown: bool = True) -> Iterator[Bars]:
-    """Show progress bars while the block runs, then the warnings, which the bars would erase;
-    nothing unless `shown`.
-    """
-    held: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as held, progress_bar(shown=shown) as bar:
-            yield Bars(bar)
-    finally:
-        for warning in held if shown else []:
-            warnings.showwarning(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )

@@ -10,18 +10,9 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
-    BadFolders,
-    DataFolder,
-    GoodFolders,
-    Layout,
-    MaskFolders,
-    NewFolder,
-    bars,
-    open_data,
-    plain_errors,
-    print_message,
-)
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import open_data, plain_errors, print_message
+from cflow_ad.cli.options import BadFolders, DataFolder, GoodFolders, Layout, MaskFolders, NewFolder
 from cflow_ad.cli.settings_help import setting_option
 from cflow_ad.errors import DataError
 from cflow_ad.settings import Settings

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import bars, plain_errors, print_message
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import plain_errors, print_message
 from cflow_ad.errors import DataError
 
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import open_data, open_model, plain_errors, print_message, print_notes
+from cflow_ad.cli.options import (
     BadFolders,
     BatchSize,
     Bits,
@@ -19,13 +21,7 @@ from cflow_ad.cli.common import (
     Precision,
     Roi,
     Weights,
-    bars,
-    open_data,
-    open_model,
     path_argument,
-    plain_errors,
-    print_message,
-    print_notes,
 )
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cflow_ad.cli.common import Trained, Weights, bars, plain_errors
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import plain_errors
+from cflow_ad.cli.options import Trained, Weights
 
 if TYPE_CHECKING:
     from cflow_ad.export.export import ExportReport

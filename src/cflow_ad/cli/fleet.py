@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cflow_ad.cli.common import (
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import parse_settings, plain_errors, print_message
+from cflow_ad.cli.options import (
     PRESET_HELP,
     SETTING_HELP,
     Device,
     Layout,
     ModelOutput,
-    bars,
-    parse_settings,
     path_argument,
-    plain_errors,
-    print_message,
 )
 
 if TYPE_CHECKING:

@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cflow_ad.cli.bars import bars
 from cflow_ad.cli.calibrate import print_calibration
-from cflow_ad.cli.common import (
-    Device,
-    ModelOutput,
-    Weights,
-    bars,
-    path_argument,
-    plain_errors,
-    print_message,
-)
+from cflow_ad.cli.common import plain_errors, print_message
+from cflow_ad.cli.options import Device, ModelOutput, Weights, path_argument
 from cflow_ad.errors import SettingsError
 
 if TYPE_CHECKING:

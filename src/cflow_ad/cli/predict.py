@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import open_model, plain_errors, print_message
+from cflow_ad.cli.options import (
     BatchSize,
     BayerPattern,
     Bits,
@@ -21,10 +23,6 @@ from cflow_ad.cli.common import (
     Precision,
     Roi,
     Weights,
-    bars,
-    open_model,
-    plain_errors,
-    print_message,
 )
 from cflow_ad.errors import DataError
 

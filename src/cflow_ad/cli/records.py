@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import Device, plain_errors, print_message
+from cflow_ad.cli.common import plain_errors, print_message
+from cflow_ad.cli.options import Device
 from cflow_ad.cli.serve import DATA, ConfigOption, DataOption
 
 app = typer.Typer(no_args_is_help=True, help="Check, export and back up a station's record.")

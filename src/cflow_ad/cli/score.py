@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import BatchSize, Device, bars, plain_errors, print_message
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import plain_errors, print_message
 from cflow_ad.cli.fleet import Address, EngineName, Gpus, Threads, Workers
+from cflow_ad.cli.options import BatchSize, Device
 
 SOME_LEFT = 1
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import Device, plain_errors, print_message
+from cflow_ad.cli.common import plain_errors, print_message
 from cflow_ad.cli.fleet import Address
+from cflow_ad.cli.options import Device
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of the record, the pictures and the models.")

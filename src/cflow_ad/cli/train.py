@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cflow_ad.cli.bars import bars
 from cflow_ad.cli.common import (
+    open_data,
+    parse_settings,
+    plain_errors,
+    print_message,
+    print_notes,
+    training_folder,
+)
+from cflow_ad.cli.options import (
     PRESET_HELP,
     SETTING_HELP,
     BadFolders,
@@ -19,13 +28,6 @@ from cflow_ad.cli.common import (
     MaskFolders,
     ModelOutput,
     WorkFolder,
-    bars,
-    open_data,
-    parse_settings,
-    plain_errors,
-    print_message,
-    print_notes,
-    training_folder,
 )
 from cflow_ad.cli.settings_help import setting_option
 from cflow_ad.errors import SettingsError

@@ -7,17 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cflow_ad.cli.common import (
-    Device,
-    Roi,
-    Trained,
-    Weights,
-    WorkFolder,
-    bars,
-    path_argument,
-    plain_errors,
-    training_folder,
-)
+from cflow_ad.cli.bars import bars
+from cflow_ad.cli.common import plain_errors, training_folder
+from cflow_ad.cli.options import Device, Roi, Trained, Weights, WorkFolder, path_argument
 
 
 def update(
