@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cflow_ad.data.check import check_dataset
-from cflow_ad.data.decoding.raster import Reading
+from cflow_ad.data.decoding.raster import Header, Raster, Reading, find_fewer_bits
 from cflow_ad.data.depth import find_depth, require_depth
 from cflow_ad.data.images import as_image, read_image
 from cflow_ad.data.layouts import open_dataset
@@ -171,8 +171,8 @@ def test_an_array_of_fewer_bits_is_named(tmp_path):
     "dark",
     [
         picture(16),
-        picture(16, light=0.5),
-        picture(16, light=0.1),  # neither a quarter nor a sixteenth
+        *(picture(16, light=light) for light in (0.6, 0.5, 0.4)),
+        *(picture(16, light=light) for light in (0.14, 0.1)),  # not a quarter, not a sixteenth
         picture(16, light=0.001),
         np.zeros((H, W)),
         np.maximum(picture(16, light=0.06), 5000 * np.eye(H, W)),  # a glint
@@ -181,6 +181,18 @@ def test_an_array_of_fewer_bits_is_named(tmp_path):
 )
 def test_an_honestly_dark_image_is_not_named(tmp_path, dark):
     read_image(good_and_other(tmp_path, dark)[1], good_and_other(tmp_path, dark)[0])
+
+
+def test_no_brightness_between_two_depths_is_named():
+    """Of good images that hardly differ: what is named is a narrow band about each depth's."""
+    named = []
+    for light in np.geomspace(1e-4, 1, 200):
+        values = np.full((4, 4, 1), round(0.5 * light * 65535), np.uint16)
+        raster = Raster(values, Header((4, 4), "I;16", None))
+        if find_fewer_bits(raster, Reading(16, brightness=(0.48, 0.52))):
+            named.append(light)
+    assert all(min(abs(np.log(light * 4**n)) for n in range(1, 5)) < 0.3 for light in named)
+    assert len(named) < 50
 
 
 def test_what_a_file_states_is_not_doubted(tmp_path):

@@ -18,12 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from cflow_ad.data.decoding.files import read_header
-from cflow_ad.data.decoding.raster import BRIGHTNESS_TOLERANCE, Reading, bits_for
+from cflow_ad.data.decoding.raster import Reading, bits_for
 from cflow_ad.data.images import ImageSource, ReadAs, image_raster, original, source_name
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
 from cflow_ad.process import usable_cores
 
+_TOLERANCE = 1.5  # of the ratio of brightness that tells two depths
 _MOST_SPREAD = 2.5  # of brightness within a depth; by another light it varies more
 
 
@@ -184,7 +185,7 @@ def _mixed(silent: Sequence[_Evidence], bits: int) -> tuple[tuple[ImageSource, s
         ratio = _median(bright) / max(_median(dark), 1e-9)
         is_even = max(_spread(dark), _spread(bright)) <= _MOST_SPREAD
         off = abs(math.log(ratio / 2 ** (bits - fewer)))
-        if apart and is_even and off <= math.log(BRIGHTNESS_TOLERANCE):
+        if apart and is_even and off <= math.log(_TOLERANCE):
             odd, depth, other = (
                 (dark, fewer, bits) if len(dark) <= len(bright) else (bright, bits, fewer)
             )

@@ -18,9 +18,7 @@ from cflow_ad.errors import DepthWarning, ImageError
 
 Bayer: TypeAlias = Literal["none", "rggb", "bggr", "grbg", "gbrg"]
 
-BRIGHTNESS_TOLERANCE = 1.5
-"""Of the ratio of brightness that tells two depths."""
-
+_LIKE_GOOD = 1.2  # times as bright as the brightest good image, or as dark as the darkest
 _WHOLE = 1e-3  # of a grey level: as near to whole numbers are the values of 8 bits
 _APART = 101  # compared first: most pictures of more bits show it there
 
@@ -128,29 +126,28 @@ def find_fewer_bits(raster: Raster, reading: Reading) -> str:
     """Say that an image seems to hold fewer bits than it is read with; empty where it does not.
 
     Written into 16 bits, a picture of 12 bits is 16 times as dark as the same of 16. So an image is
-    meant that is darker than all good ones, has no value above that depth's white, and is about as
-    bright as good images when it is read with that depth.
+    meant that has no value above the white of 12 bits, and that is as bright as good images when it
+    is read with 12. Where good images differ by more than a factor of 4, the root of these 16, it
+    may as well be dark: nothing is said.
     """
     given, is_stated = reading.bits or 16, raster.header.bits is not None
     if reading.brightness is None or is_stated or raster.samples.dtype.kind == "f":
         return ""
     (low, high), largest = reading.brightness, int(raster.colours.max())
     depths = [bits for bits in range(given - 2, 7, -2) if largest < 2**bits]
-    if not depths:
+    if not depths or low <= 0:
         return ""
     mean = float(raster.colours.mean()) / (2**given - 1)
-    if not 0 < mean * BRIGHTNESS_TOLERANCE < low:
-        return ""
-    usual = math.sqrt(low * high)
-    bits = min(depths, key=lambda bits: abs(math.log(mean * 2 ** (given - bits) / usual)))
-    brighter = mean * 2 ** (given - bits)
-    if not low / BRIGHTNESS_TOLERANCE <= brighter <= high * BRIGHTNESS_TOLERANCE:
-        return ""
-    return (
-        f"it is read with {given} bits and seems to hold {bits}: no value is above {2**bits - 1}, "
-        f"and good images are about {usual / mean:.0f} times as bright. If it does, give "
-        f"--bits {bits} (in Python: read_as(bits={bits})); else look at the light"
-    )
+    for bits in depths:
+        factor = 2 ** (given - bits)
+        is_like_good = low / _LIKE_GOOD <= mean * factor <= high * _LIKE_GOOD
+        if is_like_good and high <= low * math.sqrt(factor):
+            return (
+                f"it is read with {given} bits and seems to hold {bits}: no value is above "
+                f"{2**bits - 1}, and good images are about {factor} times as bright. If it does, "
+                f"give --bits {bits} (in Python: read_as(bits={bits})); else look at the light"
+            )
+    return ""
 
 
 def shorten(pixels: NDArray[Any]) -> NDArray[Any]:
