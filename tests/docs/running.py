@@ -58,7 +58,7 @@ def cut_down(settings: Settings) -> Settings:
         size="{}x{}".format(*CANVAS) if is_box else settings.size,
         steps=3,
         batch_size=64,
-        folds=2 if settings.folds is None else min(settings.folds, 2),
+        folds=1 if settings.folds is None else min(settings.folds, 2),
         augment_copies=min(settings.augment_copies, 1),
         paper=paper,
         method=dataclasses.replace(
