@@ -243,19 +243,30 @@ def test_an_image_that_one_process_cannot_read_ends_all_with_one_error(carpet_fo
     assert "Traceback" not in errors
 
 
-def test_a_process_that_is_killed_ends_the_others():
-    script = """
-import os
-from cflow_ad.errors import GroupError
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("os._exit(9)", "connection to another process was lost"),
+        ("raise DataError('no')", "process 2 of 2 failed: no"),
+    ],
+)
+def test_a_process_that_ends_or_fails_ends_the_others(end, said):
+    """Also one that is at work, which looks whether it may stop."""
+    script = f"""
+import os, time
+from cflow_ad.errors import DataError, GroupError
 from cflow_ad.fitting.group import join_group
 try:
     with join_group() as group:
         if group.rank == 1:
-            os._exit(9)
+            {end}
+        while not group.is_ending() and "exit" not in {end!r}:
+            time.sleep(0.1)
         group.gather(group.rank)
 except GroupError as error:
     print(error)
 """
     status, printed = finish(start_all([("-c", script)] * 2, [0, 1]))
-    assert status == [0, 9]
-    assert "connection to another process was lost" in printed[0][0]
+    assert status[0] == 0
+    assert status[1] != 0
+    assert said in printed[0][0]

@@ -106,3 +106,15 @@ def test_a_failure_is_raised_before_a_longer_training_beside_it_ends(two_cores):
     with pytest.raises(ValueError, match="no"):
         run_all([long, fail], CPU, lanes=1)
     assert time.monotonic() - began < 20
+
+
+def test_trainings_stop_where_the_work_is_in_vain():
+    turns = []
+
+    def start(seconds, is_stopped):
+        while not is_stopped():
+            turns.append(seconds)
+            yield
+
+    assert run_all([start] * 3, CPU, lanes=1, is_ending=lambda: len(turns) >= 5) == [None]
+    assert len(turns) == 5

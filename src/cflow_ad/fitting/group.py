@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -23,6 +24,8 @@ Item = TypeVar("Item")
 
 _PIECE = 32 * 2**20  # bytes of an array that are sent at once
 _PATIENCE = timedelta(days=30)  # for the slowest; a process that has ended is noticed at once
+_FAILED = "cflow-ad failed"  # a key in torch's store
+_LOOK_SECONDS = 1.0  # between two looks for it
 
 
 class Group:
@@ -74,6 +77,10 @@ class Group:
         bounds = self.bounds([1] * len(items))
         return items[bounds[self.rank] : bounds[self.rank + 1]]
 
+    def is_ending(self) -> bool:
+        """Whether another process has failed, so that long work may as well stop."""
+        return False
+
     def require_alone(self, name: str) -> None:
         """Raise a SettingsError where there are several processes, for what needs one."""
         if self.size > 1:
@@ -84,11 +91,18 @@ ALONE = Group()
 
 
 class Processes(Group):
-    """The processes that torchrun has started."""
+    """The processes that torchrun has started.
 
-    def __init__(self, device: str | None) -> None:
+    Args:
+        device: of this one.
+        store: what torch keeps for all of them.
+    """
+
+    def __init__(self, device: str | None, store: Any) -> None:
         from torch import distributed
 
+        self._store = store
+        self._due = 0.0
         self._distributed: Any = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -120,12 +134,21 @@ class Processes(Group):
                         self._distributed.broadcast(as_bytes, src=first, group=self._between)
         self.gather(None)
 
+    def is_ending(self) -> bool:
+        if time.monotonic() < self._due:
+            return False
+        self._due = time.monotonic() + _LOOK_SECONDS
+        with _lost():
+            return bool(self._store.check([_FAILED]))
+
     def fail(self, error: Exception) -> None:
         """Tell the others, in whatever they do next, that this process failed.
 
         Raises:
             ElsewhereError: an earlier process failed too, and says why.
         """
+        with _lost():
+            self._store.set(_FAILED, "")
         self._meet(None, f"process {self.rank + 1} of {self.size} failed: {first_line(error)}")
 
     def _meet(self, value: Value, failure: str | None) -> list[Value]:
@@ -159,11 +182,16 @@ def join_group() -> Iterator[Group]:
         return
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    store, rank, size = next(rendezvous("env://"))
+    distributed.init_process_group(
+        "gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE
+    )
     try:
-        group = Processes(f"cuda:{int(os.environ['LOCAL_RANK']) % gpus}" if gpus else None)
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % gpus}" if gpus else None
+        group = Processes(device, store)
         try:
             yield group
             group.gather(None)

@@ -109,8 +109,13 @@ def fit_levels(
             return partial(_fit_level, to_fit, part.levels[0], settings, device, key, report)
 
         found = run_all(
-            [begin(part) for part in own], device, lanes=len(settings.strides), seconds=seconds
+            [begin(part) for part in own],
+            device,
+            lanes=len(settings.strides),
+            seconds=seconds,
+            is_ending=group.is_ending,
         )
+        group.gather(None)  # raises what may have ended the trainings
         fitted.update(zip(own, found, strict=True))
         del found
     else:

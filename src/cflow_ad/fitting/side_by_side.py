@@ -24,7 +24,12 @@ and a function that is true once it is to stop."""
 
 
 def run_all(
-    starts: Sequence[Start[Result]], device: torch.device, *, lanes: int, seconds: float = math.inf
+    starts: Sequence[Start[Result]],
+    device: torch.device,
+    *,
+    lanes: int,
+    seconds: float = math.inf,
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> list[Result]:
     """Run trainings to their end.
 
@@ -36,6 +41,10 @@ def run_all(
         device: where they compute.
         lanes: how many share a GPU.
         seconds: time limit for all, of which each that begins has an equal part.
+        is_ending: once true, those that run are stopped, and no other begins.
+
+    Returns:
+        What each gives; not of all, where they were to end.
     """
     deadline = time.monotonic() + seconds
     on_cpu = device.type == "cpu"
@@ -45,15 +54,20 @@ def run_all(
     stopped, lock = threading.Event(), threading.Lock()
     waiting = len(rounds)
 
+    def is_stopped() -> bool:
+        if is_ending():
+            stopped.set()
+        return stopped.is_set()
+
     def run(some: Sequence[Start[Result]]) -> list[Result]:
         nonlocal waiting
         with lock:
             own = max(0.0, deadline - time.monotonic()) / math.ceil(waiting / workers)
             waiting -= 1
-        if stopped.is_set():
-            return []  # another's error is raised
+        if is_stopped():
+            return []
         try:
-            return run_in_turn([start(own, stopped.is_set) for start in some], device)
+            return run_in_turn([start(own, is_stopped) for start in some], device)
         except BaseException:
             stopped.set()  # at once, so that no other begins
             raise
