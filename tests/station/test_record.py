@@ -162,6 +162,17 @@ def test_a_mark_is_the_last_ones_and_can_be_undone(client, pictures):
              for m in ("good", "defect", "any", "none")}  # fmt: skip
     assert found == {"good": 3, "defect": 0, "any": 3, "none": 1}
     assert client.post("/v1/marks", json={"ids": ["x"], "label": "good"}).status_code == 404
+    listed = {m: len(client.get("/v1/marks", params={"model": m}).json()["items"])
+              for m in ("part", "other")}  # fmt: skip
+    assert listed == {"part": 5, "other": 0}
+
+
+def test_a_misspelt_field_is_refused(client, pictures):
+    body = {"ids": [client.inspect(pictures[0])["id"]], "label": "good", "blnd": True}
+    answer = client.post("/v1/marks", json=body)
+    assert answer.status_code == 422
+    assert "blnd" in answer.json()["detail"]
+    assert client.get("/v1/marks").json()["items"] == []
 
 
 def test_the_queue_hides_the_verdict_of_drawn_parts(config, pictures, odd):

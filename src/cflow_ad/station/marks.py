@@ -140,9 +140,14 @@ class Marks:
         return self._database.write(write)
 
     def page(
-        self, *, limit: int = 50, before: int | None = None, number: str | None = None
+        self,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        model: str | None = None,
+        number: str | None = None,
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """List marks, newest first: all, or those of one inspection."""
+        """List marks, newest first: all, those of one model, or those of one inspection."""
         query = (
             select(
                 marks.c.id,
@@ -160,6 +165,8 @@ class Marks:
         )
         if before is not None:
             query = query.where(marks.c.id < before)
+        if model is not None:
+            query = query.where(inspections.c.model == model)
         if number is not None:
             query = query.where(inspections.c.id == number)
         with self._database.engine.connect() as connection:

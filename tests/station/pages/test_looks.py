@@ -53,19 +53,33 @@ def assert_the_verdict_fits(page):
     assert word["x"] + word["width"] <= panel["x"] + panel["width"] - 10
 
 
-def test_the_kiosk_shows_part_and_verdict_on_one_screen(open_view):
-    page = open_view("/inspect?kiosk", viewport={"width": 1920, "height": 1080})
+@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1280, 800), (768, 1024)])
+def test_the_kiosk_shows_part_and_verdict_on_one_screen(site, open_view, width, height):
+    """Also while something is to be acknowledged."""
+    page = open_view("/inspect?kiosk", viewport={"width": width, "height": height})
     wait_for_part(page)
+    site.station.add_event("camera", {"text": "The camera was unplugged."}, "carpet")
+    page.locator(".banner").first.wait_for()
     assert not page.locator("nav").is_visible()
-    for part in ("#verdict", "#odds", "#viewer .frame", "#strip"):
-        box = page.locator(part).bounding_box()
-        assert box["y"] >= 0
-        assert box["y"] + box["height"] <= 1080, part
-    assert_the_verdict_fits(page)
+    boxes = {
+        part: page.locator(part).bounding_box()
+        for part in ("#outcome", "#verdict", "#odds", "#viewer .frame", "#strip")
+    }
+    for part, box in boxes.items():
+        assert min(box["x"], box["y"]) >= 0, part
+        assert box["x"] + box["width"] <= width, part
+        assert box["y"] + box["height"] <= height, part
+    assert boxes["#viewer .frame"]["height"] > height / 4
+    outcome, frame = boxes["#outcome"], boxes["#viewer .frame"]
     assert (
-        page.locator("#verdict").evaluate("word => parseFloat(getComputedStyle(word).fontSize)")
-        > 60
+        outcome["x"] >= frame["x"] + frame["width"]
+        or outcome["y"] + outcome["height"] <= frame["y"]
     )
+    assert_the_verdict_fits(page)
+    word = page.locator("#verdict")
+    assert word.evaluate("word => parseFloat(getComputedStyle(word).fontSize)") >= width / 32
+    page.locator(".banner button").first.click()
+    page.locator(".banner").wait_for(state="detached")
 
 
 def test_the_strip_is_in_sight_on_a_desk(open_view):

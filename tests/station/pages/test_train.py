@@ -20,7 +20,7 @@ job = json.loads((folder / "job.json").read_text())
 def write(name, values):
     (folder / (name + ".new")).write_text(json.dumps(values))
     (folder / (name + ".new")).rename(folder / name)
-write("progress.json", {"stage": "flows", "done": 30, "total": 120, "loss": 1.25})
+write("progress.json", {"stage": "train", "done": 30, "total": 120, "loss": 1.25})
 while not Path(model + ".go").exists():
     if (folder / "cancel").exists():
         write("result.json", {"state": "cancelled"})
@@ -62,9 +62,9 @@ def test_a_model_is_trained_compared_put_to_use_and_taken_back(site, open_view, 
     page.locator("#folders button").filter(has_text="good").click()
     wait_for_text(page, "#path", "good")
     page.click("#start button.primary")
-    wait_for_text(page, "#jobs .job", "flows: 30 of 120 · loss 1.250")
+    wait_for_text(page, "#jobs .job", "training: 30 of 120 · loss 1.250")
     page.reload()
-    wait_for_text(page, "#jobs .job", "flows: 30 of 120")
+    wait_for_text(page, "#jobs .job", "training: 30 of 120")
     bar = page.locator("#jobs [role=progressbar]")
     assert bar.get_attribute("aria-valuenow") == "25"
     trained.touch()

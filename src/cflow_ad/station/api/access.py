@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy import select
 
 from cflow_ad._version import __version__
-from cflow_ad.station.api.common import ERRORS, Admin, Here, Name, Operator, Plain
+from cflow_ad.station.api.common import ERRORS, Admin, Body, Here, Name, Operator, Plain
 from cflow_ad.station.auth import COOKIE, SESSION_SECONDS, User
 from cflow_ad.station.schema import keys, users
 from cflow_ad.station.station import Station
@@ -20,21 +20,21 @@ Password = Annotated[str, Field(max_length=200), Plain]
 Role = Literal["operator", "engineer", "admin"]
 
 
-class LogIn(BaseModel):
+class LogIn(Body):
     """A user and the password."""
 
     user: Annotated[str, Field(max_length=100), Plain]
     password: Password
 
 
-class PasswordIn(BaseModel):
+class PasswordIn(Body):
     """The old password and a new one."""
 
     old: Password
     new: Password
 
 
-class UserIn(BaseModel):
+class UserIn(Body):
     """A new user."""
 
     name: Name
@@ -42,7 +42,7 @@ class UserIn(BaseModel):
     password: Password
 
 
-class KeyIn(BaseModel):
+class KeyIn(Body):
     """A new key."""
 
     name: Name

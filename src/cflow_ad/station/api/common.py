@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Path, Query, Request
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from cflow_ad.station.auth import User, require
 from cflow_ad.station.station import Station
@@ -41,6 +41,11 @@ Cursor = Annotated[
     BeforeValidator(lambda value: None if value == "" else value),
     Query(description="`next` of the page before this one."),
 ]
+
+
+class Body(BaseModel, extra="forbid"):
+    """What a request holds as JSON. A field that is misspelt is refused."""
+
 
 Operator = Annotated[User, Depends(require("operator"))]
 Engineer = Annotated[User, Depends(require("engineer"))]

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi import Path as InPath
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from cflow_ad.data.listing import IMAGE_SUFFIXES
-from cflow_ad.station.api.common import ERRORS, Engineer, Here, Name, Operator, Plain
+from cflow_ad.station.api.common import ERRORS, Body, Engineer, Here, Name, Operator, Plain
 from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1", tags=["training"], responses=ERRORS)
@@ -20,7 +20,7 @@ Folder = Annotated[str, Field(max_length=1000), Plain]
 _Time = Annotated[str | None, Field(max_length=40), Plain]
 
 
-class HistoryIn(BaseModel):
+class HistoryIn(Body):
     """Parts of the record that are marked good."""
 
     since: _Time = None
@@ -28,7 +28,7 @@ class HistoryIn(BaseModel):
     limit: Annotated[int, Field(ge=4, le=20_000)] = 1000
 
 
-class JobIn(BaseModel):
+class JobIn(Body):
     """A training job: on a folder, or on parts of the record."""
 
     model: Name

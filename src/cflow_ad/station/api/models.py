@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
-from pydantic import BaseModel, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from cflow_ad.station.api.common import (
     ERRORS,
     LARGEST,
+    Body,
     Engineer,
     Here,
     Model,
@@ -34,29 +35,29 @@ Parts = Annotated[int, Query(ge=1, le=20_000, description="How many of the last 
 Score = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
 
-class ThresholdIn(BaseModel):
+class ThresholdIn(Body):
     """A new threshold."""
 
     value: Score
     reason: Reason
 
-    model_config = {
-        "json_schema_extra": {"examples": [{"value": 2.6, "reason": "audit of week 18"}]}
-    }
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"value": 2.6, "reason": "audit of week 18"}]}
+    )
 
 
-class PromoteIn(BaseModel):
+class PromoteIn(Body):
     """A version to use from now on."""
 
     version: Annotated[int, Field(ge=0, le=LARGEST)]
     reason: Reason
 
-    model_config = {
-        "json_schema_extra": {"examples": [{"version": 2, "reason": "trained on the new light"}]}
-    }
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"version": 2, "reason": "trained on the new light"}]}
+    )
 
 
-class RuleIn(BaseModel):
+class RuleIn(Body):
     """A rule such as 7 of the last 10."""
 
     anomalous: Annotated[int, Field(ge=1, le=1000)]

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import ConfigDict, Field
 
 from cflow_ad.errors import StationError
 from cflow_ad.station.api.common import (
     ERRORS,
+    Body,
     Cursor,
     Here,
     Limit,
@@ -35,7 +36,7 @@ _FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}
 _Time = Annotated[str | None, Query(max_length=40, description="ISO 8601, UTC."), Plain]
 
 
-class MarksIn(BaseModel):
+class MarksIn(Body):
     """Marks for one or more parts."""
 
     ids: list[Annotated[str, Field(max_length=36), Plain]] = Field(min_length=1, max_length=500)
@@ -45,12 +46,12 @@ class MarksIn(BaseModel):
         default=False, description="Whether whoever marked them saw neither score, verdict nor map."
     )
 
-    model_config = {
-        "json_schema_extra": {"examples": [{"ids": [INSPECTION["id"]], "label": "good"}]}
-    }
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ids": [INSPECTION["id"]], "label": "good"}]}
+    )
 
 
-class UndoIn(BaseModel):
+class UndoIn(Body):
     """A batch of marks."""
 
     batch: Annotated[str, Field(max_length=36), Plain]
@@ -203,10 +204,14 @@ def undo_marks(station: Here, user: Operator, body: UndoIn) -> dict[str, Any]:
 
 @router.get("/marks", summary="List marks, newest first")
 def list_marks(
-    station: Here, user: Operator, limit: Limit = 50, cursor: Cursor = None
+    station: Here,
+    user: Operator,
+    model: Annotated[str | None, Query(max_length=100), Plain] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> dict[str, Any]:
     """List who marked what."""
-    items, following = station.marks.page(limit=limit, before=cursor)
+    items, following = station.marks.page(limit=limit, before=cursor, model=model)
     return {"items": items, "next": following}
 
 

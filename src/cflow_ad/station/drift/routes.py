@@ -22,7 +22,7 @@ _PICTURES = 15  # whose median is shown
 _SIDE = 320  # pixels of a median picture's longer side, at most
 
 
-class Restart(BaseModel):
+class Restart(BaseModel, extra="forbid"):
     """Why a drift test begins anew."""
 
     model: str

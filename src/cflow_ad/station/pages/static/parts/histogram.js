@@ -3,7 +3,7 @@ import { h, put, s } from "../core/dom.js";
 import { formatDigits, formatScore } from "../core/format.js";
 import { t } from "../core/texts.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [1000, 300, 14, 14, 26, 34];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [1000, 316, 14, 14, 26, 50];
 const BINS = 60;
 const STEP = 0.005;  // of the axis, for an arrow key
 
@@ -46,12 +46,14 @@ export class Histogram {
       x: LEFT + bin * wide + 1, width: wide - 2, y: y(share), height: ground - y(share), rx: 1.5,
     })).filter(Boolean);
     const outline = steps.map((share, bin) => `${bin ? "L" : "M"}${LEFT + bin * wide} ${y(share)}h${wide}`).join("");
-    const ticks = niceTicks(this.low, this.high).map((tick) => s("g", { class: "tick" },
+    const { step, at } = niceTicks(this.low, this.high);
+    const digits = Math.max(0, -Math.floor(Math.log10(step)));
+    const ticks = at.map((tick) => s("g", { class: "tick" },
       s("line", { x1: this.x(tick), x2: this.x(tick), y1: ground, y2: ground + 5 }),
-      s("text", { x: this.x(tick), y: HEIGHT - 10, "text-anchor": "middle" }, formatTick(tick))));
+      s("text", { x: this.x(tick), y: HEIGHT - 10, "text-anchor": "middle" }, formatDigits(tick, digits))));
     const beyond = this.isCut && s("text", { x: WIDTH - RIGHT, y: TOP - 8, "text-anchor": "end" }, t("threshold.beyond"));
     const rug = recent.filter((part) => part.mark).map((part) => s("text", {
-      class: part.mark === "defect" ? "rug bad" : "rug good", x: this.x(part.score), y: ground - 3, "text-anchor": "middle",
+      class: part.mark === "defect" ? "rug bad" : "rug good", x: this.x(part.score), y: ground + 17, "text-anchor": "middle",
     }, part.mark === "defect" ? "✕" : "✓"));
     this.handle = s("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": t("threshold.handle"), "aria-orientation": "horizontal" },
       s("rect", { class: "grip", x: -14, y: 2, width: 28, height: 20, rx: 6 }),
@@ -64,7 +66,8 @@ export class Histogram {
     put(this.root, this.svg, h("p", { class: "small soft legend" },
       h("span", { class: "key calibration" }, t("threshold.calibration", { n: calibration.length })),
       h("span", { class: "key recent" }, t("threshold.recent", { n: recent.length })),
-      h("span", { class: "key bad" }, t("threshold.above"))));
+      h("span", { class: "key bad" }, t("threshold.above")),
+      rug.length > 0 && h("span", {}, `✓ ✕ ${t("threshold.marked")}`)));
     this.move(this.value, false);
   }
 
@@ -121,13 +124,11 @@ function countBins(values, low, high) {
   return counts.map((count) => count / most);
 }
 
-const formatTick = (tick) => formatDigits(tick, Number.isInteger(tick) ? 0 : 1);
-
 function niceTicks(low, high) {
   const raw = (high - low) / 8;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= raw);
-  const ticks = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) ticks.push(tick);
-  return ticks;
+  const first = Math.ceil(low / step);
+  const n = Math.floor(high / step) - first + 1;
+  return { step, at: Array.from({ length: n }, (_, index) => (first + index) * step) };
 }

@@ -52,7 +52,7 @@ export class Strip {
     const n = last.filter((item) => item.is_anomalous).length;
     const broken = this.rule !== null && n >= this.rule.anomalous;
     this.state.classList.toggle("broken", broken);
-    put(this.state, h("strong", {}, t("rule.count", { n, of: last.length })), " ",
-      this.rule ? t(broken ? "rule.broken" : "rule.holds", { limit: this.rule.anomalous, of }) : t("rule.off"));
+    put(this.state, last.length > 0 && [h("strong", {}, t("rule.count", { n, of: last.length })), " ",
+      this.rule ? t(broken ? "rule.broken" : "rule.holds", { limit: this.rule.anomalous, of }) : t("rule.off")]);
   }
 }

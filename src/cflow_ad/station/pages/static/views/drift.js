@@ -46,7 +46,7 @@ function describeMeasure(name, capital, found) {
     h("td", { class: "number" }, values.length ? formatMeasure(name, values.at(-1)) : "–"),
     h("td", {}, h("div", { class: "evidence" },
       h("div", { class: "meter" }, h("span", { class: "fill", style: { width: `${Math.min(100, 100 * evidence)}%` } })),
-      h("span", { class: alarm ? "verdict bad" : "verdict good" }, t(alarm ? "drift.has_moved" : "drift.is_steady")))));
+      values.length > 0 && h("span", { class: alarm ? "verdict bad" : "verdict good" }, t(alarm ? "drift.has_moved" : "drift.is_steady")))));
 }
 
 /* Means of neighbouring parts, oldest on the left; the strip is the middle 80 % of all. */

@@ -156,7 +156,7 @@ async function refresh() {
 }
 
 async function showLog() {
-  const { items: marks } = await get("/v1/marks", { limit: 12 });
+  const { items: marks } = await get("/v1/marks", { model: getModel(), limit: 12 });
   put(find("#log"), marks.map((each) => h("tr", {},
     h("td", {}, formatTime(each.time)),
     h("td", {}, h("a", { href: `/history?id=${each.inspection ?? each.id}` }, t("review.open"))),

@@ -33,7 +33,7 @@ function showPreview(found) {
     ? [t("threshold.would_flip", { n: flips, of: formatCount(found.n) }), " ",
       h("span", { class: "verdict bad" }, t("threshold.to_anomalous", { n: found.to_anomalous })), " ",
       h("span", { class: "verdict good" }, t("threshold.to_good", { n: found.to_good }))]
-    : t("threshold.no_flip", { of: formatCount(found.n) }));
+    : t(found.n ? "threshold.no_flip" : "inspect.none", { of: formatCount(found.n) }));
   put(find("#flips"), found.items.map((item) => h("li", {}, h("a", { href: `/history?id=${item.id}`, class: "flip" },
     thumbnailOf(item), h("span", { class: `verdict ${item.score > found.value ? "bad" : "good"}` }, formatScore(item.score)),
     item.mark && h("span", { class: "small" }, markOf(item.mark))))));
@@ -63,7 +63,7 @@ async function load() {
   find("#value").value = Number(current.toFixed(4));
   preview(current);
   put(find("#changes"), history.items.map((each) => h("tr", {},
-    h("td", {}, formatTime(each.time)), h("td", { class: "number" }, formatScore(each.value)),
+    h("td", {}, formatTime(each.time)), h("td", { class: "number" }, formatScore(each.value)), h("td", { class: "number" }, String(each.version)),
     h("td", {}, each.author), h("td", {}, each.reason))));
   showAudit(audit);
 }
@@ -73,7 +73,7 @@ function showAudit(audit) {
   find("#audit-note").textContent = t("audit.n", { n: audit.n });
   const suggested = audit.suggested_threshold;
   const take = find("#take-audit");
-  take.hidden = suggested === null || suggested === undefined;
+  take.hidden = suggested === null || suggested === undefined || suggested === current;
   if (take.hidden) return;
   take.textContent = t("audit.take", { value: formatScore(suggested) });
   take.onclick = () => {

@@ -41,7 +41,7 @@ function describeJob(job) {
         job.state === "done" && h("button", { type: "button", class: "primary", onclick: () => askToPromote(job.version) }, t("train.use_n", { n: job.version })))),
     running && h("div", { class: "progress", role: "progressbar", "aria-label": t("train.progress"), "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * share) },
       h("span", { style: { width: `${100 * share}%` } })),
-    running && stage && h("p", { class: "small soft" }, t("train.stage", { stage, done: formatCount(done ?? 0), total: formatCount(total ?? 0) }),
+    running && stage && h("p", { class: "small soft" }, t("train.stage", { stage: t(`stage.${stage}`), done: formatCount(done ?? 0), total: formatCount(total ?? 0) }),
       loss !== null && loss !== undefined ? ` · ${t("train.loss", { loss: formatDigits(loss, 3) })}` : ""),
     job.error && h("p", { class: "error" }, job.error));
 }
@@ -62,7 +62,7 @@ async function openFolder(wanted) {
   find("#path").textContent = path ?? t("train.choose_folder");
   const parent = path && !found.roots.includes(path) ? path.replace(/[/\\][^/\\]*$/, "") : null;
   const entry = (name, target, images) => h("li", {}, h("button", { type: "button", class: "plain", onclick: () => attempt(() => openFolder(target)) },
-    h("span", { "aria-hidden": "true" }, "📁"), name, images ? h("span", { class: "count" }, t("train.n_images", { n: formatCount(images) })) : ""));
+    h("span", { "aria-hidden": "true" }, target === parent ? "↑" : "▸"), name, images ? h("span", { class: "count" }, t("train.n_images", { n: formatCount(images) })) : ""));
   put(find("#folders"),
     path && entry(t("train.up"), parent),
     found.folders.map((folder) => entry(folder.name, folder.path, folder.images)),
