@@ -133,3 +133,16 @@ def test_cores_are_those_that_the_process_is_bound_to():
     code += "from cflow_ad.process import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "1"
+
+
+def test_the_collector_leaves_alone_what_is_loaded_for_good():
+    asked = (
+        "import gc; from cflow_ad.process import loading\n"
+        "before = gc.get_freeze_count()\n"
+        "with loading():\n"
+        "    assert not gc.isenabled()\n"
+        "    kept = [[] for _ in range(10_000)]\n"
+        "print(gc.isenabled(), gc.get_freeze_count() - before > 10_000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,22 @@ def tune_process() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Load, inside, what a service then keeps: the garbage collector leaves it alone for good.
+
+    torch and timm are some hundred thousand objects, none of them garbage. The collector would go
+    through them again and again while they are imported, and every now and then while the service
+    answers.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def usable_cores() -> int:

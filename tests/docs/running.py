@@ -188,26 +188,23 @@ class Station:
     """What `cflow-ad serve` runs until it is stopped, in a thread, on a free port."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._run, station = serving.run, self
+        self._open = serving.open_server
+        monkeypatch.setattr(serving, "open_server", self.open)
 
-        class Server(serving._Server):
-            def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments)
-                station._server = self
+    def open(self, config: Any, say: Callable[[str], None], **options: Any) -> Station:
+        """Open it."""
+        self._say, self._said = say, queue.Queue[str]()
+        self._server = self._open(dataclasses.replace(config, port=0), self._said.put, **options)
+        self._thread = threading.Thread(target=self._server.run)
+        return self
 
-        monkeypatch.setattr(serving, "_Server", Server)
-        monkeypatch.setattr(serving, "run", self.start)
-
-    def start(self, config: Any, *, say: Callable[[str], None], **options: Any) -> None:
+    def run(self) -> None:
         """Serve, and come back once it is ready."""
-        said: queue.Queue[str] = queue.Queue()
-        config = dataclasses.replace(config, port=0)
-        self._thread = threading.Thread(target=self._run, args=(config,), kwargs={"say": said.put})
         self._thread.start()
-        while "ready" not in (line := said.get(timeout=60)):
-            say(line)
+        while "ready" not in (line := self._said.get(timeout=60)):
+            self._say(line)
         self.place = line.removeprefix("http://").split(": ready")[0]
-        say(line.replace(self.place, SHOWN))
+        self._say(line.replace(self.place, SHOWN))
 
     def stop(self) -> None:
         """Stop, and wait for it."""

@@ -171,8 +171,8 @@ def test_more_than_may_wait_are_asked_to_come_again(config, pictures):
 def test_other_machines_cannot_reach_a_station_without_keys(model_file, tmp_path):
     from cflow_ad.errors import StationError
     from cflow_ad.station.config import StationConfig
-    from cflow_ad.station.serving import run
+    from cflow_ad.station.serving import open_server
 
     config = StationConfig(data=tmp_path / "data", models=(model_file,), host="0.0.0.0")
     with pytest.raises(StationError, match="no API key"):
-        run(config, say=lambda line: None)
+        open_server(config, lambda line: None)

@@ -10,6 +10,7 @@ import typer
 from cflow_ad.cli.common import plain_errors, print_message
 from cflow_ad.cli.fleet import Address
 from cflow_ad.cli.options import Device
+from cflow_ad.process import loading
 
 DataOption = Annotated[
     Path, typer.Option("--data", help="Folder of the record, the pictures and the models.")
@@ -90,6 +91,8 @@ def serve(
 
             run_on_ray(settings, queue=max_queued_requests, address=address, say=print_message)
             return
-        from cflow_ad.station.serving import run
+        with loading():
+            from cflow_ad.station.serving import open_server
 
-        run(settings, say=print_message, new_admin_password=new_admin_password)
+            server = open_server(settings, print_message, new_admin_password=new_admin_password)
+        server.run()

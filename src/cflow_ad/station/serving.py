@@ -18,10 +18,10 @@ _CONNECTIONS = 1000
 _STOP_SECONDS = 20
 
 
-def run(
-    config: StationConfig, *, say: Callable[[str], None], new_admin_password: bool = False
-) -> None:
-    """Serve until a signal stops it.
+def open_server(
+    config: StationConfig, say: Callable[[str], None], *, new_admin_password: bool = False
+) -> uvicorn.Server:
+    """Open a station and a server for it, whose `run` serves until a signal stops it.
 
     Args:
         config: of the station.
@@ -56,10 +56,9 @@ def run(
             password = station.auth.new_password("admin")
         if password is not None:
             say(f"user admin, password {password} (it is shown only now)")
-        app = create_app(config, station)
-        server = _Server(
+        return _Server(
             uvicorn.Config(
-                app,
+                create_app(config, station),
                 host=config.host,
                 port=config.port,
                 log_level="warning",
@@ -73,6 +72,7 @@ def run(
                 ssl_certfile=config.certificate,
                 ssl_keyfile=config.certificate_key,
             ),
+            listening,
             station,
             say,
         )
@@ -80,7 +80,6 @@ def run(
         station.close()
         listening.close()
         raise
-    server.run(sockets=[listening])
 
 
 def _listen(config: StationConfig) -> socket.socket:
@@ -98,11 +97,20 @@ class _Server(uvicorn.Server):
     """Says where it listens, and ends streams of news when it is to stop."""
 
     def __init__(
-        self, config: uvicorn.Config, station: Station, say: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        listening: socket.socket,
+        station: Station,
+        say: Callable[[str], None],
     ) -> None:
         super().__init__(config)
+        self._listening = listening
         self._station = station
         self._say = say
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve."""
+        super().run(sockets or [self._listening])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
