@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from cflow_ad.station.auth import FREE_TRIES, Failures
 from cflow_ad.station.config import Limits
+from cflow_ad.station.failures import FREE_TRIES, Failures
 from tests.station.conftest import Client
 
 OPEN = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}

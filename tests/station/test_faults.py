@@ -302,7 +302,7 @@ def test_on_postgresql_a_restart_of_the_server_loses_nothing(config, pictures, o
         # Keys are looked up in the database too: ask as the station's own sources do.
         asking = threading.Thread(
             target=lambda: answers.append(
-                client.station.inspect(odd, "part").result().written.result()
+                client.station.inspector.inspect(odd, "part").result().written.result()
             )
         )
         asking.start()

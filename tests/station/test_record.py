@@ -254,7 +254,7 @@ def test_who_was_told_a_verdict_is_not_blind_to_it(config, pictures, odd):
 
 def test_the_draw_is_random_and_has_the_share_asked_for(client):
     station = client.station
-    from cflow_ad.station.station import draw
+    from cflow_ad.station.inspector import draw
 
     drawn = [draw(0.25) for _ in range(4000)]
     assert 800 < sum(drawn) < 1200

@@ -10,8 +10,10 @@
     pictures.py   which pictures are kept, and for how long
     registry.py   the models, their versions and thresholds
     scoring.py    scores pictures in one thread for each core
+    inspector.py  a picture's way to its verdict and its record
+    auth.py       users, keys and sessions
+    permission.py roles, and what each may do
     station.py    Station: all of these together
-    auth.py       users, keys, sessions and roles
     api/          the routes under /v1
     pages/        the page
     drift/        alarms of drift

@@ -1,16 +1,11 @@
-"""Who may do what: users with passwords, keys for programs, sessions of browsers."""
+"""Who is who: users with passwords, keys for programs, sessions of browsers."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import hmac
 import os
 import secrets
-import threading
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from argon2 import PasswordHasher
@@ -21,69 +16,17 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from cflow_ad.errors import StationError
 from cflow_ad.station.database import Database, now
+from cflow_ad.station.failures import Failures
+from cflow_ad.station.permission import User
 from cflow_ad.station.schema import keys, sessions, users
 
-ROLES = ("operator", "engineer", "admin")
-"""Each may do what those before it may."""
-
 COOKIE = "cflow_session"
-CSRF_HEADER = "X-CSRF-Token"
 SESSION_SECONDS = 12 * 3600.0
-FREE_TRIES = 5
-"""Failed log-ins of a name or an address before each further one makes it wait."""
-LONGEST_WAIT = 900.0
 _REMEMBER_SECONDS = 5.0
 _REMEMBERED = 1000
 
 _KEY_PREFIX = "cflow_"
 _SHORTEST_PASSWORD = 10
-_SAFE = ("GET", "HEAD", "OPTIONS")
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who sent a request."""
-
-    name: str
-    role: str
-    csrf: str | None = None
-    """The token that a browser's changes must carry; None for a key."""
-
-    def may(self, role: str) -> bool:
-        """Return whether this user may do what a role may."""
-        return ROLES.index(self.role) >= ROLES.index(role)
-
-
-class Failures:
-    """Waiting times after failed log-ins, for each user name and each address."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._seen: dict[str, tuple[int, float]] = {}
-        self._lock = threading.Lock()
-
-    def wait(self, *who: str) -> float:
-        """Return the seconds until the next try is allowed, 0 for now."""
-        with self._lock:
-            now = self._clock()
-            return max(0.0, *(self._seen.get(each, (0, 0.0))[1] - now for each in who))
-
-    def note(self, *who: str) -> None:
-        """Note a failed log-in."""
-        with self._lock:
-            now = self._clock()
-            for each in who:
-                n = self._seen.pop(each, (0, 0.0))[0] + 1
-                wait = 0.0 if n < FREE_TRIES else min(LONGEST_WAIT, 2.0 ** (n - FREE_TRIES))
-                self._seen[each] = (n, now + wait)
-            while len(self._seen) > 10_000:  # the oldest; bounded, whoever asks
-                del self._seen[next(iter(self._seen))]
-
-    def forget(self, *who: str) -> None:
-        """Note a log-in that was right."""
-        with self._lock:
-            for each in who:
-                self._seen.pop(each, None)
 
 
 class Auth:
@@ -325,36 +268,6 @@ class Auth:
                 422, f"a password has at least {_SHORTEST_PASSWORD} characters; choose a longer one"
             )
         return self._hasher.hash(password)
-
-
-def current_user(request: Request) -> User | None:
-    """Return who sent a request; None for nobody known."""
-    auth: Auth = request.app.state.station.auth
-    return auth.identify(request)
-
-
-def require(role: str) -> Callable[[Request], Awaitable[User]]:
-    """Make a dependency of a route: only those who may do what `role` may get through.
-
-    A change that a browser asks for must carry its session's CSRF token.
-    """
-
-    async def check(request: Request) -> User:
-        auth: Auth = request.app.state.station.auth
-        user = auth.remembered(request) or await asyncio.to_thread(auth.identify, request)
-        if user is None:
-            raise HTTPException(
-                401, "log in, or send an API key", {"WWW-Authenticate": 'Bearer realm="cflow-ad"'}
-            )
-        if user.csrf is not None and request.method not in _SAFE:
-            given = request.headers.get(CSRF_HEADER, "")
-            if not hmac.compare_digest(given.encode(), user.csrf.encode()):
-                raise HTTPException(403, f"the header {CSRF_HEADER} is missing or wrong")
-        if not user.may(role):
-            raise HTTPException(403, f"this needs the role {role}; {user.name} is {user.role}")
-        return user
-
-    return check
 
 
 def _user(name: str, role: str, hashed: str) -> dict[str, str]:

@@ -83,7 +83,7 @@ class Follower:
                 _LOG.exception("a listener failed at inspection %s", row["id"])
 
     def _publish(self, row: dict[str, Any]) -> None:
-        self._station.publish("inspection", {k: v for k, v in row.items() if k != "regions"})
+        self._station.broadcast.send("inspection", {k: v for k, v in row.items() if k != "regions"})
 
     def _apply_rule(self, row: dict[str, Any]) -> None:
         """Raise an event where, say, 7 of the last 10 parts of a model are anomalous."""

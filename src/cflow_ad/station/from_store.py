@@ -8,7 +8,8 @@ from pathlib import Path
 from cflow_ad.errors import StationError
 from cflow_ad.fleet.models import ModelStore
 from cflow_ad.station.config import StationConfig
-from cflow_ad.station.registry import Registry, name_of
+from cflow_ad.station.model_files import name_of
+from cflow_ad.station.registry import Registry
 
 _AUTHOR = "store"
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
 
 from cflow_ad.station import chain
 from cflow_ad.station.database import Database
-from cflow_ad.station.registry import count_odds
 from cflow_ad.station.schema import (
     inspections,
     marks,
@@ -31,6 +30,7 @@ from cflow_ad.station.schema import (
     pictures,
     vectors,
 )
+from cflow_ad.station.version import count_odds
 
 LARGEST_PAGE = 500
 _HIDDEN = ("seal", "request", "threshold_id")

@@ -1,19 +1,11 @@
-"""The models of a station: their versions, which one is in use, and their thresholds.
-
-A model file is copied into the station's own folder, under its hash: what judged a part stays there
-as it was, whatever becomes of the file that it came from.
-"""
+"""The models of a station: their versions, which one is in use, and their thresholds."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
-import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +20,9 @@ from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.settings import Settings
 from cflow_ad.station import chain
 from cflow_ad.station.database import Database, now
+from cflow_ad.station.model_files import hash_model, keep_copy, name_of
 from cflow_ad.station.schema import model_changes, models, thresholds
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Version:
-    """A version of a model, with its threshold of the present."""
-
-    id: int
-    name: str
-    sha256: str
-    path: Path
-    threshold_id: int
-    threshold: float
-    map_threshold: float
-    calibration: Calibration
-
-    def odds(self, score: float) -> dict[str, int] | None:
-        """Return how many good images of the calibration scored as high, `count`, and `of` how
-        many; None where their scores promise nothing.
-        """
-        return count_odds(self.calibration.compute_p_value(score), self.calibration.n_images)
-
-
-def count_odds(p_value: float | None, of: int) -> dict[str, int] | None:
-    """Return which count a conformal p-value was made of.
-
-    >>> count_odds(4 / 413, 412)
-    {'count': 3, 'of': 412}
-    """
-    return None if p_value is None else {"count": round(p_value * (of + 1)) - 1, "of": of}
+from cflow_ad.station.version import Version
 
 
 class Registry:
@@ -146,7 +111,7 @@ class Registry:
             )
         if known is not None:
             return int(known)
-        copy = self._copy(path, sha256)
+        copy = keep_copy(path, sha256, self._folder)
         detector = self._load(copy)
         row = {
             "name": name,
@@ -304,60 +269,12 @@ class Registry:
         row = {"name": name, "version": number, "author": author, "reason": reason, "time": now()}
         chain.append(connection, model_changes, [row], self._key)
 
-    def _copy(self, path: Path, sha256: str) -> Path:
-        """Copy a model's files into a folder of their own, whole or not at all."""
-        folder = self._folder / sha256[:32]
-        target = folder / path.name
-        if folder.is_dir():
-            found = next((each for each in folder.iterdir() if each.suffix == path.suffix), None)
-            if found is not None and hash_model(found) == sha256:
-                return found
-            shutil.rmtree(folder)
-        new = folder.with_name(folder.name + ".new")
-        try:
-            shutil.rmtree(new, ignore_errors=True)
-            new.mkdir(parents=True)
-            for each in files_of(path):
-                shutil.copyfile(each, new / each.name)
-            new.replace(folder)
-        except OSError as error:
-            raise StationError(f"{path}: it cannot be copied to {folder} ({error})") from error
-        return target
-
     def _load(self, path: Path) -> BaseDetector:
         if is_exported(path) and self._device in (None, "cpu"):
             from cflow_ad.runtime.detector import Detector
 
             return Detector.load(path, device=self._device, threads=1)
         return open_detector(path, device=self._device)
-
-
-def name_of(path: Path) -> str:
-    """Return a model's name, from its file's: letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:100] or "model"
-
-
-def files_of(path: Path) -> list[Path]:
-    """List the files of a model: an OpenVINO model has two."""
-    weights = path.with_suffix(".bin")
-    return [path, weights] if path.suffix.lower() == ".xml" and weights.exists() else [path]
-
-
-def hash_model(path: Path) -> str:
-    """Hash a model's files (SHA-256), in hexadecimal.
-
-    Raises:
-        StationError: a file cannot be read.
-    """
-    total = hashlib.sha256()
-    try:
-        for each in files_of(path):
-            with each.open("rb") as file:
-                while block := file.read(2**20):
-                    total.update(block)
-    except OSError as error:
-        raise StationError(f"{path}: the model cannot be read ({error.strerror})") from error
-    return total.hexdigest()
 
 
 def _about(info: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cflow_ad.errors import CflowError, DependencyError, StationError
 from cflow_ad.files import replacing
 from cflow_ad.station import chain
 from cflow_ad.station.config import StationConfig
-from cflow_ad.station.registry import hash_model
+from cflow_ad.station.model_files import hash_model
 from cflow_ad.station.schema import (
     inspections,
     marks,

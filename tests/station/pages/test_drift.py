@@ -32,7 +32,7 @@ def test_drift_is_told_with_pictures_and_begins_anew_with_a_reason(site, open_vi
     )
     assert sizes == [96, 96]
     first = alarm.locator("a").get_attribute("href").removeprefix("/history?id=")
-    row = site.station.inspection(first)
+    row = site.station.records.get(first)
     assert 36 <= row["seq"] <= 46  # the first darker part is the 41st
     page.locator(".banner button").first.click()
     page.fill("#reason", "a new lamp")

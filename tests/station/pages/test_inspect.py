@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from cflow_ad.station.records import Filter
 from tests.station.pages.conftest import damage, wait_for_part, wait_for_text
 
 
 def newest_odds(site):
     """As the page should say them."""
-    (newest, *_), _ = site.station.history(limit=1)
+    (newest, *_), _ = site.station.records.page(Filter(), limit=1)
     calibration = site.station.registry.active("carpet").calibration
     count, of = sum(score >= newest["score"] for score in calibration.scores), calibration.n_images
     number = "None" if count == 0 else count

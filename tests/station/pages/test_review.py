@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cflow_ad.station.records import Filter
 from cflow_ad.station.review import list_queue
 from tests.station.pages.conftest import wait_for_part, wait_for_text
 
@@ -23,13 +24,13 @@ def test_keys_mark_one_part_after_the_other_and_undo_takes_back(site, open_view)
     first, second = (cards(page).nth(n).get_attribute("data-id") for n in (0, 1))
     page.keyboard.press("d")
     page.wait_for_selector(f'#queue .card:first-child[data-id="{second}"]')
-    assert site.station.inspection(first)["mark"]["label"] == "defect"
-    assert site.station.inspection(first)["mark"]["author"] == "otto"
+    assert site.station.records.get(first)["mark"]["label"] == "defect"
+    assert site.station.records.get(first)["mark"]["author"] == "otto"
     wait_for_text(page, "#log tr:first-child", "otto")
     assert "defective" in page.inner_text("#log tr:first-child")
     page.keyboard.press("u")
     page.wait_for_selector(f'#queue .card[data-id="{first}"]')
-    assert site.station.inspection(first)["mark"] is None
+    assert site.station.records.get(first)["mark"] is None
 
 
 def test_several_are_marked_at_once(site, open_view):
@@ -44,7 +45,7 @@ def test_several_are_marked_at_once(site, open_view):
     ids = [cards(page).nth(n).get_attribute("data-id") for n in (0, 2)]
     page.keyboard.press("d")
     page.wait_for_selector(f'#queue .card[data-id="{ids[0]}"]', state="detached")
-    assert all(site.station.inspection(each)["mark"]["label"] == "defect" for each in ids)
+    assert all(site.station.records.get(each)["mark"]["label"] == "defect" for each in ids)
     wait_for_text(page, ".notice", "2 parts marked defective.")
     page.keyboard.press("u")
     page.wait_for_selector(f'#queue .card[data-id="{ids[0]}"]')
@@ -71,7 +72,7 @@ def test_an_audit_part_shows_no_verdict_until_it_is_marked(site, open_view):
 
 
 def test_a_mark_with_the_verdict_in_view_is_no_audit(site, open_view):
-    rows, _ = site.station.history(limit=200, audit=True, mark="none")
+    rows, _ = site.station.records.page(Filter(audit=True, mark="none"), limit=200)
     part = rows[-1]["id"]
     page = open_view(f"/history?id={part}")
     wait_for_part(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cflow_ad.station.records import Filter
 from tests.station.pages.conftest import wait_for_part, wait_for_text
 
 
@@ -22,7 +23,7 @@ def test_the_handle_shows_what_would_flip(site, open_view):
     page.mouse.move(box["x"] + 20, box["y"] + box["height"] / 2, steps=5)
     page.mouse.up()
     assert value_of(page) < 0.1 * current
-    rows, _ = site.station.history(limit=40)
+    rows, _ = site.station.records.page(Filter(), limit=40)
     good = sorted(row["score"] for row in rows if not row["is_anomalous"])
     page.fill("#value", str(good[len(good) // 2]))
     page.locator("#value").blur()
@@ -39,7 +40,7 @@ def test_the_handle_shows_what_would_flip(site, open_view):
 
 
 def test_rates_have_exact_intervals_of_audited_parts(site, open_view):
-    ids = [row["id"] for row in site.station.history(limit=200, audit=True)[0]]
+    ids = [row["id"] for row in site.station.records.page(Filter(audit=True), limit=200)[0]]
     batch, _ = site.station.marks.add(ids, "good", "test", blind=True)
     page = open_view("/threshold")
     wait_for_text(page, "#effect", f"of {len(ids)}")

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from cflow_ad.station.records import Filter
 from tests.station.pages.conftest import wait_for_text
 
 CHILD = """
@@ -50,7 +51,7 @@ def trained(site, monkeypatch, toy_detector, tmp_path):
 
 
 def test_a_model_is_trained_compared_put_to_use_and_taken_back(site, open_view, trained):
-    rows, _ = site.station.history(limit=40)
+    rows, _ = site.station.records.page(Filter(), limit=40)
     bad = [row["id"] for row in rows if row["is_anomalous"]][:2]
     good = [row["id"] for row in rows if not row["is_anomalous"]][:3]
     site.station.marks.add(bad, "defect", "test")

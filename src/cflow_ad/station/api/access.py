@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from cflow_ad._version import __version__
 from cflow_ad.station.api.common import ERRORS, Admin, Body, Here, Name, Operator, Plain
-from cflow_ad.station.auth import COOKIE, SESSION_SECONDS, User
+from cflow_ad.station.auth import COOKIE, SESSION_SECONDS
+from cflow_ad.station.permission import User
 from cflow_ad.station.schema import keys, users
 from cflow_ad.station.station import Station
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
-from cflow_ad.station.auth import User, require
+from cflow_ad.station.permission import User, require
 from cflow_ad.station.station import Station
 
 LARGEST = 2**53

@@ -13,11 +13,12 @@ from starlette.datastructures import UploadFile
 from cflow_ad.errors import CflowError, ImageError
 from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known, tell
 from cflow_ad.station.api.examples import INSPECTION
-from cflow_ad.station.auth import User
 from cflow_ad.station.drawing import KINDS, draw
+from cflow_ad.station.inspector import Judged
+from cflow_ad.station.permission import User
 from cflow_ad.station.records import as_item
-from cflow_ad.station.registry import Version
-from cflow_ad.station.station import Judged, Station
+from cflow_ad.station.station import Station
+from cflow_ad.station.version import Version
 
 router = APIRouter(prefix="/v1", tags=["inspect"], responses=ERRORS)
 
@@ -163,7 +164,7 @@ async def judge(
         if earlier is not None:
             return earlier
     version = station.registry.active(model)
-    work = station.inspect(data, model, source=source, request=request)
+    work = station.inspector.inspect(data, model, source=source, request=request)
     try:
         async with asyncio.timeout(station.config.limits.score_seconds):
             judged = await asyncio.shield(asyncio.wrap_future(work))

@@ -73,7 +73,10 @@ class RuleIn(Body):
 @router.get("", summary="List the models", responses=example({"items": [MODEL], "next": None}))
 def get_models(station: Here, user: Operator) -> dict[str, Any]:
     """List the models."""
-    return {"items": station.models(), "next": None}
+    return {
+        "items": [describe_model(station, name) for name in station.registry.names()],
+        "next": None,
+    }
 
 
 @router.get("/{model}", summary="One model", responses=example(MODEL))
@@ -103,7 +106,7 @@ def promote(station: Here, user: Engineer, model: Model, body: PromoteIn) -> dic
     except KeyError:
         raise HTTPException(404, f"{name} has no version {body.version}") from None
     found = describe_model(station, name)
-    station.publish("model", found)
+    station.broadcast.send("model", found)
     return found
 
 
@@ -119,7 +122,7 @@ def set_threshold(station: Here, user: Engineer, model: Model, body: ThresholdIn
     name = known(station, model)
     station.registry.set_threshold(name, body.value, user.name, body.reason)
     found = describe_model(station, name)
-    station.publish("threshold", found)
+    station.broadcast.send("threshold", found)
     return found
 
 

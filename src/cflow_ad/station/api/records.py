@@ -8,6 +8,7 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from cflow_ad.data.images import read_image
 from cflow_ad.errors import StationError
 from cflow_ad.station.api.common import (
     ERRORS,
@@ -155,9 +156,9 @@ def get_drawing(
 ) -> Response:
     """Score the kept picture again with the model that judged it, and draw the result as PNG."""
     pixels = _pixels(station, number)
-    tell(station, user, *filter(None, [station.inspection(number)]))
+    tell(station, user, *filter(None, [station.records.get(number)]))
     try:
-        prediction = station.score_kept(number)
+        prediction = station.inspector.score_kept(number)
     except KeyError:
         raise HTTPException(404, "its picture is not kept any more") from None
     return Response(draw(kind, prediction, pixels), media_type="image/png", headers=_FOREVER)
@@ -187,7 +188,7 @@ def add_marks(station: Here, user: Operator, body: MarksIn) -> dict[str, Any]:
         )
     except StationError as error:
         raise HTTPException(404, str(error)) from None
-    station.publish("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
+    station.broadcast.send("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
     return {"batch": batch, "items": items}
 
 
@@ -198,7 +199,7 @@ def undo_marks(station: Here, user: Operator, body: UndoIn) -> dict[str, Any]:
         items = station.marks.undo(body.batch, user.name)
     except StationError as error:
         raise HTTPException(409, str(error)) from None
-    station.publish("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
+    station.broadcast.send("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
     return {"items": items}
 
 
@@ -226,14 +227,16 @@ _TYPES = (
 
 
 def _picture(station: Station, number: str) -> bytes:
-    data = station.picture(number)
-    if data is None:
+    """Return the picture of an inspection as it came."""
+    path = station.picture_path(number)
+    if path is None:
         raise HTTPException(404, _NO_PICTURE)
-    return data
+    return path.read_bytes()
 
 
 def _pixels(station: Station, number: str) -> NDArray[Any]:
-    pixels = station.pixels(number)
-    if pixels is None:
+    """Return the picture of an inspection as its model reads it, `(H, W, 3)`, 0 to 255."""
+    row, path = station.records.get(number), station.picture_path(number)
+    if row is None or path is None:
         raise HTTPException(404, _NO_PICTURE)
-    return pixels
+    return read_image(path, station.registry.reading(row["version"]))

@@ -21,10 +21,10 @@ from cflow_ad.station.api.common import (
     Plain,
     tell,
 )
-from cflow_ad.station.auth import current_user
 from cflow_ad.station.backup import back_up
 from cflow_ad.station.broadcast import ClosedError
 from cflow_ad.station.database import now
+from cflow_ad.station.permission import current_user
 from cflow_ad.station.schema import events
 from cflow_ad.station.sinks.outbox import revive, summarise
 

@@ -11,9 +11,10 @@ from fastapi.responses import Response
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from cflow_ad.station.auth import User, require
 from cflow_ad.station.database import now
 from cflow_ad.station.drift.measures import MEASURES
+from cflow_ad.station.permission import User, require
+from cflow_ad.station.records import Filter
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -78,14 +79,13 @@ def build_router(station: Station) -> APIRouter:
 def _pictures(station: Station, model: str, since: str, side: str) -> list[np.ndarray[Any, Any]]:
     """Up to `_PICTURES` pictures of one size, the newest of their side."""
     version = station.registry.active(model).id
-    first = station.inspection(since)
+    first = station.records.get(since)
     if first is None:
         return []
-    rows, _ = station.history(
+    rows, _ = station.records.page(
+        Filter(version=version, with_picture=True),
         limit=_PICTURES,
         before=first["seq"] if side == "before" else None,
-        version=version,
-        with_picture=True,
     )
     if side == "after":
         rows = [row for row in rows if row["seq"] >= first["seq"]]

@@ -12,8 +12,8 @@ from PIL import Image
 
 from cflow_ad._version import __version__
 from cflow_ad.evaluation.overlay import jet_table
-from cflow_ad.station.auth import current_user
 from cflow_ad.station.pages.rendering import LANGUAGES, choose_language, read_texts, render
+from cflow_ad.station.permission import current_user
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station

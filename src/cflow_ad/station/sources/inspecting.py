@@ -33,7 +33,7 @@ def inspect_patiently(
     """
     while not stopping.is_set():
         try:
-            work = station.inspect(data, model, source=source, name=name, request=request)
+            work = station.inspector.inspect(data, model, source=source, name=name, request=request)
             return work.result().written.result()
         except (QueueFullError, UnavailableError):
             stopping.wait(_PAUSE)

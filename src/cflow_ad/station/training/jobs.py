@@ -22,8 +22,8 @@ from cflow_ad.errors import CflowError, StationError
 from cflow_ad.settings import Settings
 from cflow_ad.station.database import now
 from cflow_ad.station.locking import try_lock
-from cflow_ad.station.records import Filter
 from cflow_ad.station.schema import jobs
+from cflow_ad.station.training.parts import link_good_parts, list_marked_parts, summarise
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -32,8 +32,6 @@ _LOG = logging.getLogger(__name__)
 _EVERY = 0.5
 _ATTEMPTS = 3
 _GRACE = 15.0  # seconds that a cancelled job has to end by itself
-_FEWEST = 4  # images
-_COMPARED = 500  # marked parts
 
 
 class Jobs:
@@ -100,14 +98,14 @@ class Jobs:
         try:
             if images is None:
                 images = folder / "images"
-                self._link_good(images, model, history or {})
+                link_good_parts(self._station, model, images, **(history or {}))
             values = {
                 "images": str(images),
                 "preset": preset,
                 "settings": settings or {},
                 "max_seconds": max_seconds,
                 "device": self._station.config.device,
-                "parts": self._marked_parts(model),
+                "parts": list_marked_parts(self._station, model),
             }
             (folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
         except BaseException:
@@ -169,22 +167,12 @@ class Jobs:
         result = _read(self._folder / number / "result.json")
         if job["state"] != "done" or result is None:
             raise KeyError(number)
-        parts = [{k: v for k, v in part.items() if k != "picture"} for part in result["parts"]]
-        summary = {}
-        for label in ("good", "defect"):
-            of = [part for part in parts if part["label"] == label]
-            summary[label] = {
-                "of": len(of),
-                "old_anomalous": sum(part["old_anomalous"] for part in of),
-                "new_anomalous": sum(part["new_anomalous"] for part in of),
-            }
         return {
             "model": job["model"],
             "version": job["version"],
             "threshold": result["threshold"],
             "notes": result["notes"],
-            "items": parts,
-            "summary": summary,
+            **summarise(result["parts"]),
         }
 
     def _describe(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -192,49 +180,6 @@ class Jobs:
         row["progress"] = progress if row["state"] == "running" else None
         row.pop("attempts")
         return row
-
-    def _link_good(self, images: Path, model: str, history: dict[str, Any]) -> None:
-        """Collect pictures of parts that were marked good."""
-        images.mkdir()
-        wanted = Filter(
-            model=model,
-            mark="good",
-            with_picture=True,
-            since=history.get("since"),
-            until=history.get("until"),
-        )
-        before, left = None, int(history.get("limit") or 1000)
-        while left > 0:
-            rows, before = self._station.records.page(wanted, limit=min(left, 500), before=before)
-            for row in rows:
-                path = self._station.picture_path(row["id"])
-                if path is not None:
-                    _link(path, images / path.name)
-            left -= len(rows)
-            if before is None:
-                break
-        if len(list(images.iterdir())) < _FEWEST:
-            raise StationError(
-                f"fewer than {_FEWEST} parts of {model} are marked good and have a picture; mark "
-                "more in the review, or pick a folder"
-            )
-
-    def _marked_parts(self, model: str) -> list[dict[str, Any]]:
-        if model not in self._station.registry.names():
-            return []
-        threshold = self._station.registry.active(model).threshold
-        wanted = Filter(model=model, mark="any", with_picture=True)
-        rows, _ = self._station.records.page(wanted, limit=_COMPARED)
-        return [
-            {
-                "id": row["id"],
-                "label": row["mark"]["label"],
-                "picture": str(self._station.picture_path(row["id"])),
-                "old_score": row["score"],
-                "old_anomalous": row["score"] > threshold,
-            }
-            for row in rows
-        ]
 
     def _spawn(self, number: str) -> None:
         folder = self._folder / number
@@ -304,13 +249,13 @@ class Jobs:
         self._station.database.write(lambda connection: connection.execute(change))
         for part in ("work", "images"):
             shutil.rmtree(folder / part, ignore_errors=True)
-        self._station.publish("job", self.get(number))
+        self._station.broadcast.send("job", self.get(number))
 
     def _publish_progress(self, number: str) -> None:
         progress = _read(self._folder / number / "progress.json")
         if progress is not None and progress != self._seen.get(number):
             self._seen[number] = progress
-            self._station.publish("job", self.get(number))
+            self._station.broadcast.send("job", self.get(number))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -333,10 +278,3 @@ def _end(lock: Path) -> None:
     """Kill the process that holds a lock."""
     with contextlib.suppress(OSError, ValueError):
         os.kill(int(lock.read_text(encoding="utf-8")), signal.SIGTERM)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
