@@ -165,3 +165,19 @@ def test_a_lost_link_is_told_and_what_was_missed_is_loaded(site, open_view, imag
     page.context.set_offline(False)
     page.wait_for_selector('#link-state[data-state="live"]')
     page.wait_for_selector(f'#strip li[data-id="{missed["id"]}"]')
+
+
+def test_an_event_that_repeats_hides_no_other_and_is_acknowledged_once(site, open_view):
+    for text in ("full disk", "unplugged", "unplugged", "unplugged"):
+        site.station.add_event("camera", {"text": text}, "carpet")
+    page = open_view("/inspect")
+    page.locator(".banner").filter(has_text="full disk").wait_for()
+    assert page.locator(".banner").filter(has_text="unplugged").count() == 1
+    for text in ("unplugged", "full disk"):
+        banner = page.locator(".banner").filter(has_text=text)
+        banner.get_by_role("button").click()
+        banner.wait_for(state="detached")
+    assert page.request.get("/v1/events?limit=20").json()["items"][0]["acknowledged"]
+    page.reload()
+    wait_for_part(page)
+    assert page.locator(".banner").count() == 0

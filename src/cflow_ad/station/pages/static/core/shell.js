@@ -39,17 +39,21 @@ function describeEvent(event) {
   return event.data.text ?? event.data.detail ?? JSON.stringify(event.data);
 }
 
+/* An event that comes again and again stands once, so that it hides no other. */
+const areAlike = (a, b) => a.kind === b.kind && describeEvent(a) === describeEvent(b);
+
 function showBanners() {
+  const shown = events.filter((event, index) => events.findIndex((each) => areAlike(each, event)) === index);
   const lost = find("#link-state").dataset.state === "lost";
   put(
     find("#banner"),
     lost && h("div", { class: "banner stop" }, h("strong", {}, t("link.lost")), h("span", { class: "grow" }, t("link.lost_more"))),
-    events.slice(0, 2).map((event) => h("div", { class: event.kind === "rule" ? "banner stop" : "banner" },
+    shown.slice(0, 2).map((event) => h("div", { class: event.kind === "rule" ? "banner stop" : "banner" },
       h("strong", {}, t(`event.${EVENT_KINDS.includes(event.kind) ? event.kind : "other"}`)),
       h("span", { class: "grow" }, describeEvent(event), " ", h("span", { class: "small" }, formatTime(event.time))),
       event.kind === "drift" && document.body.dataset.view !== "drift" && h("a", { class: "button", href: "/drift" }, t("event.look")),
       h("button", { type: "button", onclick: () => acknowledge(event) }, t("event.acknowledge")))),
-    events.length > 2 && h("div", { class: "banner" }, t("event.more", { n: events.length - 2 })),
+    shown.length > 2 && h("div", { class: "banner" }, t("event.more", { n: shown.length - 2 })),
   );
 }
 
@@ -57,8 +61,9 @@ const EVENT_KINDS = ["drift", "rule", "camera", "sink", "disk", "model"];
 
 async function acknowledge(event) {
   await attempt(async () => {
-    await post(`/v1/events/${event.id}/acknowledge`);
-    events = events.filter((each) => each.id !== event.id);
+    const alike = events.filter((each) => areAlike(each, event));
+    await Promise.all(alike.map((each) => post(`/v1/events/${each.id}/acknowledge`)));
+    events = events.filter((each) => !alike.includes(each));
     showBanners();
   });
 }
