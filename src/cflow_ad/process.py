@@ -48,11 +48,10 @@ def tune_process() -> None:
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Load, inside, what a service then keeps: the garbage collector leaves it alone for good.
+    """Load, inside, what the process then keeps: the garbage collector leaves it alone for good.
 
     torch and timm are some hundred thousand objects, none of them garbage. The collector would go
-    through them again and again while they are imported, and every now and then while the service
-    answers.
+    through them again and again while they are imported, and every now and then afterwards.
     """
     gc.disable()
     try:

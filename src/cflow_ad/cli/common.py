@@ -28,6 +28,7 @@ from cflow_ad.errors import (
     missing_library,
 )
 from cflow_ad.files import is_full
+from cflow_ad.process import loading
 from cflow_ad.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,9 +160,10 @@ def open_model(
     path: Path, *, weights: str | None, device: str | None, precision: str | None, roi: str | None
 ) -> BaseDetector:
     """Load the detector of a model file of any format."""
-    from cflow_ad.runtime.opening import open_detector
+    with loading():
+        from cflow_ad.runtime.opening import open_detector
 
-    detector = open_detector(path, weights=weights, device=device, precision=precision)
+        detector = open_detector(path, weights=weights, device=device, precision=precision)
     return detector if roi is None else detector.look_in(roi)
 
 
