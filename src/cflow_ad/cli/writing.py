@@ -110,6 +110,7 @@ class Writer:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
         if wanted.table is not None:
+            self._open.enter_context(naming(wanted.table))  # for what is written only at the end
             self._file = self._open.enter_context(
                 wanted.table.open("w", encoding="utf-8", errors="surrogateescape", newline="")
             )
@@ -118,8 +119,7 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with naming(self._wanted.table or Path()):
-            self._open.close()
+        self._open.close()
         if self._wanted.picture is not None and self._drawn:
             self._draw(self._wanted.picture)
 
@@ -133,8 +133,8 @@ class Writer:
             f"{verdict:<9} {prediction.score:8.3f}  {prediction.source}  {regions}".rstrip(),
             "red" if prediction.is_anomalous else None,
         )
-        if self._file is not None and self._wanted.table is not None:
-            with naming(self._wanted.table):
+        if self._file is not None:
+            with naming(Path(self._file.name)):
                 self._write_row(self._file, prediction)
         if self._wanted.folder is not None:
             with naming(self._wanted.folder):
