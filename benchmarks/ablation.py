@@ -38,7 +38,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "no whitening": {"method": {"whiten": False}},
     "no means of places": {"method": {"place_means": False}},
     "one scale for all places": {"method": {"place_scales": 0.0}},
-    "stride 4 not joined": {"method": {"join_finer": False}},
+    "stride 4 not joined": {"method": {"join": False}},
     "no averaging": {"method": {"average": ()}},
     "smoothing by 2 pixels": {"smoothing": 2.0},
     "score: the map's peak": {"method": {"image_score": "peak"}},

@@ -45,7 +45,7 @@ from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.scorer import Scorer
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet18", "wide_resnet50_2")
-PAPER_LEVELS = {"join_finer": False, "average": ()}
+PAPER_LEVELS = {"join": False, "average": ()}
 PAPER_FLOW = {"blocks": 8, "wide_subnets": True, "permutation": "soft"}
 
 

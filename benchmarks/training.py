@@ -135,7 +135,7 @@ def train_anomalib(
 def as_paper(settings: Settings) -> Settings:
     """Take the backbone's feature maps as they are, in images of one size."""
     values = settings.to_dict()
-    method = {**values["method"], "join_finer": False, "average": ()}
+    method = {**values["method"], "join": False, "average": ()}
     return Settings.from_dict({**values, "method": method})
 
 

@@ -44,7 +44,7 @@ BAD = {
         "method": [None, {"blocks": 3}],
     },
     Method: {
-        "join_finer": [1, None],
+        "join": [1, None],
         "average": [3, (3.0,), [32]],
         "padding": ["mirror"],
         "interpolation": ["cubic"],
@@ -178,7 +178,7 @@ def test_the_paper_preset_is_the_papers():
     assert (paper.smoothing, paper.folds) == (0, 0)
     assert paper.paper == PaperSchedule()
     assert method == Method(
-        join_finer=False,
+        join=False,
         average=(),
         padding="reflect",
         interpolation="lanczos",

@@ -16,8 +16,9 @@ class Method(Checked):
     Presets and importers set them; the command line does not. They are stored in the model.
     """
 
-    join_finer: bool = True
-    """Join to the first level's vectors those of half its stride, averaged over 4x4 positions."""
+    join: bool = True
+    """Join the vectors of the backbone's last two stages of a level's stride, and to the first
+    level's those of half its stride, averaged over 4x4 positions. The paper has one stage a level."""
 
     average: tuple[int, ...] = (32,)
     """The strides whose feature maps are averaged over 3x3 positions, as in PatchCore."""
@@ -30,6 +31,9 @@ class Method(Checked):
 
     whiten: bool = True
     """Remove mean and covariance of good vectors before the flow; the paper does not."""
+
+    components: Annotated[int, Range(2)] = 256
+    """Where vectors are whitened: how many of their principal components are kept, at most."""
 
     place_means: bool = True
     """Subtract from each vector the mean of good vectors at its place and aspect ratio."""

@@ -22,7 +22,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "folds": 0,
         "paper": {},
         "method": {
-            "join_finer": False,
+            "join": False,
             "average": (),
             "padding": "reflect",
             "interpolation": "lanczos",

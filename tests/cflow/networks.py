@@ -38,7 +38,7 @@ if not timm.is_model(TINY_DINO):
 
 def encoder_of(backbone=SMALL, strides=(8, 16), *, weights="random", seed=0, **method) -> Encoder:
     """An encoder with one level of each stride, as it is but for `method`."""
-    method = {"join_finer": False, "average": (), **method}
+    method = {"join": False, "average": (), **method}
     return build_encoder(
         Settings(
             backbone=backbone, weights=weights, strides=strides, seed=seed, method=Method(**method)

@@ -170,7 +170,7 @@ def test_only_the_strides_named_are_averaged():
 
 def test_the_finer_map_is_averaged_over_4x4_cells_and_joined_to_the_first_level():
     pixels = random_pixels()
-    encoder = encoder_of(join_finer=True)
+    encoder = encoder_of(join=True)
     assert encoder.spec.map_strides == (4, 8, 16)
     (finer,) = encoder_of(strides=(4,))(pixels)
     # Of the 4x4 cells around each position those within the map.
@@ -184,12 +184,19 @@ def test_the_finer_map_is_averaged_over_4x4_cells_and_joined_to_the_first_level(
     assert encoder.spec.channels == tuple(level.shape[1] for level in found)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "strides"), [("test_vit", (16,)), ("mobilenet_v3_large", (8, 16))]
-)
-def test_a_backbone_without_a_finer_map_joins_none(backbone, strides):
-    joined, plain = (encoder_of(backbone, strides, join_finer=join) for join in (True, False))
+def test_a_backbone_with_one_map_a_stride_and_none_finer_joins_none():
+    joined, plain = (encoder_of("mobilenet_v3_large", (8, 16), join=join) for join in (True, False))
     assert joined.spec == plain.spec
+
+
+def test_the_last_two_stages_of_a_stride_are_joined():
+    pixels = random_pixels()
+    encoder = encoder_of("tf_efficientnet_lite0", (16, 32), join=True)
+    maps = encoder.compute_maps(pixels)
+    assert [one.shape[1] for one in maps] == [40, 80, 112, 192, 320]
+    first, second = encoder(pixels)
+    assert torch.equal(first[:, 40:], torch.cat(maps[1:3], 1))
+    assert torch.equal(second, torch.cat(maps[3:], 1))
 
 
 # Its weights and its spec
@@ -244,7 +251,7 @@ def test_an_encoder_is_filled_with_weights_and_has_one_level_per_map():
 
 
 def test_a_spec_goes_through_json_and_builds_the_same_structure():
-    encoder = encoder_of(join_finer=True, average=(16,))
+    encoder = encoder_of(join=True, average=(16,))
     spec = EncoderSpec.from_dict(json.loads(json.dumps(dataclasses.asdict(encoder.spec))))
     assert spec == encoder.spec
     empty = empty_encoder(spec)

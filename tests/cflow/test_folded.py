@@ -123,7 +123,7 @@ def test_bf16_is_close(kind):
 
 
 @pytest.mark.parametrize("kind", ["default", "accurate", "paper"])
-@pytest.mark.parametrize("encoder", [{}, {"join_finer": True, "average": (16,)}])
+@pytest.mark.parametrize("encoder", [{}, {"join": True, "average": (16,)}])
 @torch.inference_mode()
 def test_a_folded_model_is_the_model(kind, encoder):
     model, pixels = model_of(kind, **encoder), random_pixels(2)
@@ -295,7 +295,7 @@ def test_images_that_come_one_at_a_time_have_the_same_energies(model):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_scorer_stays_on_its_device(kind, precision):
     """Once it has the tables of a size: then it can be captured in a graph."""
-    scorer = Scorer(model_of(kind, join_finer=True, average=(16,)), precision=precision)
+    scorer = Scorer(model_of(kind, join=True, average=(16,)), precision=precision)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, Transfers() as transfers:
         make_fake(scorer.folded, mode)
         pixels = torch.empty(2, 64, 64, 3, dtype=torch.uint8, device="cuda")

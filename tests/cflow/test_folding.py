@@ -57,7 +57,7 @@ def test_neither_normalisations_nor_computed_padding_are_left():
 
 
 def test_a_folded_encoder_has_the_levels_of_the_encoder():
-    encoder = encoder_of(join_finer=True, average=(16,))
+    encoder = encoder_of(join=True, average=(16,))
     shaken(encoder.network)
     pixels = random_pixels()
     folded = FoldedEncoder(encoder)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.building import empty_encoder
-from cflow_ad.cflow.pyramid import MOBILENET_V3, build_pyramid, random_weights
+from cflow_ad.cflow.pyramid import MOBILENET_V3, build_pyramid, join_strides, random_weights
 from cflow_ad.cflow.weights import match_weights
 from cflow_ad.errors import SettingsError
 from tests.cflow.networks import encoder_of, shaken
@@ -74,10 +75,30 @@ def test_fewer_levels_are_the_deepest(backbone, levels, channels):
 
 
 def test_a_finer_map_comes_first_where_the_backbone_has_one():
-    assert build_pyramid("resnet18", STRIDES, finer=True).channels == (64, 128, 256, 512)
-    deep = build_pyramid(MOBILENET_V3, (16, 32), finer=True)
-    assert (deep.strides, deep.channels) == (STRIDES, (40, 112, 160))
-    assert build_pyramid(MOBILENET_V3, STRIDES, finer=True).strides == STRIDES
+    assert join_strides("resnet18", STRIDES) == (4, *STRIDES)
+    assert join_strides(MOBILENET_V3, (16, 32)) == STRIDES
+    assert join_strides(MOBILENET_V3, STRIDES) == STRIDES
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_100"])
+@torch.inference_mode()
+def test_the_last_two_stages_of_a_stride_are_timms(backbone):
+    strides = join_strides(backbone, STRIDES)
+    assert strides == (4, 8, 16, 16, 32, 32)
+    whole = shaken(timm.create_model(backbone, num_classes=0)).eval()
+    x = torch.randn(1, 3, 64, 96)
+    stages = whole.forward_intermediates(x, intermediates_only=True, extra_blocks=True)[1:]
+    expected = [one for stride in STRIDES[1:] for one in stages if 64 // one.shape[2] == stride]
+    pyramid = build_pyramid(backbone, strides)
+    weights = match_weights(whole.state_dict(), pyramid.network.state_dict(), source="")
+    pyramid.network.load_state_dict(weights)
+    maps = pyramid.network.eval()(x)
+    assert pyramid.channels == tuple(one.shape[1] for one in maps)
+    for mine, theirs in zip(maps[-4:], expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert build_pyramid(backbone, STRIDES).channels == tuple(maps[at].shape[1] for at in (1, 3, 5))
+    with pytest.raises(SettingsError, match=r"has no level of stride 16"):
+        build_pyramid(backbone, (16, 16, 16))
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ def small_strips(monkeypatch):
 )
 @torch.inference_mode()
 def test_a_large_image_has_the_features_of_the_whole(small_strips, backbone, strides):
-    encoder = encoder_of(backbone, strides, join_finer=True, average=(16,))
+    encoder = encoder_of(backbone, strides, join=True, average=(16,))
     shaken(encoder.network)
     folded = FoldedEncoder(encoder)
     for shape in ((64, 64), (352, 64), (96, 224)):

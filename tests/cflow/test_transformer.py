@@ -74,7 +74,7 @@ def test_sides_are_multiples_of_the_patch():
 
 
 def test_levels_are_neither_joined_nor_averaged():
-    method = Method(average=(14,), join_finer=True)
+    method = Method(average=(14,), join=True)
     levels = transformer(TINY_DINO, method=method).spec.levels
     assert [(level.stride, level.channels, level.maps) for level in levels] == [
         (14, 48, (0,)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from cflow_ad.cflow.whitening import SHRINKAGE, InputLayer, fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
@@ -18,23 +20,35 @@ def vectors():
     return (torch.randn(4000, 6, generator=generator) @ mixing) * scale + 50.0
 
 
-def fit(*chunks):
-    return fit_whitening(chunks)
+def fit(*chunks, components=6):
+    return fit_whitening(chunks, components)
 
 
-def test_whitened_vectors_have_no_mean_and_the_shrunk_covariance(vectors):
-    """In each eigenvector's direction the variance is `v / (v + shrinkage)`."""
-    white = fit(vectors).double()(vectors.double())
-    torch.testing.assert_close(white.mean(0), torch.zeros(6).double(), rtol=0, atol=1e-3)
-    values, axes = torch.linalg.eigh(vectors.double().T.cov(correction=0))
-    expected = axes @ (values / (values + SHRINKAGE * values.mean())).diag() @ axes.T
-    torch.testing.assert_close(white.T.cov(correction=0), expected, rtol=0, atol=1e-3)
+def shrunk_covariance(vectors):
+    covariance = vectors.double().T.cov(correction=0)
+    return covariance + SHRINKAGE * covariance.diagonal().mean() * torch.eye(6)
 
 
-def test_whitening_is_symmetric(vectors):
-    """Of all whitening maps, the symmetric one stays closest to the vectors themselves."""
-    matrix = fit(vectors).matrix
-    torch.testing.assert_close(matrix, matrix.T)
+@pytest.mark.parametrize("components", [6, 3])
+def test_whitened_vectors_have_no_mean_and_the_identity_as_shrunk_covariance(components, vectors):
+    layer = fit(vectors, components=components).double()
+    white = layer(vectors.double())
+    assert white.shape == (4000, components)
+    torch.testing.assert_close(white.mean(0), torch.zeros_like(white[0]), rtol=0, atol=1e-3)
+    found = layer.matrix @ shrunk_covariance(vectors) @ layer.matrix.T
+    torch.testing.assert_close(found, torch.eye(components).double(), rtol=0, atol=1e-3)
+
+
+def test_the_components_kept_hold_the_most_of_the_standardised_vectors(vectors):
+    """scikit-learn's principal components of the vectors at one scale are the oracle."""
+    vectors = (vectors - 50) / vectors.std(0)  # the shrinkage would else show
+    expected = PCA(3).fit_transform(vectors.numpy())
+    found = fit(vectors * torch.arange(1, 7), components=3)(vectors * torch.arange(1, 7))
+    assert np.abs(np.corrcoef(found.T, expected.T)[:3, 3:]) == pytest.approx(np.eye(3), abs=1e-2)
+
+
+def test_fewer_components_are_the_first_of_all(vectors):
+    torch.testing.assert_close(fit(vectors, components=2).matrix, fit(vectors).matrix[:2])
 
 
 def test_the_raw_layer_is_the_identity(vectors):
@@ -49,6 +63,15 @@ def test_log_det_is_that_of_the_jacobian(kind, vectors):
     jacobian = torch.autograd.functional.jacobian(layer, vectors[0].double())
     expected = torch.linalg.slogdet(jacobian).logabsdet
     torch.testing.assert_close(layer.log_det, expected)
+
+
+def test_log_det_of_fewer_components_is_that_on_the_space_they_span(vectors):
+    layer = fit(vectors, components=3).double()
+    basis = torch.linalg.qr(layer.matrix.T).Q  # of that space, orthonormal
+    jacobian = torch.autograd.functional.jacobian(
+        lambda at: layer(layer.mean + basis @ at), torch.zeros(3).double()
+    )
+    torch.testing.assert_close(layer.log_det, torch.linalg.slogdet(jacobian).logabsdet)
 
 
 def test_chunks_do_not_matter(vectors):

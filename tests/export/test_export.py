@@ -40,7 +40,7 @@ VARIANTS = {
     "plain": {},
     "one level, no condition": {"strides": (8,), "position_channels": 0},
     "two positions at the last level": {"strides": (8, 16, 32), "average": (8,)},
-    "raw vectors, soft": {"whiten": False, "permutation": "soft", "join_finer": False},
+    "raw vectors, soft": {"whiten": False, "permutation": "soft", "join": False},
     "smoothing": {"smoothing": 2.0},
     "the paper's positions and score": {
         "positions": "absolute",

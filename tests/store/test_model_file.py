@@ -104,7 +104,7 @@ def test_a_detector_comes_back(saved, toy_detector, images):
     "method",
     [
         {"permutation": "soft", "wide_subnets": True, "place_means": False, "clamp": 0.5},
-        {"whiten": False, "place_scales": 0.0, "join_finer": False, "average": ()},
+        {"whiten": False, "place_scales": 0.0, "join": False, "average": ()},
         {
             "positions": "absolute",
             "place_means": False,

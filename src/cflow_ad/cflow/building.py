@@ -10,7 +10,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cflow_ad.cflow.encoder import Encoder, EncoderSpec, LevelSpec
-from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, random_weights
+from cflow_ad.cflow.pyramid import (
+    Padding,
+    Pyramid,
+    build_pyramid,
+    join_strides,
+    random_weights,
+)
 from cflow_ad.cflow.transformer import rename_weights
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.errors import WeightsError
@@ -29,14 +35,11 @@ def build_encoder(settings: Settings) -> Encoder:
         WeightsError: the weights are not on this machine and cannot be downloaded; the message says
             how to get them.
     """
-    backbone, method = settings.backbone, settings.method
-    pyramid = build_pyramid(
-        backbone,
-        settings.strides,
-        blocks=settings.transformer_blocks,
-        padding=method.padding,
-        finer=method.join_finer,
-    )
+    backbone, method, blocks = settings.backbone, settings.method, settings.transformer_blocks
+    strides = settings.strides
+    if method.join and not blocks:
+        strides = join_strides(backbone, strides)
+    pyramid = build_pyramid(backbone, strides, blocks=blocks, padding=method.padding)
     weights, source, scaled = _find_weights(pyramid, backbone, settings.weights, settings.seed)
     return fill_encoder(
         scaled,
@@ -51,9 +54,8 @@ def build_encoder(settings: Settings) -> Encoder:
 def _level_specs(pyramid: Pyramid, settings: Settings) -> tuple[LevelSpec, ...]:
     specs = []
     for stride in settings.strides:
-        own = pyramid.strides.index(stride)
-        is_joined = stride == settings.strides[0] and own == 1
-        maps = (0, 1) if is_joined else (own,)
+        joined = (stride, stride // 2) if stride == settings.strides[0] else (stride,)
+        maps = tuple(number for number, of in enumerate(pyramid.strides) if of in joined)
         channels = sum(pyramid.channels[number] for number in maps)
         specs.append(LevelSpec(stride, channels, maps, stride in settings.method.average))
     return tuple(specs)

@@ -15,6 +15,7 @@ from cflow_ad.cflow.flow import ConditionalFlow, standard_normal_log_prob
 from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.position import FRAME, at_places
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
+from cflow_ad.method import Method
 from cflow_ad.settings import Settings
 
 
@@ -95,6 +96,11 @@ def count_parts(stride: int) -> int:
     return max(1, FRAME // stride)
 
 
+def count_components(channels: int, method: Method) -> int:
+    """Count the numbers of a vector of `channels` that its flow gets."""
+    return min(channels, method.components) if method.whiten else channels
+
+
 _SEEDING = threading.Lock()  # all threads draw from one generator of torch
 
 
@@ -102,7 +108,7 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
     """Build a level's flow in its initial state.
 
     Args:
-        channels: of the level.
+        channels: of the vectors that it gets.
         settings: of the model.
         number: of the level, which separates its random choices from the others'.
         seeded: draw the permutations; else they are left to be loaded.
@@ -128,14 +134,15 @@ def empty_level(channels: int, settings: Settings, number: int) -> Level:
     """Build a level of the right shapes without values, to be loaded from a model file."""
     method = settings.method
     parts = count_parts(settings.strides[number])
+    components = count_components(channels, method)
     with torch.device("meta"):
         layer = raw_layer(channels)
         if method.whiten:
-            layer = InputLayer(torch.empty(channels), torch.empty(channels, channels))
+            layer = InputLayer(torch.empty(channels), torch.empty(components, channels))
         means = None
         if method.place_means:
             means = PlaceMeans(torch.empty(0, parts, parts, channels), torch.empty(0))
-        flow = build_flow(channels, settings, number, seeded=False)
+        flow = build_flow(components, settings, number, seeded=False)
         return Level(
             layer, flow, means=means, parts=parts if method.place_scales else None
         ).requires_grad_(False)

@@ -1,11 +1,13 @@
 """A backbone's structure, cut down to the feature pyramid: without its weights, without its head.
 
-timm gives the pyramid of most backbones. torchvision's MobileNetV3-Large is here for the paper,
-which taps it inside its blocks.
+timm gives the pyramid of most backbones. Of its EfficientNets and MobileNets several stages can
+have one stride: they are tapped here, since timm gives the last of them alone. torchvision's
+MobileNetV3-Large is here for the paper, which taps it inside its blocks.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -14,6 +16,8 @@ import timm
 import torch
 import torchvision
 from timm.data.config import resolve_data_config
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
 from cflow_ad.cflow.transformer import create_transformer
@@ -24,12 +28,14 @@ Padding = Literal["zeros", "reflect"]
 MOBILENET_V3 = "mobilenet_v3_large"
 """torchvision's name; timm's networks of this architecture have other weights and no such taps."""
 
+_STAGED = (EfficientNetFeatures, MobileNetV3Features)
+_PROBE = 256  # pixels
 _MOBILENET_V3_TAPS = {8: (6, 40), 16: (12, 112), 32: (15, 160)}  # stride: block, channels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pyramid:
-    """A network from `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per stride."""
+    """A network from `(B, 3, H, W)` to one `(B, C, H / stride, W / stride)` per map."""
 
     network: nn.Module
     strides: tuple[int, ...]
@@ -50,29 +56,28 @@ def build_pyramid(
     *,
     blocks: Sequence[int] = (),
     padding: Padding = "zeros",
-    finer: bool = False,
 ) -> Pyramid:
-    """Build the structure of a backbone up to the last level wanted.
+    """Build the structure of a backbone up to the last map wanted.
 
     Args:
         backbone: a timm model name, or `mobilenet_v3_large`.
-        strides: of the levels wanted, in rising order; the last tap of a stride is taken. Of a
-            vision transformer that of its patches, once for each block.
+        strides: of the maps wanted, in rising order. Where several stages have one stride the last
+            is taken; a stride that is given `k` times takes the last `k`. Of a vision transformer
+            that of its patches, once for each block.
         blocks: of a vision transformer, see `transformer`.
         padding: `zeros` is what backbones are trained with; `reflect` mirrors the feature maps in
             every convolution that pads, as the authors of CFLOW-AD do in their ResNets.
-        finer: begin with a map of half the first stride, where the backbone has one.
 
     Raises:
-        SettingsError: there is no such backbone, no level of such a stride, or the convolutions
+        SettingsError: there is no such backbone, no map of such a stride, or the convolutions
             cannot pad so.
     """
     if backbone == MOBILENET_V3:
-        pyramid = _mobilenet_v3(strides, finer)
+        pyramid = _mobilenet_v3(strides)
     elif blocks:
-        pyramid = _describe(create_transformer(backbone, blocks), strides, blocks)
+        pyramid = _transformer_pyramid(backbone, strides, blocks)
     else:
-        pyramid = _timm_pyramid(backbone, strides, finer)
+        pyramid = _timm_pyramid(backbone, strides)
     if padding == "reflect":
         _reflect(pyramid.network, backbone)
     return pyramid
@@ -80,7 +85,7 @@ def build_pyramid(
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """A level that a backbone can give."""
+    """A feature map that a backbone can give."""
 
     name: str
     """Of the module whose output it is."""
@@ -89,20 +94,37 @@ class Tap:
 
 
 def list_taps(backbone: str) -> list[Tap]:
-    """The levels that a backbone can give, in rising order of their strides.
+    """The levels that a backbone can give, in rising order of their strides: the last map of each.
 
     Raises:
         SettingsError: there is no such backbone, or it gives no feature maps.
     """
+    return list({tap.stride: tap for tap in _list_maps(backbone)}.values())
+
+
+def join_strides(backbone: str, strides: Sequence[int]) -> tuple[int, ...]:
+    """List the strides of the maps that are joined to levels of these strides, for `build_pyramid`:
+    each stride twice if the backbone has two maps of it or more, and before them half the first
+    one, if the backbone has a map of that.
+
+    Raises:
+        SettingsError: there is no such backbone, or it gives no feature maps.
+    """
+    available = [tap.stride for tap in _list_maps(backbone)]
+    half = strides[0] // 2
+    before = [half] if half in available else []
+    own = [[stride] * min(2, available.count(stride)) for stride in strides]
+    return (*before, *(stride for one in own for stride in one))
+
+
+def _list_maps(backbone: str) -> list[Tap]:
     if backbone == MOBILENET_V3:
         return [
             Tap(f"features.{block}", stride, channels)
             for stride, (block, channels) in _MOBILENET_V3_TAPS.items()
         ]
-    info = cast(Any, _timm_network(backbone).feature_info)
-    columns = zip(info.module_name(), info.reduction(), info.channels(), strict=True)
-    deepest = {stride: Tap(name, stride, channels) for name, stride, channels in columns}
-    return sorted(deepest.values(), key=lambda tap: tap.stride)
+    with torch.device("meta"):
+        return [tap for _, tap in _number_taps(_timm_network(backbone))]
 
 
 class ProjectionPyramid(nn.Module):
@@ -139,14 +161,41 @@ class ProjectionPyramid(nn.Module):
         return levels
 
 
-def _mobilenet_v3(strides: Sequence[int], finer: bool) -> Pyramid:
-    tapped = _strides_to_tap(MOBILENET_V3, strides, finer, list(_MOBILENET_V3_TAPS))
-    taps = [_MOBILENET_V3_TAPS[stride] for stride in tapped]
+class StagePyramid(nn.Module):
+    """The outputs of stages of an EfficientNet or MobileNet of timm.
+
+    Args:
+        network: timm's pyramid of it.
+        taps: numbers of the stages, in rising order; those after the last are left out.
+    """
+
+    def __init__(self, network: Any, taps: Sequence[int]) -> None:
+        super().__init__()
+        # Named as timm names them, since weights are found by these names.
+        self.conv_stem, self.bn1 = network.conv_stem, network.bn1
+        self.act1 = getattr(network, "act1", nn.Identity())
+        self.blocks = network.blocks[: taps[-1] + 1]
+        self.taps = tuple(taps)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Shape `(B, 3, H, W)` to one map per tap."""
+        x = self.act1(self.bn1(self.conv_stem(x)))
+        maps = []
+        for number, stage in enumerate(self.blocks):
+            x = stage(x)
+            if number in self.taps:
+                maps.append(x)
+        return maps
+
+
+def _mobilenet_v3(strides: Sequence[int]) -> Pyramid:
+    _choose(MOBILENET_V3, strides, list(_MOBILENET_V3_TAPS))
+    taps = [_MOBILENET_V3_TAPS[stride] for stride in strides]
     blocks = [number for number, _ in taps]
     whole: Any = torchvision.models.mobilenet_v3_large(weights=None)
     return Pyramid(
         network=ProjectionPyramid(whole.features[: blocks[-1] + 1], blocks),
-        strides=tuple(tapped),
+        strides=tuple(strides),
         channels=tuple(channels for _, channels in taps),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -168,45 +217,63 @@ def _timm_network(backbone: str) -> nn.Module:
     return network
 
 
-def _timm_pyramid(backbone: str, strides: Sequence[int], finer: bool) -> Pyramid:
-    info = cast(Any, _timm_network(backbone).feature_info)
-    available = list(info.reduction())
-    tapped = _strides_to_tap(backbone, strides, finer, available)
-    # The last tap of a stride is the deepest one. timm numbers some networks' taps from 1.
-    deepest = dict(zip(available, info.out_indices, strict=True))
-    taps = tuple(deepest[stride] for stride in tapped)
-    network = timm.create_model(backbone, features_only=True, pretrained=False, out_indices=taps)
-    _truncate(network)
-    return _describe(network, tapped)
-
-
-def _describe(network: nn.Module, strides: Sequence[int], blocks: Sequence[int] = ()) -> Pyramid:
-    """Build a pyramid of a network of timm with the maps wanted."""
-    config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
-    channels = cast(Any, network).feature_info.channels()
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Pyramid(network, tuple(strides), tuple(channels), mean, std, tuple(blocks))
-
-
-def _strides_to_tap(
-    backbone: str, strides: Sequence[int], finer: bool, available: Sequence[int]
-) -> list[int]:
-    missing = [stride for stride in strides if stride not in available]
-    if missing:
-        raise SettingsError(
-            f"strides: {backbone} has no level of stride {missing[0]}; it has "
-            + ", ".join(map(str, sorted(set(available))))
+def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
+    network = _timm_network(backbone)
+    available = _number_taps(network)
+    chosen = _choose(backbone, strides, [tap.stride for _, tap in available])
+    numbers = [available[at][0] for at in chosen]
+    channels = tuple(available[at][1].channels for at in chosen)
+    mean, std = _pixel_scale(network)
+    if isinstance(network, _STAGED):
+        network = StagePyramid(network, numbers)
+    else:
+        network = timm.create_model(
+            backbone, features_only=True, pretrained=False, out_indices=tuple(numbers)
         )
-    half = strides[0] // 2
-    return [half, *strides] if finer and half in available else list(strides)
+    return Pyramid(network, tuple(strides), channels, mean, std)
 
 
-def _truncate(network: Any) -> None:
-    """Drop the stages after the last tap, which timm's EfficientNets would still compute."""
-    last = network.feature_info.module_name()[-1].split(".")
-    blocks = getattr(network, "blocks", None)
-    if last[0] == "blocks" and len(last) == 2 and isinstance(blocks, nn.Sequential):
-        network.blocks = blocks[: int(last[1]) + 1]
+def _transformer_pyramid(backbone: str, strides: Sequence[int], blocks: Sequence[int]) -> Pyramid:
+    network = create_transformer(backbone, blocks)
+    channels = tuple(cast(Any, network).feature_info.channels())
+    return Pyramid(network, tuple(strides), channels, *_pixel_scale(network), tuple(blocks))
+
+
+def _number_taps(network: nn.Module) -> list[tuple[int, Tap]]:
+    """List the maps of a network of timm, and their numbers there, in the order of computing."""
+    if isinstance(network, _STAGED):
+        blocks = network.blocks
+        stages = StagePyramid(copy.deepcopy(network).to("meta"), range(len(blocks)))
+        maps = stages(torch.empty(1, 3, _PROBE, _PROBE, device="meta"))
+        return [
+            (number, Tap(f"blocks.{number}", _PROBE // one.shape[2], one.shape[1]))
+            for number, one in enumerate(maps)
+        ]
+    info = cast(Any, network.feature_info)
+    # timm numbers some networks' maps from 1.
+    columns = zip(info.module_name(), info.reduction(), info.channels(), strict=True)
+    return list(zip(info.out_indices, (Tap(*column) for column in columns), strict=True))
+
+
+def _pixel_scale(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels that a network of timm was trained on."""
+    config: dict[str, Any] = resolve_data_config(model=network)  # type: ignore[no-untyped-call]
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def _choose(backbone: str, strides: Sequence[int], available: Sequence[int]) -> list[int]:
+    """Find the places of the maps wanted among those available, by their strides."""
+    found = []
+    for stride in dict.fromkeys(strides):
+        places = [at for at, one in enumerate(available) if one == stride]
+        count = list(strides).count(stride)
+        if len(places) < count:
+            raise SettingsError(
+                f"strides: {backbone} has no level of stride {stride}; it has "
+                + ", ".join(map(str, sorted(set(available))))
+            )
+        found += places[-count:]
+    return found
 
 
 def _reflect(network: nn.Module, backbone: str) -> None:

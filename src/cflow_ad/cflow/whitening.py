@@ -2,7 +2,8 @@
 
 Backbones differ by orders of magnitude in the scale and correlation of their channels. A flow whose
 couplings start near the identity spends most of its training undoing that. Taking the mean and the
-covariance out in closed form leaves it only the shape of the density to learn.
+covariance out in closed form leaves it only the shape of the density to learn. Directions in which
+good vectors hardly vary may be left out: what they hold is mostly noise, which whitening magnifies.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class InputLayer(nn.Module):
 
     Args:
         mean: shape `(C,)`.
-        matrix: `A`, shape `(C, C)`; unset, the identity.
+        matrix: `A`, shape `(D, C)` with `D <= C`; unset, the identity.
     """
 
     mean: Tensor
@@ -38,14 +39,17 @@ class InputLayer(nn.Module):
 
     @property
     def log_det(self) -> Tensor:
-        """Log of the absolute determinant of `A`, a scalar."""
+        """Log of the absolute determinant of `A`, a scalar; where `D < C`, of `A` on the space that
+        its rows span, `log det(A A^T) / 2`.
+        """
         if self.matrix is None:
             return self.mean.new_zeros(())
-        log_det: Tensor = torch.linalg.slogdet(self.matrix.double()).logabsdet
+        matrix = self.matrix.double()
+        log_det: Tensor = torch.linalg.slogdet(matrix @ matrix.T).logabsdet / 2
         return log_det.to(self.matrix.dtype)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map vectors of shape `(..., C)`."""
+        """Map vectors of shape `(..., C)` to `(..., D)`."""
         centred = z - self.mean
         return centred if self.matrix is None else F.linear(centred, self.matrix)
 
@@ -55,15 +59,35 @@ def raw_layer(channels: int) -> InputLayer:
     return InputLayer(torch.zeros(channels))
 
 
-def fit_whitening(chunks: Iterable[Tensor]) -> InputLayer:
+def fit_whitening(chunks: Iterable[Tensor], components: int) -> InputLayer:
     """Fit the whitening layer to vectors, in chunks of shape `(n, C)`, none of them empty.
 
-    `A` is the symmetric inverse square root of the covariance, which stays closest to the vectors
-    themselves.
+    Args:
+        chunks: the vectors.
+        components: of the vectors' `C` principal components, how many of the largest to keep.
+            Components are those of the correlation matrix: each channel counts alike, whatever its
+            scale.
 
     Raises:
         DivergenceError: a vector was NaN or infinite.
     """
+    mean, covariance = _moments(chunks)
+    if not covariance.isfinite().all():
+        raise DivergenceError("the encoder's features are not finite; check its weights")
+    diagonal = covariance.diagonal()
+    # The absolute term serves vectors that do not vary at all.
+    diagonal.copy_(diagonal + SHRINKAGE * diagonal.mean() + 1e-12)
+    spread = diagonal.sqrt()
+    values, vectors = torch.linalg.eigh(covariance / torch.outer(spread, spread))  # rising
+    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
+    # An eigenvector's sign is free; the largest of its numbers is made positive.
+    signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+    matrix = (values.rsqrt() * signs * vectors).T / spread
+    return InputLayer(mean.float(), matrix.float())
+
+
+def _moments(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Compute mean and covariance."""
     origin: Tensor | None = None
     count, total, products = 0, torch.zeros(()), torch.zeros(())
     for chunk in chunks:
@@ -75,12 +99,4 @@ def fit_whitening(chunks: Iterable[Tensor]) -> InputLayer:
         products = products + centred.T @ centred
     assert origin is not None
     off = total / count
-    covariance = products / count - torch.outer(off, off)
-    if not covariance.isfinite().all():
-        raise DivergenceError("the encoder's features are not finite; check its weights")
-    diagonal = covariance.diagonal()
-    # The absolute term serves vectors that do not vary at all.
-    diagonal.copy_(diagonal + SHRINKAGE * diagonal.mean() + 1e-12)
-    values, vectors = torch.linalg.eigh(covariance)
-    matrix = vectors @ (values.rsqrt()[:, None] * vectors.T)
-    return InputLayer((origin + off).float(), matrix.float())
+    return origin + off, products / count - torch.outer(off, off)

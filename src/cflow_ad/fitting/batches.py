@@ -46,14 +46,14 @@ class Batches:
         self, level: Level, features: LevelFeatures, batch_size: int, seed: tuple[int, ...]
     ) -> None:
         self._layer = level.input_layer
+        self._channels = level.flow.channels
         self._features = features
         self._seed = seed
         self._device = level.location.device
         self._all = self._send_all() if self._device.type != "cpu" else None
         shape = (BLOCK, batch_size)
-        channels = features.channels
-        self.x = torch.empty(*shape, channels, device=self._device)
-        """After the input layer, shape `(BLOCK, batch_size, C)`."""
+        self.x = torch.empty(*shape, self._channels, device=self._device)
+        """After the input layer, shape `(BLOCK, batch_size, D)`."""
         self.rows, self.columns = (
             torch.zeros(shape, dtype=torch.int64, device=self._device) for _ in range(2)
         )
@@ -84,7 +84,7 @@ class Batches:
     @torch.no_grad()
     def _send_all(self) -> _Vectors | None:
         """Bring all vectors to the device; None if they do not fit."""
-        count, channels = len(self._features), self._features.channels
+        count, channels = len(self._features), self._channels
         if count * (4 * channels + 16) > _SHARE * free_memory(self._device):
             return None
         try:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cflow_ad.cflow.graphs import Repeated
-from cflow_ad.cflow.level import Level, build_flow
+from cflow_ad.cflow.level import Level, build_flow, count_components
 from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.batches import BLOCK, Batches
@@ -25,8 +25,10 @@ from cflow_ad.settings import Settings
 
 def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
     """Build a level before training: the input layer fitted, the flow in its initial state."""
-    channels = features.channels
-    layer = fit_whitening(features.chunks()) if settings.method.whiten else raw_layer(channels)
+    channels = count_components(features.channels, settings.method)
+    layer = raw_layer(channels)
+    if settings.method.whiten:
+        layer = fit_whitening(features.chunks(), channels)
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
     return Level(layer, build_flow(channels, settings, number, seeded=True), means=means)

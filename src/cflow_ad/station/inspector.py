@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 class Judged(NamedTuple):
     """A picture that was scored, and whose record is on its way."""
 
+    number: str
+    """The inspection's id."""
     prediction: Prediction
     written: Future[dict[str, Any]]
-    """The row as stored: only then may the verdict be given."""
+    """The row as stored: only then may the verdict be given. It has another id where the record
+    knew the request's key already."""
     began: float
     """When it came, on the monotonic clock."""
     has_picture: bool
@@ -153,7 +156,7 @@ class Inspector:
             written.add_done_callback(
                 lambda done: None if _is_stored(done, number) else station.pictures.drop(kept)
             )
-        return Judged(prediction, written, began, picture is not None, outcome.pixels)
+        return Judged(number, prediction, written, began, picture is not None, outcome.pixels)
 
     def score_kept(self, number: str) -> Prediction:
         """Score the kept picture of an inspection again, with the model and threshold that judged

@@ -121,11 +121,6 @@ class Records:
         found = self._fetch(select(inspections).where(inspections.c.id == number))
         return found[0] if found else None
 
-    def by_request(self, request: str) -> dict[str, Any] | None:
-        """Return the inspection that a client's Idempotency-Key led to."""
-        found = self._fetch(select(inspections).where(inspections.c.request == request))
-        return found[0] if found else None
-
     def page(
         self, wanted: Filter = Filter(), *, limit: int = 50, before: int | None = None
     ) -> tuple[list[dict[str, Any]], int | None]:

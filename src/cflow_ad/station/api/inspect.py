@@ -159,10 +159,6 @@ async def judge(
         CflowError: the image cannot be used, too many wait, or the record cannot be written.
         HTTPException: it takes too long.
     """
-    if request is not None:
-        earlier = await asyncio.to_thread(station.records.by_request, request)
-        if earlier is not None:
-            return earlier
     version = station.registry.active(model)
     work = station.inspector.inspect(data, model, source=source, request=request)
     try:
@@ -172,12 +168,12 @@ async def judge(
             row = await asyncio.shield(asyncio.wrap_future(judged.written))
     except TimeoutError:
         raise HTTPException(503, "no result in time; try again", {"Retry-After": "5"}) from None
-    if row["request"] is not None:
-        stored = await asyncio.to_thread(station.records.get, row["id"])
-        assert stored is not None
-        answer = stored
-    else:
+    if row["id"] == judged.number:
         answer = _answer(row, version, judged, scored)
+    else:  # the record knew the request's key
+        earlier = await asyncio.to_thread(station.records.get, row["id"])
+        assert earlier is not None
+        answer = earlier
     if include:
         answer["images"] = await asyncio.to_thread(_draw, judged, include)
     return answer
