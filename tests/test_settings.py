@@ -49,6 +49,7 @@ BAD = {
         "padding": ["mirror"],
         "interpolation": ["cubic"],
         "whiten": ["yes"],
+        "components": [1, 2.5, None],
         "place_means": [0],
         "place_scales": [-0.1, 1.1],
         "blocks": [0, 2.5, True],

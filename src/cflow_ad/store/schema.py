@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cflow_ad.errors import ModelFileError
 
-SCHEMA = 3
+SCHEMA = 4
 """Only files of this version are read."""
 
 
