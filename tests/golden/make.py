@@ -22,7 +22,7 @@ def main() -> None:
         bits=16,
         steps=30,
         smoothing=2.0,
-        false_alarm_rate=0.1,
+        false_alarm_rate=0.05,
         method=Method(blocks=2, position_channels=32, average=(16,)),
     )
     with warnings.catch_warnings():

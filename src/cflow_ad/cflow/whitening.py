@@ -79,10 +79,10 @@ def fit_whitening(chunks: Iterable[Tensor], components: int) -> InputLayer:
     diagonal.copy_(diagonal + SHRINKAGE * diagonal.mean() + 1e-12)
     spread = diagonal.sqrt()
     values, vectors = torch.linalg.eigh(covariance / torch.outer(spread, spread))  # rising
-    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
-    # An eigenvector's sign is free; the largest of its numbers is made positive.
-    signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
-    matrix = (values.rsqrt() * signs * vectors).T / spread
+    values, vectors = values[-components:], vectors[:, -components:]
+    matrix = values.rsqrt()[:, None] * vectors.T / spread
+    if components == len(vectors):
+        matrix = vectors @ matrix  # turned back, close to the standardised vectors themselves
     return InputLayer(mean.float(), matrix.float())
 
 
