@@ -65,7 +65,9 @@ def exported_file(format: Any = "onnx", precision: Any = "fp32", size: str | Non
     """A file of it, for any canvas unless `size` is given; not to be changed."""
     path = _folder() / f"{format}-{precision}-{size}" / f"model{suffix_of(format)}"
     data = None if precision == "fp32" else new_images()
-    export_golden(path, format=format, precision=precision, size=size, data=data)
+    # int8 moves scores of this random backbone by about as much as is allowed.
+    force = precision == "int8"
+    export_golden(path, format=format, precision=precision, size=size, data=data, force=force)
     return path
 
 
