@@ -121,6 +121,7 @@ def ratio(times: Times, name: str, to: str) -> float:
 def tuned_environment() -> dict[str, str]:
     """Build an environment that gives another program what `tune_process` gives this one."""
     kept = {"MALLOC_TRIM_THRESHOLD_": str(256 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20)}
+    kept["MALLOC_TOP_PAD_"] = str(64 * 2**20)
     return {**os.environ, **kept, "OMP_WAIT_POLICY": "PASSIVE"}
 
 

@@ -13,7 +13,7 @@ import pytest
 from cflow_ad import process
 
 ALLOCATE_AND_FREE = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 if sys.argv[1] == "tuned":
     from cflow_ad import tune_process
@@ -21,18 +21,27 @@ if sys.argv[1] == "tuned":
 def work():
     large = np.ones(1 << 20)
     return np.ones(1 << 20) + large
-work()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+def measure():
     work()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    nearly_a_heap = [np.ones(1 << 17) for _ in range(60)]
+    work()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        work()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+if sys.argv[2] == "thread":
+    thread = threading.Thread(target=measure)
+    thread.start()
+    thread.join()
+else:
+    measure()
 """
 
 
-def page_faults(how, **environment):
+def page_faults(how, where, **environment):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", ALLOCATE_AND_FREE, how],
+        [sys.executable, "-c", ALLOCATE_AND_FREE, how, where],
         capture_output=True,
         check=True,
         text=True,
@@ -43,10 +52,17 @@ def page_faults(how, **environment):
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_freed_memory_is_kept_unless_the_environment_says_otherwise():
-    plain = page_faults("plain")
+    plain = page_faults("plain", "main")
     assert plain > 1000
-    assert page_faults("tuned") < plain / 20
-    assert page_faults("tuned", MALLOC_TRIM_THRESHOLD_="65536") > plain / 2
+    assert page_faults("tuned", "main") < plain / 20
+    assert page_faults("tuned", "main", MALLOC_TRIM_THRESHOLD_="65536") > plain / 2
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_memory_is_kept_in_a_thread_whose_heap_is_nearly_full():
+    untuned = page_faults("tuned", "thread", MALLOC_TRIM_THRESHOLD_="65536")
+    assert untuned > 1000
+    assert page_faults("tuned", "thread") < untuned / 20
 
 
 def test_waiting_threads_sleep_unless_the_environment_says_otherwise():

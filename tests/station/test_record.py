@@ -254,12 +254,12 @@ def test_who_was_told_a_verdict_is_not_blind_to_it(config, pictures, odd):
 
 def test_the_draw_is_random_and_has_the_share_asked_for(client):
     station = client.station
-    from cflow_ad.station.inspector import draw
+    from cflow_ad.station.inspector import is_drawn
 
-    drawn = [draw(0.25) for _ in range(4000)]
+    drawn = [is_drawn(0.25) for _ in range(4000)]
     assert 800 < sum(drawn) < 1200
-    assert not any(draw(0.0) for _ in range(100))
-    assert all(draw(1.0) for _ in range(100))
+    assert not any(is_drawn(0.0) for _ in range(100))
+    assert all(is_drawn(1.0) for _ in range(100))
     assert station.config.audit_share == 0
 
 
@@ -319,7 +319,9 @@ def test_the_policy_says_which_pictures_are_kept(config, pictures, odd, keep, ke
         client.post("/v1/models/part/thresholds", json={"value": value, "reason": "between"})
         answers = [client.inspect(data) for data in (pictures[0], odd)]
         assert [answer["has_picture"] for answer in answers] == kept
-        assert not any((config.data / "pictures" / "incoming").iterdir())
+        assert len([each for each in config.data.glob("pictures/**/*") if each.is_file()]) == sum(
+            kept
+        )
 
 
 def test_a_back_up_of_a_running_station_is_a_station(config, pictures, tmp_path):

@@ -89,55 +89,51 @@ class Inspector:
         began: float,
     ) -> Judged:
         """Score in a thread of the pool, put the picture in its place, and hand over the record."""
-        station, started = self._station, time.monotonic()
-        path = station.pictures.receive(data)
+        station = self._station
         picture: dict[str, Any] | None = None
-        try:
-            detector = station.registry.detector(version.id)
-            outcome = station.scorers.score(detector, path, name)
-            prediction = dataclasses.replace(
-                outcome.prediction,
-                threshold=version.threshold,
-                map_threshold=version.map_threshold,
-            )
-            audit = draw(station.config.audit_share)
-            number = str(uuid.uuid4())
-            row = {
-                "id": number,
-                "request": request,
-                "time": now(),
-                "station": station.config.name,
-                "source": source,
-                "version": version.id,
-                "model": version.name,
-                "sha256": version.sha256,
-                "image_sha256": outcome.sha256,
-                "width": outcome.pixels.shape[1],
-                "height": outcome.pixels.shape[0],
-                "score": prediction.score,
-                "p_value": version.calibration.compute_p_value(prediction.score),
-                "threshold_id": version.threshold_id,
-                "threshold": prediction.threshold,
-                "map_threshold": prediction.map_threshold,
-                "is_anomalous": prediction.is_anomalous,
-                "regions": [region.to_dict() for region in prediction.regions],
-                "latency_ms": {
-                    "queue": round(1000 * (started - began), 3),
-                    "score": round(1000 * (time.monotonic() - started), 3),
-                },
-                "measures": outcome.measures,
-                "audit": audit,
-            }
-            verdict = prediction.is_anomalous
-            if station.pictures.wants(
-                is_anomalous=verdict,
-                score=prediction.score,
-                threshold=prediction.threshold,
-                audit=audit,
-            ):
-                picture = station.pictures.keep(path, number, longer=verdict or audit)
-        finally:
-            station.pictures.drop(path)
+        outcome = station.scorers.score(station.registry.detector(version.id), data, name)
+        waited = 1000 * (time.monotonic() - began) - outcome.score_ms
+        prediction = dataclasses.replace(
+            outcome.prediction,
+            threshold=version.threshold,
+            map_threshold=version.map_threshold,
+        )
+        audit = is_drawn(station.config.audit_share)
+        number = str(uuid.uuid4())
+        row = {
+            "id": number,
+            "request": request,
+            "time": now(),
+            "station": station.config.name,
+            "source": source,
+            "version": version.id,
+            "model": version.name,
+            "sha256": version.sha256,
+            "image_sha256": outcome.sha256,
+            "width": outcome.pixels.shape[1],
+            "height": outcome.pixels.shape[0],
+            "score": prediction.score,
+            "p_value": version.calibration.compute_p_value(prediction.score),
+            "threshold_id": version.threshold_id,
+            "threshold": prediction.threshold,
+            "map_threshold": prediction.map_threshold,
+            "is_anomalous": prediction.is_anomalous,
+            "regions": [region.to_dict() for region in prediction.regions],
+            "latency_ms": {
+                "queue": round(waited, 3),
+                "score": round(outcome.score_ms, 3),
+            },
+            "measures": outcome.measures,
+            "audit": audit,
+        }
+        verdict = prediction.is_anomalous
+        if station.pictures.wants(
+            is_anomalous=verdict,
+            score=prediction.score,
+            threshold=prediction.threshold,
+            audit=audit,
+        ):
+            picture = station.pictures.keep(data, number, longer=verdict or audit)
         tries = itertools.count()
 
         def write(connection: Connection) -> dict[str, Any]:
@@ -171,15 +167,16 @@ class Inspector:
         if row is None or path is None:
             raise KeyError(number)
         detector = station.registry.detector(row["version"])
+        data = path.read_bytes()
         outcome = station.scorers.submit(
-            station.scorers.score, detector, path, is_extra=True
+            station.scorers.score, detector, data, is_extra=True
         ).result()
         return dataclasses.replace(
             outcome.prediction, threshold=row["threshold"], map_threshold=row["map_threshold"]
         )
 
 
-def draw(share: float) -> bool:
+def is_drawn(share: float) -> bool:
     """Draw at random, with a probability that nothing of the part enters."""
     return secrets.randbelow(1_000_000) < 1_000_000 * share
 

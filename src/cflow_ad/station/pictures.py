@@ -35,20 +35,9 @@ class PictureStore:
     def __init__(self, folder: Path, policy: Retention) -> None:
         self.folder = folder
         self.policy = policy
-        self._incoming = folder / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for left in self._incoming.iterdir():  # of a station that was killed: never answered
-            left.unlink()
-
-    def receive(self, data: bytes) -> Path:
-        """Write a picture that came, to be scored and then kept or dropped."""
-        suffix = next((each for magic, each in _SUFFIXES if data.startswith(magic)), ".tif")
-        path = self._incoming / f"{secrets.token_hex(16)}{suffix}"
-        path.write_bytes(data)
-        return path
 
     def drop(self, path: Path) -> None:
-        """Delete a picture that is not kept."""
+        """Delete a picture."""
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -62,11 +51,11 @@ class PictureStore:
             return True
         return secrets.randbelow(1_000_000) < 1_000_000 * self.policy.share
 
-    def keep(self, path: Path, number: str, *, longer: bool) -> dict[str, Any]:
-        """Put a picture that came in its place, on the disk when this returns.
+    def keep(self, data: bytes, number: str, *, longer: bool) -> dict[str, Any]:
+        """Write a picture, which is on the disk when this returns.
 
         Args:
-            path: as `receive` gave it.
+            data: the file.
             number: the inspection's id.
             longer: keep it as long as an anomalous one.
 
@@ -74,16 +63,21 @@ class PictureStore:
             The row of the table of pictures, without its key.
         """
         day = self.folder / time.strftime("%Y-%m-%d", time.gmtime())
-        day.mkdir(exist_ok=True)
-        target = day / f"{number}{path.suffix}"
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-        size = path.stat().st_size
-        path.replace(target)
+        day.mkdir(parents=True, exist_ok=True)
+        suffix = next((each for magic, each in _SUFFIXES if data.startswith(magic)), ".tif")
+        path = day / f"{number}{suffix}"
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            self.drop(path)
+            raise
         days = self.policy.anomalous_days if longer else self.policy.days
         return {
-            "file": target.relative_to(self.folder).as_posix(),
-            "bytes": size,
+            "file": path.relative_to(self.folder).as_posix(),
+            "bytes": len(data),
             "expires": time.time() + days * _DAY,
         }
 

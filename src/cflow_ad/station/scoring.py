@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cflow_ad.data.arrays import ArrayImage
-from cflow_ad.data.images import image_shape
+from cflow_ad.data.encoded import EncodedImage
 from cflow_ad.errors import CflowError, ImageError
 from cflow_ad.process import usable_cores
 from cflow_ad.scoring.base import BaseDetector, Scored
@@ -48,6 +47,7 @@ class Outcome:
     pixels: NDArray[Any]
     """As decoded, shape `(H, W, 3)`, 0 to 255."""
     score_ms: float
+    """From the begin of decoding to the verdict."""
 
 
 class QueueFullError(CflowError):
@@ -75,7 +75,9 @@ class ScorerPool:
         self.workers = workers or usable_cores()
         self.limit = limit
         self._max_pixels = max_pixels
-        self._pool = _build_pool(self.workers)
+        # One thread more than compute, which writes its picture to the disk meanwhile.
+        self._pool = _build_pool(self.workers + 1)
+        self._cores = threading.Semaphore(self.workers)
         self._lock = threading.Lock()
         self._waiting: dict[Future[Any], float] = {}
         self._gpu = _GpuThread(gather)
@@ -103,39 +105,40 @@ class ScorerPool:
         future.add_done_callback(self._forget)
         return future
 
-    def score(self, detector: BaseDetector, path: Path, name: str = "the image") -> Outcome:
+    def score(self, detector: BaseDetector, data: bytes, name: str = "the image") -> Outcome:
         """Score an image file, in this thread, which should be one of the pool.
 
         Args:
             detector: of the model.
-            path: the file.
+            data: the file's bytes.
             name: of the image, in errors.
 
         Raises:
             ImageError: the image cannot be used.
         """
-        began = time.monotonic()
-        try:
-            shape = image_shape(path, detector.reading)
-            if shape[0] * shape[1] > self._max_pixels:
-                raise ImageError(
-                    f"{path}: it has {shape[0]} x {shape[1]} pixels, more than the "
-                    f"{self._max_pixels:,} that this station takes; shrink it"
-                )
-            pixels = detector.pixels_of(path)
-            canvas = detector.view.prepare(ArrayImage(pixels, scale=255))
-            scored = self._run_network(detector, canvas)
-        except ImageError as error:
-            text = str(error).replace(str(path), name).replace("the image array", name)
-            raise ImageError(text) from error
-        return Outcome(
-            prediction=scored.prediction,
-            vector=_vector(scored, canvas),
-            measures=compute_measures(pixels),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            pixels=pixels,
-            score_ms=1000 * (time.monotonic() - began),
-        )
+        image = EncodedImage(data, name)
+        with self._cores:
+            began = time.monotonic()
+            try:
+                height, width = image.shape(detector.reading)
+                if height * width > self._max_pixels:
+                    raise ImageError(
+                        f"{name}: it has {height} x {width} pixels, more than the "
+                        f"{self._max_pixels:,} that this station takes; shrink it"
+                    )
+                pixels = detector.pixels_of(image)
+                canvas = detector.view.prepare(ArrayImage(pixels, scale=255))
+                scored = self._run_network(detector, canvas)
+            except ImageError as error:
+                raise ImageError(str(error).replace("the image array", name)) from error
+            return Outcome(
+                prediction=scored.prediction,
+                vector=_vector(scored, canvas),
+                measures=compute_measures(pixels),
+                sha256=hashlib.sha256(data).hexdigest(),
+                pixels=pixels,
+                score_ms=1000 * (time.monotonic() - began),
+            )
 
     @property
     def waiting(self) -> int:

@@ -85,7 +85,7 @@ def read_raster(path: Path, reading: Reading) -> Raster:
 def read_raster_of(file: IO[bytes], name: str, reading: Reading) -> Raster:
     """Read as `read_raster`, from a file that is open or in memory."""
     with pillow.silent(), _image_errors(name):
-        head = _head(file)
+        head = _head(file, name)
         if (own := _own_format(head)) is not None:
             return own.read(file, name, reading)
         image = _open_plain(file, head, name, reading.page)
@@ -105,7 +105,7 @@ def read_header(path: Path, reading: Reading) -> Header:
 def read_header_of(file: IO[bytes], name: str, reading: Reading) -> Header:
     """Read as `read_header`, from a file that is open or in memory."""
     with pillow.silent(), _image_errors(name):
-        head = _head(file)
+        head = _head(file, name)
         if (own := _own_format(head)) is not None:
             return own.read_header(file, name, reading)
         image = _open_plain(file, head, name, reading.page or 1)
@@ -126,8 +126,10 @@ def _image_errors(name: str) -> Iterator[None]:
         raise damaged(name, error) from error
 
 
-def _head(file: IO[bytes]) -> bytes:
+def _head(file: IO[bytes], name: str) -> bytes:
     head = file.read(132)
+    if not head:
+        raise ImageError(f"{name}: the file is empty; copy it again from its source")
     file.seek(0)
     return head
 

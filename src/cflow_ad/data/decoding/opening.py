@@ -14,15 +14,13 @@ MAX_PIXELS = 500_000_000
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Open a file to read; raises ImageError where it is missing, empty, a folder or forbidden."""
+    """Open a file to read; raises ImageError where it is missing, a folder or forbidden."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{path}: this is a folder; name an image file in it")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path}: this is a device, not a file; name an image file")
-        if status.st_size == 0:
-            raise ImageError(f"{path}: the file is empty; copy it again from its source")
         return path.open("rb")
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file; check the path") from error
