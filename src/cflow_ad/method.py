@@ -18,7 +18,8 @@ class Method(Checked):
 
     join: bool = True
     """Join the vectors of the backbone's last two stages of a level's stride, and to the first
-    level's those of half its stride, averaged over 4x4 positions. The paper has one stage a level."""
+    level's those of half its stride, averaged over 4x4 positions. The paper has
+    one stage a level."""
 
     average: tuple[int, ...] = (32,)
     """The strides whose feature maps are averaged over 3x3 positions, as in PatchCore."""
