@@ -7,6 +7,7 @@ import dataclasses
 import io
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from cflow_ad import CalibrationWarning, Detector
 from cflow_ad.runtime.opening import open_detector
+from cflow_ad.station.pictures import PictureStore
 from tests.golden.exported import exported_file
 from tests.golden.images import golden_images
 from tests.station.conftest import Client, png
@@ -95,6 +97,35 @@ def test_a_repeated_request_key_gives_the_first_answer_and_one_record(client, pi
     assert again["id"] == first["id"]
     assert again["score"] == first["score"]
     assert len(client.get("/v1/inspections").json()["items"]) == 1
+
+
+def test_requests_with_one_key_at_the_same_time_give_one_record_and_one_picture(
+    config, pictures, odd
+):
+    headers = {"Idempotency-Key": "part 78", "content-type": "image/png"}
+    with Client(config) as client, ThreadPoolExecutor(8) as pool:
+
+        def ask(data):
+            return client.post("/v1/models/part/inspect", content=data, headers=headers).json()
+
+        answers = list(pool.map(ask, [pictures[0], odd] * 4))
+        assert len(client.get("/v1/inspections").json()["items"]) == 1
+    assert len({(answer["id"], answer["score"], answer["is_anomalous"]) for answer in answers}) == 1
+    assert len(list(config.data.glob("pictures/????-*/*"))) == 1
+
+
+def test_a_core_scores_while_a_picture_is_written_to_the_disk(config, pictures, monkeypatch):
+    both = threading.Barrier(2, timeout=10)
+    keep = PictureStore.keep
+
+    def slowly(self, data, number, *, longer):
+        both.wait()
+        return keep(self, data, number, longer=longer)
+
+    monkeypatch.setattr(PictureStore, "keep", slowly)
+    with Client(dataclasses.replace(config, workers=1)) as client, ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(client.inspect, pictures[:2]))
+    assert sorted(answer["seq"] for answer in answers) == [1, 2]
 
 
 def test_results_come_as_pictures_and_are_the_same_when_scored_again(client, odd, images):
