@@ -143,7 +143,7 @@ class Inspector:
 
         def follow(stored: dict[str, Any]) -> None:
             if stored["id"] == number:
-                odds = version.odds(stored["score"])
+                odds = version.odds(stored["p_value"])
                 station.follower.hand(as_item(stored, odds, has_picture=picture is not None))
 
         written = station.database.submit(write, follow)

@@ -50,7 +50,8 @@ def preview_threshold(
     good = [row.score for row in audit if row.label == "good"]
     missed = [row.score for row in audit if row.label == "defect"]
     defects = [row.score for row in known if row.label == "defect"]
-    odds = version.odds(math.nextafter(value, math.inf))
+    p_value = version.calibration.compute_p_value(math.nextafter(value, math.inf))
+    odds = version.odds(p_value)
     return {
         "value": value,
         "current": version.threshold,

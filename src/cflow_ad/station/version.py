@@ -21,11 +21,11 @@ class Version:
     map_threshold: float
     calibration: Calibration
 
-    def odds(self, score: float) -> dict[str, int] | None:
-        """Return how many good images of the calibration scored as high, `count`, and `of` how
-        many; None where their scores promise nothing.
+    def odds(self, p_value: float | None) -> dict[str, int] | None:
+        """Return how many good images of the calibration scored as high as an image of a p-value,
+        `count`, and `of` how many; None where their scores promise nothing.
         """
-        return count_odds(self.calibration.compute_p_value(score), self.calibration.n_images)
+        return count_odds(p_value, self.calibration.n_images)
 
 
 def count_odds(p_value: float | None, of: int) -> dict[str, int] | None:

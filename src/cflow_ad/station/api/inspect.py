@@ -181,7 +181,7 @@ async def judge(
 
 def _answer(row: dict[str, Any], version: Version, judged: Judged, scored: float) -> dict[str, Any]:
     now = time.monotonic()
-    answer = as_item(row, version.odds(row["score"]), has_picture=judged.has_picture)
+    answer = as_item(row, version.odds(row["p_value"]), has_picture=judged.has_picture)
     answer["latency_ms"] = {
         **row["latency_ms"],
         "record": round(1000 * (now - scored), 3),
