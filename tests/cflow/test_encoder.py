@@ -192,7 +192,7 @@ def test_a_backbone_with_one_map_a_stride_and_none_finer_joins_none():
 def test_the_last_two_stages_of_a_stride_are_joined():
     pixels = random_pixels()
     encoder = encoder_of("tf_efficientnet_lite0", (16, 32), join=True)
-    maps = encoder.compute_maps(pixels)
+    maps = list(encoder.compute_maps(pixels))
     assert [one.shape[1] for one in maps] == [40, 80, 112, 192, 320]
     first, second = encoder(pixels)
     assert torch.equal(first[:, 40:], torch.cat(maps[1:3], 1))

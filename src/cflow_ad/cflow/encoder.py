@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ class LevelSpec:
     channels: int
     """Length of a feature vector, `C`."""
     maps: tuple[int, ...]
-    """Numbers of the backbone's maps whose vectors are joined; finer ones are averaged to the
-    level's stride first."""
+    """Numbers of the backbone's maps whose vectors are joined, the next ones after those of the
+    level before; finer ones are averaged to the level's stride first."""
     averaged: bool = False
     """Whether each vector is the mean over 3x3 positions, as in PatchCore (Roth et al., CVPR
     2022)."""
@@ -128,7 +128,9 @@ class Encoder(nn.Module):
             _check_positions(self.spec.grids((pixels.shape[1], pixels.shape[2]))[0])
         try:
             with products_in(self.precision, pixels.device):
-                maps = self.compute_maps(pixels)
+                maps = iter(self.compute_maps(pixels))
+                # A map is dropped once its level is made: those of large images take gigabytes.
+                return [self._build_level(level, maps) for level in self.spec.levels]
         except RuntimeError as error:
             if self.spec.padding == "reflect" and "padding size" in str(error).lower():
                 raise SettingsError(
@@ -141,9 +143,8 @@ class Encoder(nn.Module):
                 f"backbone {self.spec.backbone}: it does not take an input of "
                 f"{pixels.shape[1]}x{pixels.shape[2]} ({error}); give another size or backbone"
             ) from error
-        return [self._level(level, maps) for level in self.spec.levels]
 
-    def compute_maps(self, pixels: Tensor) -> list[Tensor]:
+    def compute_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Compute the backbone's own maps; arguments as for `forward`."""
         maps: list[Tensor] = self.network(self.normalise(pixels))
         return maps
@@ -154,9 +155,9 @@ class Encoder(nn.Module):
         # A batch of interleaved images, permuted, already has torch's channels-last layout.
         return (pixels - self.mean).div_(self.std).permute(0, 3, 1, 2).to(dtype)
 
-    def _level(self, level: LevelSpec, maps: Sequence[Tensor]) -> Tensor:
+    def _build_level(self, level: LevelSpec, maps: Iterator[Tensor]) -> Tensor:
         joined = [
-            _average_to(maps[number], level.stride // self.spec.map_strides[number])
+            _average_to(next(maps), level.stride // self.spec.map_strides[number])
             for number in level.maps
         ]
         features = joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)

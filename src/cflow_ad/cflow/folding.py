@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -47,7 +48,7 @@ class FoldedEncoder(Encoder):
         scaled = (pixels - self.mean[:, None, None]).div_(self.std[:, None, None])
         return scaled.to(next(self.network.parameters(), self.mean).dtype)
 
-    def compute_maps(self, pixels: Tensor) -> list[Tensor]:
+    def compute_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Compute the backbone's own maps, in strips where the image is large."""
         # An exported graph runs whole.
         if torch.compiler.is_compiling() or pixels.shape[1] * pixels.shape[2] <= PIXELS_AT_ONCE:
@@ -57,11 +58,15 @@ class FoldedEncoder(Encoder):
                 self._segments = split_into_segments(self.network)
         if not self._segments:
             return super().compute_maps(pixels)
-        first, *others = self._segments
-        maps = [first.over(pixels, axis=1, at_once=PIXELS_AT_ONCE, prepare=self.normalise)]
+        return self._compute_in_strips(pixels, self._segments)
+
+    def _compute_in_strips(self, pixels: Tensor, segments: list[Segment]) -> Iterator[Tensor]:
+        first, *others = segments
+        last = first.over(pixels, axis=1, at_once=PIXELS_AT_ONCE, prepare=self.normalise)
+        yield last
         for segment in others:
-            maps.append(segment(maps[-1]))
-        return maps
+            last = segment(last)
+            yield last
 
 
 def fold_network(network: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.level import Level, count_parts
+from cflow_ad.cflow.level import Level, count_components, count_parts
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.group import ALONE, Group
@@ -162,7 +162,8 @@ def _list_parts(models: Sequence[ToFit], settings: Settings) -> list[_Part]:
             continue
         steps = settings.steps_for(len(sources))
         for number in numbers:
-            vectors, channels = level_batch_size(settings, number, steps), features[number].channels
+            vectors = level_batch_size(settings, number, steps)
+            channels = count_components(features[number].channels, settings.method)
             # Some of a step's time goes with its vectors, some with the parameters; measured.
             cost = steps * channels * (vectors + channels / 3)
             parts.append(_Part(model, (number,), cost, steps))
