@@ -124,13 +124,21 @@ class Encoder(nn.Module):
                 takes images of one size alone.
             ImageError: they have too many positions for a vision transformer.
         """
+        with products_in(self.precision, pixels.device):
+            return list(self.each_level(pixels))
+
+    def each_level(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Compute the levels one after another, as `forward`, within `products_in`.
+
+        Of a large image a level or a map takes gigabytes: what was given and what was used is not
+        kept here.
+        """
         if self.spec.blocks and not torch.compiler.is_compiling():
             _check_positions(self.spec.grids((pixels.shape[1], pixels.shape[2]))[0])
         try:
-            with products_in(self.precision, pixels.device):
-                maps = iter(self.compute_maps(pixels))
-                # A map is dropped once its level is made: those of large images take gigabytes.
-                return [self._build_level(level, maps) for level in self.spec.levels]
+            maps = iter(self.compute_maps(pixels))
+            for level in self.spec.levels:
+                yield self._build_level(level, maps)
         except RuntimeError as error:
             if self.spec.padding == "reflect" and "padding size" in str(error).lower():
                 raise SettingsError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -50,7 +51,7 @@ class Scorer:
         is_small = len(pixels) == 1 and pixels.shape[1] * pixels.shape[2] <= _GRAPHED
         if is_small and self.device.type == "cuda":
             return self._one_at_a_time(pixels)
-        return self._over(self.folded.encoder(pixels), FoldedLevel.forward)
+        return self._over(pixels, FoldedLevel.forward)
 
     def _for_one_size(self) -> Callable[[Tensor], list[Tensor]]:
         """Build a function of images of one size, with tables of its own, for as long as it is."""
@@ -75,18 +76,32 @@ class Scorer:
         """Compute energies, and for each image `(B, C)` the mean of each level's feature vectors,
         scaled to length 1, one level after another.
         """
-        pyramid = self.folded.encoder(pixels)
-        means = [F.normalize(features.float().mean((2, 3)), dim=1) for features in pyramid]
-        return self._over(pyramid, FoldedLevel.forward), torch.cat(means, dim=1)
+        means: list[Tensor] = []
+
+        def note(features: Tensor) -> None:
+            means.append(F.normalize(features.float().mean((2, 3)), dim=1))
+
+        return self._over(pixels, FoldedLevel.forward, note), torch.cat(means, dim=1)
 
     @torch.no_grad()
     def log_likelihoods(self, pixels: Tensor) -> list[Tensor]:
         """Compute log-likelihoods per dimension, in nats, of the same shapes."""
-        return self._over(self.folded.encoder(pixels), FoldedLevel.log_likelihood)
+        return self._over(pixels, FoldedLevel.log_likelihood)
 
-    def _over(self, pyramid: Sequence[Tensor], compute: _OfLevel) -> list[Tensor]:
-        with products_in(self.folded.encoder.precision, self.device):
-            return [self._of_level(number, of, compute) for number, of in enumerate(pyramid)]
+    def _over(
+        self, pixels: Tensor, compute: _OfLevel, note: Callable[[Tensor], None] | None = None
+    ) -> list[Tensor]:
+        """Compute each level's map before the next level's features, which `note` sees first."""
+
+        def of_level(number: int, features: Tensor) -> Tensor:
+            if note is not None:
+                note(features)
+            return self._of_level(number, features, compute)
+
+        encoder = self.folded.encoder
+        with products_in(encoder.precision, self.device):
+            # A loop's variable would keep a level while the next one is computed.
+            return list(map(of_level, itertools.count(), encoder.each_level(pixels)))
 
     def _of_level(self, number: int, features: Tensor, compute: _OfLevel) -> Tensor:
         """Compute a level's map, some rows at a time where it is large."""
