@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cflow_ad.cflow import folded
 from cflow_ad.cflow import scorer as scorer_module
 from cflow_ad.cflow.folded import FoldedLevel, FoldedModel
+from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.scorer import Scorer
 from tests.cflow.fake import make_fake
@@ -289,6 +291,24 @@ def test_images_that_come_one_at_a_time_have_the_same_energies(model):
             pixels = random_pixels(1, shape)
             for one, other in zip(scorer._one_at_a_time(pixels), scorer(pixels), strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_level_is_dropped_before_the_next_one_is_encoded(monkeypatch):
+    """Those of an image of 100 megapixels take gigabytes together."""
+    seen = []
+    build = FoldedEncoder._build_level
+
+    def watched(self, level, maps):
+        assert all(reference() is None for reference in seen)
+        built = build(self, level, maps)
+        seen.append(weakref.ref(built))
+        return built
+
+    monkeypatch.setattr(FoldedEncoder, "_build_level", watched)
+    scorer = Scorer(model_of(join=True, average=(16,)))
+    for run in (scorer, scorer.with_vectors, scorer.log_likelihoods):
+        run(random_pixels(1))
+    assert len(seen) == 6
 
 
 @pytest.mark.parametrize("kind", ["default", "accurate"])
