@@ -52,18 +52,21 @@ def random_pixels(count=3, shape=(64, 96)):
     return torch.from_numpy(rng.integers(0, 256, (count, *shape, 3), dtype=np.uint8))
 
 
-def make_level(channels=4, *, whiten=True, stride=None, parts=None, width=None, **flow) -> Level:
+def make_level(
+    channels=4, *, components=None, whiten=True, stride=None, parts=None, width=None, **flow
+) -> Level:
     """A level in which no parameter has its initial value; with a stride, positions are relative
     and places have means.
     """
     torch.manual_seed(channels)
     flow = {"blocks": 3, "position_channels": 8, **flow}
-    made = ConditionalFlow(channels, stride=stride, width=width, seed=channels, **flow)
+    kept = components or channels
+    made = ConditionalFlow(kept, stride=stride, width=width, seed=channels, **flow)
     with torch.no_grad():
         for name, value in made.named_parameters():
             value += (1.0 if "second" in name else 0.3) * torch.randn_like(value)
     layer = InputLayer(
-        torch.randn(channels), torch.eye(channels) + 0.2 * torch.randn(channels, channels)
+        torch.randn(channels), torch.eye(kept, channels) + 0.2 * torch.randn(kept, channels)
     )
     means = None
     if stride is not None:

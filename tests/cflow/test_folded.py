@@ -25,6 +25,7 @@ KINDS = {
     "default": {"permutation": "index", "width": 16, "stride": 32, "parts": 4},
     "accurate": {"permutation": "soft", "stride": 32, "parts": 4},
     "one scale": {"permutation": "index", "stride": 32},
+    "few components": {"permutation": "index", "stride": 32, "components": 5},
     "paper": {"permutation": "soft", "whiten": False},
     "no condition": {"permutation": "index", "position_channels": 0},
     "one block": {"permutation": "soft", "blocks": 1},

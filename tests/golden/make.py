@@ -23,7 +23,8 @@ def main() -> None:
         steps=30,
         smoothing=2.0,
         false_alarm_rate=0.05,
-        method=Method(blocks=2, position_channels=32, average=(16,)),
+        # Of the first level some components are left out, of the second none.
+        method=Method(components=48, blocks=2, position_channels=32, average=(16,)),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CalibrationWarning)
