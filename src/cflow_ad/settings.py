@@ -137,7 +137,7 @@ class Settings(Checked):
     """Folds of the good images, each scored for the threshold by a model that is fitted to the
     others; the model itself is then fitted to all. With 1, a fifth of the images is scored by the
     model itself, fitted to the rest. With 0, as in the paper, training images set the threshold,
-    which makes it too low. Unset, 10; from 100 images on, 5; from 500 on, 1."""
+    which makes it too low. Unset, 10; from 100 images on, 4; from 500 on, 1."""
 
     # Internal
 

@@ -101,7 +101,7 @@ def test_where_the_model_was_fitted_to_the_images_nothing_is_promised():
 @pytest.mark.parametrize("folds", [None, 2, 3, 5])
 def test_every_image_is_scored_once_by_a_model_fitted_to_all_other_folds(n, folds):
     splits = split_good(n, folds, seed=3)
-    assert len(splits) == min(folds or (10 if n < FEW else 5), n)
+    assert len(splits) == min(folds or (10 if n < FEW else 4), n)
     assert sorted(i for split in splits for i in split.unseen) == list(range(n))
     for split in splits:
         assert sorted(split.fitted_to + split.unseen) == list(range(n))
@@ -119,7 +119,7 @@ def test_one_fold_is_a_calibration_set(n, held):
 
 
 def test_with_many_images_a_calibration_set_that_allows_one_percent_is_held_out():
-    assert len(split_good(MANY - 1, None, seed=0)) == 5
+    assert len(split_good(MANY - 1, None, seed=0)) == 4
     assert split_good(MANY, None, seed=0) == split_good(MANY, 1, seed=0)
     assert len(split_good(MANY, None, seed=0)[0].unseen) >= count_needed(0.01)
 

@@ -67,7 +67,7 @@ def split_good(n: int, folds: int | None, seed: int) -> list[Split]:
 
     Args:
         n: at least 1.
-        folds: at most `n` count; unset, 10; from `FEW` images on, 5; from `MANY` on, 1.
+        folds: at most `n` count; unset, 10; from `FEW` images on, 4; from `MANY` on, 1.
         seed: of the random order.
 
     Returns:
@@ -75,12 +75,12 @@ def split_good(n: int, folds: int | None, seed: int) -> list[Split]:
 
     Example:
         >>> [len(split.unseen) for split in split_good(100, None, seed=0)]
-        [20, 20, 20, 20, 20]
+        [25, 25, 25, 25]
         >>> [len(split.unseen) for split in split_good(500, None, seed=0)]
         [100]
     """
     if folds is None:
-        folds = 10 if n < FEW else 5 if n < MANY else 1
+        folds = 10 if n < FEW else 4 if n < MANY else 1
     folds = min(folds, n)
     if n < 2 or folds == 0:
         return []
