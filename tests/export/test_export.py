@@ -126,7 +126,7 @@ def test_one_canvas_is_the_default_where_there_is_only_one():
 def test_a_graph_that_gives_other_results_is_refused_and_leaves_nothing(tmp_path):
     golden = golden_detector()
     model = copy.deepcopy(golden.model)
-    next(iter(model)).location.add_(0.01)
+    next(iter(model)).location.add_(1.0)
     other = Detector(
         model, settings=golden.settings, calibration=golden.calibration, training=golden.training
     )
