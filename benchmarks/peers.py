@@ -66,8 +66,8 @@ class PeerDetector:
         self.transform = transform
 
     def info(self) -> dict[str, Any]:
-        """Return nothing: it has no metadata."""
-        return {}
+        """Return what `evaluate` reads of a model: it was trained on images unknown."""
+        return {"training": {}}
 
     def stream(self, sources: Iterable[Path], **_: Any) -> Iterator[Prediction]:
         """Score images one at a time."""
