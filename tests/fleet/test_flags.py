@@ -47,7 +47,7 @@ def test_images_that_do_not_differ_are_not_flagged():
 
 def test_a_product_of_two_variants_is_flagged(images, toy_settings):
     # First all of one variant, then all of the other: that is a change with time as well.
-    both = [*images, *(np.ascontiguousarray(255 - image) for image in images)]
+    both = [*images, *(image // 4 for image in images)]
     with pytest.warns(CalibrationWarning):
         detector = Detector.fit(both, toy_settings, device="cpu")
     flags = find_flags(detector, both)

@@ -113,7 +113,8 @@ def join_strides(backbone: str, strides: Sequence[int]) -> tuple[int, ...]:
     available = [tap.stride for tap in _list_maps(backbone)]
     half = strides[0] // 2
     before = [half] if half in available else []
-    own = [[stride] * min(2, available.count(stride)) for stride in strides]
+    # One that is missing is named where the pyramid is built.
+    own = [[stride] * max(1, min(2, available.count(stride))) for stride in strides]
     return (*before, *(stride for one in own for stride in one))
 
 
