@@ -10,13 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cflow_ad.cflow.encoder import Encoder, EncoderSpec, LevelSpec
-from cflow_ad.cflow.pyramid import (
-    Padding,
-    Pyramid,
-    build_pyramid,
-    join_strides,
-    random_weights,
-)
+from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, join_strides, random_weights
 from cflow_ad.cflow.transformer import rename_weights
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.errors import WeightsError

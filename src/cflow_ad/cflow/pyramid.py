@@ -7,7 +7,6 @@ MobileNetV3-Large is here for the paper, which taps it inside its blocks.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -29,7 +28,7 @@ MOBILENET_V3 = "mobilenet_v3_large"
 """torchvision's name; timm's networks of this architecture have other weights and no such taps."""
 
 _STAGED = (EfficientNetFeatures, MobileNetV3Features)
-_PROBE = 256  # pixels
+_PROBE = 64  # pixels
 _MOBILENET_V3_TAPS = {8: (6, 40), 16: (12, 112), 32: (15, 160)}  # stride: block, channels
 
 
@@ -243,9 +242,9 @@ def _transformer_pyramid(backbone: str, strides: Sequence[int], blocks: Sequence
 def _number_taps(network: nn.Module) -> list[tuple[int, Tap]]:
     """List the maps of a network of timm, and their numbers there, in the order of computing."""
     if isinstance(network, _STAGED):
-        blocks = network.blocks
-        stages = StagePyramid(copy.deepcopy(network).to("meta"), range(len(blocks)))
-        maps = stages(torch.empty(1, 3, _PROBE, _PROBE, device="meta"))
+        stages = StagePyramid(network, range(len(network.blocks))).eval()
+        with torch.no_grad():
+            maps = stages(torch.zeros(1, 3, _PROBE, _PROBE))
         return [
             (number, Tap(f"blocks.{number}", _PROBE // one.shape[2], one.shape[1]))
             for number, one in enumerate(maps)
