@@ -32,7 +32,9 @@ def others(images):
 def bare(toy_detector):
     """As an imported model is: without scales and thresholds."""
     levels = [
-        Level(old.input_layer, old.flow, means=old.means, parts=len(old.location))
+        Level(
+            old.input_layer, old.flow, stride=old.stride, means=old.means, parts=len(old.location)
+        )
         for old in toy_detector.model
     ]
     return Detector(

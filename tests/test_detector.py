@@ -435,7 +435,7 @@ def test_samples_are_likelier_than_noise(toy_detector):
         """Of the input layer's values `x`."""
         return x @ torch.linalg.inv(layer.matrix).T + layer.mean
 
-    drawn, noise = vectors(level.flow.inverse(u, rows, columns)), vectors(3 * u)
+    drawn, noise = vectors(level.flow.inverse(u, level.condition(rows, columns))), vectors(3 * u)
     ours, theirs = (level.log_prob(z, rows, columns) for z in (drawn, noise))
     assert ours.isfinite().all()
     assert ours.mean() > theirs.mean()

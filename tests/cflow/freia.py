@@ -41,7 +41,7 @@ def freia_of(flow):
     peer = decoder(
         flow.channels,
         blocks=len(flow.blocks),
-        condition=flow.position_channels,
+        condition=flow.condition_channels,
         soft=flow.blocks[0].permutation.is_floating_point(),
     )
     peer.double()

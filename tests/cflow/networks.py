@@ -59,9 +59,9 @@ def make_level(
     and places have means.
     """
     torch.manual_seed(channels)
-    flow = {"blocks": 3, "position_channels": 8, **flow}
+    flow = {"blocks": 3, "condition_channels": 8, **flow}
     kept = components or channels
-    made = ConditionalFlow(kept, stride=stride, width=width, seed=channels, **flow)
+    made = ConditionalFlow(kept, width=width, seed=channels, **flow)
     with torch.no_grad():
         for name, value in made.named_parameters():
             value += (1.0 if "second" in name else 0.3) * torch.randn_like(value)
@@ -71,9 +71,8 @@ def make_level(
     means = None
     if stride is not None:
         means = PlaceMeans(0.3 * torch.randn(4, 4, 4, channels), torch.tensor([-5.0, -4.0, 0.0]))
-    level = Level(
-        layer if whiten else InputLayer(torch.zeros(channels)), made, means=means, parts=parts
-    ).eval()
+    layer = layer if whiten else InputLayer(torch.zeros(channels))
+    level = Level(layer, made, stride=stride, means=means, parts=parts).eval()
     level.location.copy_(torch.randn(level.location.shape) * 0.1 - 1.5)
     level.scale.copy_(0.1 + 0.1 * torch.rand(level.scale.shape))
     return level.requires_grad_(False)
@@ -82,7 +81,7 @@ def make_level(
 def energies_of(level, features):
     """A level's energies of maps of feature vectors, `(B, C, h, w)`, by the training form."""
     z = level.subtract_means(features.permute(0, 2, 3, 1))
-    rows, columns = level.flow.places(z.shape[1], z.shape[2])
+    rows, columns = level.places(z.shape[1], z.shape[2])
     return level.energy(level(z, rows, columns), rows, columns)
 
 

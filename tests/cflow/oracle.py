@@ -48,7 +48,7 @@ def run_flow(
     flow: ConditionalFlow, x: np.ndarray, row: int, column: int
 ) -> tuple[np.ndarray, float]:
     """All blocks on one vector: output and log-determinant."""
-    condition = encode_position(row, column, flow.position_channels)
+    condition = encode_position(row, column, flow.condition_channels)
     total = 0.0
     for block in flow.blocks:
         x, log_det = run_block(block, x, condition)

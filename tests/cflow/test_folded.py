@@ -27,9 +27,9 @@ KINDS = {
     "one scale": {"permutation": "index", "stride": 32},
     "few components": {"permutation": "index", "stride": 32, "components": 5},
     "paper": {"permutation": "soft", "whiten": False},
-    "no condition": {"permutation": "index", "position_channels": 0},
+    "no condition": {"permutation": "index", "condition_channels": 0},
     "one block": {"permutation": "soft", "blocks": 1},
-    "wide condition": {"permutation": "soft", "position_channels": 128, "clamp": 0.5},
+    "wide condition": {"permutation": "soft", "condition_channels": 128, "clamp": 0.5},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -82,7 +82,7 @@ def test_log_likelihoods_are_the_levels(kind):
     level = make_level(6, **KINDS[kind])
     one, features = FoldedLevel(level, torch.float32), torch.randn(2, 6, 4, 5)
     z = level.subtract_means(features.permute(0, 2, 3, 1))
-    expected = level(z, *level.flow.places(4, 5))
+    expected = level(z, *level.places(4, 5))
     found = one.log_likelihood(features, one.tables(4, 5))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -146,7 +146,7 @@ def test_a_scorer_has_the_log_likelihoods_that_the_model_has(model):
         Scorer(model).log_likelihoods(pixels), model, model.encoder(pixels), strict=True
     ):
         z = level.subtract_means(features.permute(0, 2, 3, 1))
-        expected = level(z, *level.flow.places(*features.shape[2:]))
+        expected = level(z, *level.places(*features.shape[2:]))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

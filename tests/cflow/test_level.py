@@ -20,7 +20,7 @@ def test_the_density_of_a_level_is_that_of_feature_vectors(whiten):
     z, row, column = torch.randn(4).double(), torch.tensor(2), torch.tensor(3)
 
     def to_normal(z):
-        return level.flow(level.input_layer(z), row, column)[0]
+        return level.flow(level.input_layer(z), level.condition(row, column))[0]
 
     jacobian = torch.autograd.functional.jacobian(to_normal, z)
     u = to_normal(z)

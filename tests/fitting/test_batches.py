@@ -33,7 +33,7 @@ def level(features):
 
 def drawn(batches, block):
     batches.draw(block)
-    return [of.clone() for of in (batches.x, batches.rows, batches.columns)]
+    return [of.clone() for of in (batches.x, batches.condition)]
 
 
 def test_a_block_is_always_the_same_and_blocks_differ(level, features):
@@ -48,10 +48,9 @@ def test_a_block_is_always_the_same_and_blocks_differ(level, features):
 
 def test_batches_are_of_the_level_after_its_input_layer(level, features):
     batches = Batches(level, features, 64, (0, 0))
-    x, rows, columns = drawn(batches, 0)
-    z, of_rows, of_columns = features.take(np.arange(len(features)))
-    known = torch.cat((level.input_layer(z), of_rows[:, None], of_columns[:, None]), dim=1)
-    found = torch.cat((x, rows[..., None], columns[..., None]), dim=2).flatten(0, 1)
+    z, rows, columns = features.take(np.arange(len(features)))
+    known = torch.cat((level.input_layer(z), level.condition(rows, columns)), dim=1)
+    found = torch.cat(drawn(batches, 0), dim=2).flatten(0, 1)
     exact = "donot_use_mm_for_euclid_dist"
     assert torch.cdist(found, known, compute_mode=exact).amin(1).max() < 1e-3
     assert len(torch.unique(found, dim=0)) > 0.5 * len(known)  # drawn from all of them
@@ -86,9 +85,7 @@ def test_vectors_for_which_memory_runs_out_are_not_kept(level, features, monkeyp
 def fake_batches(batch_size, channels, device):
     batches = Batches.__new__(Batches)
     batches.x = torch.randn(BLOCK, batch_size, channels, device=device)
-    batches.rows, batches.columns = (
-        torch.zeros(BLOCK, batch_size, dtype=torch.int64, device=device) for _ in range(2)
-    )
+    batches.condition = torch.randn(BLOCK, batch_size, 128, device=device)
     return batches
 
 
@@ -102,10 +99,10 @@ def test_the_forward_pass_stays_on_its_device(features, permutation, positions):
     method = Method(blocks=2, permutation=permutation, positions=positions, **changes)
     level = build_level(features, dataclasses.replace(SETTINGS, method=method), 0)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake as mode, level.flow.places_below(256):
+    with fake as mode:
         make_fake(level, mode)
         batches = fake_batches(16, 3, "cuda")
-        loss = compute_loss(level.of_whitened(batches.x[0], batches.rows[0], batches.columns[0]))
+        loss = compute_loss(level.of_whitened(batches.x[0], batches.condition[0]))
         assert loss.device.type == "cuda"
         with pytest.raises(Exception, match="_local_scalar_dense"):
             loss.item()

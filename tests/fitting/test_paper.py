@@ -130,8 +130,8 @@ def test_it_ends_where_the_authors_loop_ends(encoder, images, trained, filled, s
         rows, columns = torch.randint(0, 4, (2, 50))
         code = encode_positions(4, 4, 128)[rows, columns]
         theirs, log_det = decoder(x, [code])
-        u, our_log_det = level.flow(x, rows, columns)
-        unmoved, _ = before.flow(x, rows, columns)
+        u, our_log_det = level.flow(x, code)
+        unmoved, _ = before.flow(x, code)
         torch.testing.assert_close(u, theirs, rtol=0, atol=1e-4)
         torch.testing.assert_close(our_log_det, log_det, rtol=0, atol=1e-4)
         assert (unmoved - theirs).abs().max() > 1e-2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cflow_ad.cflow.position import encode
 from cflow_ad.errors import ModelFileError
 from cflow_ad.importers.freia import convert_decoder, is_soft
 from tests.cflow.freia import decoder
@@ -29,7 +30,7 @@ def assert_same(flow, coder):
     z = 2 * torch.randn(12, coder.channels)
     rows, columns = torch.arange(12) // 4, torch.arange(12) % 4
     expected = peers.log_likelihood(coder, z, peers.positions(3, 4, coder.condition))
-    ours = flow.log_prob(z, rows, columns) / coder.channels
+    ours = flow.log_prob(z, encode(rows, columns, coder.condition)) / coder.channels
     torch.testing.assert_close(ours, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
@@ -45,7 +46,7 @@ def renamed(state):
 @torch.no_grad()
 def test_a_decoder_is_the_same_flow(coder):
     flow = convert_decoder(coder.state_dict(), clamp=1.9, where="x")
-    assert flow.position_channels == coder.condition
+    assert flow.condition_channels == coder.condition
     assert is_soft(flow) == (coder.channels != 5)
     assert_same(flow, coder)
 

@@ -1,4 +1,5 @@
-"""The conditional normalizing flow of one level: `log p(z | c)` of a feature vector at a position.
+"""The conditional normalizing flow of one level: `log p(z | c)` of a feature vector `z` at the
+position that `c` encodes.
 
 `K` affine coupling blocks turn a vector `z` into `u`, a standard normal variable for vectors of
 good images. The change of variables gives the exact density::
@@ -10,18 +11,13 @@ Everywhere in this file a batch of vectors has the channels last: `(..., C)`.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import operator
-from collections.abc import Iterator
 from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from cflow_ad.cflow.position import FRAME, Frame, axis_places, encode_axis
 
 Permutation = Literal["soft", "index"]
 
@@ -72,28 +68,18 @@ class CouplingBlock(nn.Module):
         self.offset = nn.Parameter(torch.zeros(channels))
         self.register_buffer("permutation", permutation)
 
-    def position_term(self, column_code: Tensor, row_code: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the condition's share of the subnet's first layer, bias included: that of columns
-        and that of rows, to be added.
-
-        Encodings `(..., P / 2)` give `(..., hidden)`.
-        """
-        of_column, of_row = self.first.weight[:, self.n1 :].chunk(2, dim=1)
-        return F.linear(column_code, of_column), F.linear(row_code, of_row, self.first.bias)
-
-    def forward(self, x: Tensor, condition_term: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Map `x` one block closer to the normal variable.
 
         Args:
             x: shape `(..., C)`.
-            condition_term: the condition's share of the subnet's first layer, bias included, see
-                `position_term`; shape `(..., hidden)`, or one that broadcasts.
+            condition: `c`, shape `(..., P)`.
 
         Returns:
             `y`, shape `(..., C)`, and the log-determinant, shape `(...)`.
         """
-        x1, x2 = x[..., : self.n1], x[..., self.n1 :]
-        log_scale, shift = self._scale_and_shift(x1, condition_term)
+        x1, x2 = torch.split(x, [self.n1, self.n2], dim=-1)
+        log_scale, shift = self._scale_and_shift(x1, condition)
         coupled = torch.cat((x1, x2 * log_scale.exp() + shift), dim=-1)
         g = self.global_scale()
         if self.permutation.is_floating_point():
@@ -104,19 +90,20 @@ class CouplingBlock(nn.Module):
             y = (coupled * g + self.offset).index_select(-1, self.permutation)
         return y, log_scale.sum(-1) + g.log().sum()
 
-    def inverse(self, y: Tensor, condition_term: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, condition: Tensor) -> Tensor:
         """Undo `forward`: from `y` and the same condition to `x`, both of shape `(..., C)`."""
         if self.permutation.is_floating_point():
             coupled = F.linear(y, self.permutation.T)
         else:
             coupled = y[..., self.permutation.argsort()]
         coupled = (coupled - self.offset) / self.global_scale()
-        x1, changed = coupled[..., : self.n1], coupled[..., self.n1 :]
-        log_scale, shift = self._scale_and_shift(x1, condition_term)
+        x1, changed = torch.split(coupled, [self.n1, self.n2], dim=-1)
+        log_scale, shift = self._scale_and_shift(x1, condition)
         return torch.cat((x1, (changed - shift) * (-log_scale).exp()), dim=-1)
 
-    def _scale_and_shift(self, x1: Tensor, condition_term: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = F.relu(F.linear(x1, self.first.weight[:, : self.n1]) + condition_term)
+    def _scale_and_shift(self, x1: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        condition = condition.expand(*x1.shape[:-1], -1)
+        hidden = F.relu(self.first(torch.cat((x1, condition), dim=-1)))
         a, shift = (0.1 * self.second(hidden)).chunk(2, dim=-1)
         return self.clamp * torch.tanh(a), shift
 
@@ -132,12 +119,11 @@ class ConditionalFlow(nn.Module):
         channels: `C`, at least 2.
         blocks: `K`.
         clamp: bound on each block's `|log s|`.
-        position_channels: `P`, a multiple of 4; 0 leaves the condition out.
+        condition_channels: `P`; 0 leaves the condition out.
         permutation: `"soft"`, a random rotation from SO(C), or `"index"`, a random reordering.
         width: of each subnet's hidden layer; unset, twice its input.
         seed: of the permutations; None leaves them to be loaded. The subnets are initialised from
             torch's global generator.
-        stride: of the level where its positions are relative; see `position.encode_axis`.
 
     References:
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 4.
@@ -149,103 +135,51 @@ class ConditionalFlow(nn.Module):
         *,
         blocks: int = 8,
         clamp: float = 1.9,
-        position_channels: int = 128,
+        condition_channels: int = 128,
         permutation: Permutation = "soft",
         width: int | None = None,
         seed: int | None = 0,
-        stride: int | None = None,
     ) -> None:
         super().__init__()
-        self.stride = stride
         self.channels = channels
-        self.position_channels = position_channels
+        self.condition_channels = condition_channels
         rng = None if seed is None else np.random.default_rng(seed)
         draw = random_rotation if permutation == "soft" else random_index
-        self._code = torch.empty(0)
-        self._below = 0 if stride is None else FRAME
         self.blocks = nn.ModuleList(
-            CouplingBlock(draw(channels, rng), position_channels, clamp=clamp, width=width)
+            CouplingBlock(draw(channels, rng), condition_channels, clamp=clamp, width=width)
             for _ in range(blocks)
         )
 
-    def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Map vectors to the normal variable.
 
         Args:
             x: vectors, shape `(..., C)`.
-            rows: integer rows, see `position.axis_places`; with `columns`, broadcasts to the
-                leading shape of `x`.
-            columns: integer columns.
+            condition: `c` of each vector, shape `(..., P)`; see `position.encode`.
 
         Returns:
             `u`, shape `(..., C)`, and the log-determinant, shape `(...)`.
         """
         log_det = x.new_zeros(x.shape[:-1])
-        for block, term in zip(self._couplings, self._terms(rows, columns), strict=True):
-            x, block_log_det = block(x, term)
+        for block in self.blocks:
+            x, block_log_det = block(x, condition)
             log_det = log_det + block_log_det
         return x, log_det
 
-    def inverse(self, u: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Map normal variables back to feature vectors, both of shape `(..., C)`, at positions as
-        for `forward`; with random `u`, a sample of good ones.
+    def inverse(self, u: Tensor, condition: Tensor) -> Tensor:
+        """Map normal variables back to feature vectors, both of shape `(..., C)`, with a condition
+        as for `forward`; with random `u`, a sample of good ones.
         """
-        terms = self._terms(rows, columns)
-        for block, term in zip(self._couplings[::-1], terms[::-1], strict=True):
-            u = block.inverse(u, term)
+        for block in reversed(cast(list[CouplingBlock], list(self.blocks))):
+            u = block.inverse(u, condition)
         return u
 
-    def log_prob(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Exact log-likelihood `log p(x | c)` of vectors at their positions, in nats, of shape
-        `(...)`; arguments as for `forward`.
+    def log_prob(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Exact log-likelihood `log p(x | c)` of vectors, in nats, of shape `(...)`; arguments as
+        for `forward`.
         """
-        u, log_det = self.forward(x, rows, columns)
+        u, log_det = self.forward(x, condition)
         return standard_normal_log_prob(u) + log_det
-
-    @property
-    def frame(self) -> Frame:
-        """Whether positions are absolute or relative."""
-        return "absolute" if self.stride is None else "relative"
-
-    def places(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Number the places of a map's positions: rows `(height, 1)` and columns `(1, width)`."""
-        rows, columns = (axis_places(side, self.frame) for side in (height, width))
-        return rows[:, None], columns[None, :]
-
-    def encode(self, places: Tensor) -> Tensor:
-        """Encode places along one axis, shape `(n,)` to `(n, P / 2)`."""
-        code = encode_axis(places, self.position_channels // 2, stride=self.stride)
-        return code.to(self._couplings[0].offset)
-
-    @property
-    def _couplings(self) -> list[CouplingBlock]:
-        return cast(list[CouplingBlock], list(self.blocks))
-
-    @contextlib.contextmanager
-    def places_below(self, number: int) -> Iterator[None]:
-        """Take it in this block that no place reaches a number; else each call looks for its
-        largest, for which a GPU has to be waited for. Relative places are known to be in the frame.
-        """
-        before, self._below = self._below, self._below or number
-        try:
-            yield
-        finally:
-            self._below = before
-
-    def _terms(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        n = self._below or max(int(rows.max()), int(columns.max())) + 1
-        if len(self._code) < n or self._code.device != rows.device:
-            self._code = self.encode(torch.arange(n))  # once, not at every step
-        code = self._code.to(self._couplings[0].offset.dtype)
-        if max(rows.numel(), columns.numel()) < n:  # less work than a table of all places
-            codes = code[columns], code[rows]
-            return [operator.add(*block.position_term(*codes)) for block in self._couplings]
-        terms = []
-        for block in self._couplings:
-            of_column, of_row = block.position_term(code, code)
-            # embedding, not indexing: the backward pass of indexing is many times slower.
-            terms.append(F.embedding(columns, of_column) + F.embedding(rows, of_row))
-        return terms
 
 
 def standard_normal_log_prob(u: Tensor) -> Tensor:

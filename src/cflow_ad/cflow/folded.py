@@ -159,8 +159,8 @@ class FoldedLevel(nn.Module):
         super().__init__()
         level = _contiguous(level)
         flow = level.flow
-        self.channels, self.frame, self.stride = flow.channels, flow.frame, flow.stride
-        self.axis_channels = flow.position_channels // 2
+        self.channels, self.frame, self.stride = flow.channels, level.frame, level.stride
+        self.axis_channels = flow.condition_channels // 2
         self.means = level.means
         mean, matrix = level.input_layer.mean, level.input_layer.matrix
         if matrix is not None:  # of the means of places too: interpolation is linear

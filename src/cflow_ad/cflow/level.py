@@ -11,9 +11,9 @@ import threading
 import torch
 from torch import Tensor, nn
 
-from cflow_ad.cflow.flow import ConditionalFlow, standard_normal_log_prob
+from cflow_ad.cflow.flow import ConditionalFlow
 from cflow_ad.cflow.place_means import PlaceMeans
-from cflow_ad.cflow.position import FRAME, at_places
+from cflow_ad.cflow.position import FRAME, Frame, at_places, axis_places, encode
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
@@ -25,6 +25,7 @@ class Level(nn.Module):
     Args:
         input_layer: fixed, fitted on good vectors.
         flow: conditioned on the position.
+        stride: of the level where its positions are relative; see `position.encode_axis`.
         means: of good vectors at each place, subtracted from a vector first; unset, nothing is.
         parts: along either side of an image, that each have a location and scale of their own,
             for a flow whose positions are relative; unset, there is one for all places.
@@ -38,6 +39,7 @@ class Level(nn.Module):
         input_layer: InputLayer,
         flow: ConditionalFlow,
         *,
+        stride: int | None = None,
         means: PlaceMeans | None = None,
         parts: int | None = None,
     ) -> None:
@@ -45,6 +47,7 @@ class Level(nn.Module):
         self.means = means
         self.input_layer = input_layer
         self.flow = flow
+        self.stride = stride
         shape = () if parts is None else (parts, parts)
         self.register_buffer("location", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
@@ -62,12 +65,28 @@ class Level(nn.Module):
             `l = log p(z | c) / C`, shape `(...)`, in the coordinates of the input layer: its
             log-determinant, a constant, is left out; `log_prob` has it.
         """
-        return self.of_whitened(self.input_layer(z), rows, columns)
+        return self.of_whitened(self.input_layer(z), self.condition(rows, columns))
 
-    def of_whitened(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Compute the same as `forward` of vectors that the input layer has mapped already."""
-        u, log_det = self.flow.forward(x, rows, columns)
-        return (standard_normal_log_prob(u) + log_det) / self.flow.channels
+    def of_whitened(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Compute the same as `forward` of vectors that the input layer has mapped already, with
+        the condition of each.
+        """
+        return self.flow.log_prob(x, condition) / self.flow.channels
+
+    def condition(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Encode positions, as for `forward`; shape `(..., P)`."""
+        code = encode(rows, columns, self.flow.condition_channels, stride=self.stride)
+        return code.to(self.input_layer.mean.dtype)
+
+    @property
+    def frame(self) -> Frame:
+        """Whether positions are absolute or relative."""
+        return "absolute" if self.stride is None else "relative"
+
+    def places(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Number the places of a map's positions: rows `(height, 1)` and columns `(1, width)`."""
+        rows, columns = (axis_places(side, self.frame) for side in (height, width))
+        return rows[:, None], columns[None, :]
 
     def subtract_means(self, features: Tensor) -> Tensor:
         """Subtract the means of their places from a map of feature vectors, `(B, h, w, C)`."""
@@ -78,8 +97,8 @@ class Level(nn.Module):
 
     def log_prob(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Compute the exact `log p(z | c)`, in nats; arguments as for `forward`."""
-        log_det = self.input_layer.log_det
-        return self.flow.log_prob(self.input_layer(z), rows, columns) + log_det
+        x = self.input_layer(z)
+        return self.flow.log_prob(x, self.condition(rows, columns)) + self.input_layer.log_det
 
     def energy(self, log_likelihood: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Compute how many scales a log-likelihood `l` lies below the location, at least 0:
@@ -99,6 +118,11 @@ def count_parts(stride: int) -> int:
 def count_components(channels: int, method: Method) -> int:
     """Count the numbers of a vector of `channels` that its flow gets."""
     return min(channels, method.components) if method.whiten else channels
+
+
+def position_stride(settings: Settings, number: int) -> int | None:
+    """Get the `stride` of a `Level`, by its number."""
+    return settings.strides[number] if settings.method.positions == "relative" else None
 
 
 _SEEDING = threading.Lock()  # all threads draw from one generator of torch
@@ -122,11 +146,10 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
             channels,
             blocks=method.blocks,
             clamp=method.clamp,
-            position_channels=method.position_channels,
+            condition_channels=method.position_channels,
             permutation=method.permutation,
             width=papers if method.wide_subnets else min(papers, 2 * channels),
             seed=seed if seeded else None,
-            stride=settings.strides[number] if method.positions == "relative" else None,
         )
 
 
@@ -144,5 +167,9 @@ def empty_level(channels: int, settings: Settings, number: int) -> Level:
             means = PlaceMeans(torch.empty(0, parts, parts, channels), torch.empty(0))
         flow = build_flow(components, settings, number, seeded=False)
         return Level(
-            layer, flow, means=means, parts=parts if method.place_scales else None
+            layer,
+            flow,
+            stride=position_stride(settings, number),
+            means=means,
+            parts=parts if method.place_scales else None,
         ).requires_grad_(False)

@@ -144,6 +144,6 @@ def corners(rows: Tensor, columns: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def _between(places: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """The parts whose centres a place lies between, and how far it is on the way to the second."""
-    position = (places * (n / FRAME) - 0.5).clamp(0, n - 1)  # as in `axis_encoding`
+    position = (places * (n / FRAME) - 0.5).clamp(0, n - 1)  # as in `encode_axis`
     first = position.floor().long()
     return first, (first + 1).clamp(max=n - 1), position - first

@@ -84,3 +84,26 @@ def encode_axis(places: Tensor, channels: int, *, stride: int | None = None) -> 
         position = position / stride - 0.5
     angle = position[:, None] * frequency
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
+
+
+def encode(rows: Tensor, columns: Tensor, channels: int, *, stride: int | None = None) -> Tensor:
+    """Encode positions: the condition of the flow.
+
+    Args:
+        rows: integer places, see `axis_places`; they broadcast with the columns.
+        columns: integer places.
+        channels: `P`, width of the encoding; a multiple of 4.
+        stride: as for `encode_axis`.
+
+    Returns:
+        Shape `(..., P)`: the encoding of the column, then that of the row.
+
+    Example:
+        >>> encode(torch.arange(2)[:, None], torch.arange(3), 8).shape
+        torch.Size([2, 3, 8])
+    """
+    # Each place is encoded once, however many vectors lie there.
+    number = FRAME if stride is not None else int(max(rows.max(), columns.max())) + 1
+    table = encode_axis(torch.arange(number, device=rows.device), channels // 2, stride=stride)
+    rows, columns = torch.broadcast_tensors(rows, columns)  # type: ignore[no-untyped-call]
+    return torch.cat((table[columns], table[rows]), dim=-1)

@@ -45,7 +45,7 @@ class Batches:
     def __init__(
         self, level: Level, features: LevelFeatures, batch_size: int, seed: tuple[int, ...]
     ) -> None:
-        self._layer = level.input_layer
+        self._level = level
         self._channels = level.flow.channels
         self._features = features
         self._seed = seed
@@ -54,10 +54,8 @@ class Batches:
         shape = (BLOCK, batch_size)
         self.x = torch.empty(*shape, self._channels, device=self._device)
         """After the input layer, shape `(BLOCK, batch_size, D)`."""
-        self.rows, self.columns = (
-            torch.zeros(shape, dtype=torch.int64, device=self._device) for _ in range(2)
-        )
-        """Places, shape `(BLOCK, batch_size)`."""
+        self.condition = torch.empty(*shape, level.flow.condition_channels, device=self._device)
+        """Shape `(BLOCK, batch_size, P)`."""
 
     @torch.no_grad()
     def draw(self, block: int) -> None:
@@ -65,7 +63,7 @@ class Batches:
         device = torch.device("cpu") if self._all is None else self._device
         seed = np.random.SeedSequence([*self._seed, block]).generate_state(2)
         generator = torch.Generator(device).manual_seed(int(seed[0]) << 16 ^ int(seed[1]))
-        size = self.rows.shape
+        size = self.x.shape[:2]
         index = torch.randint(len(self._features), size, generator=generator, device=device)
         index = index.sort(dim=1).values  # neighbours in memory are read quicker
         index = index.flatten()
@@ -74,12 +72,11 @@ class Batches:
         else:
             drawn = _Vectors(*(of.index_select(0, index) for of in self._all))
         self.x.copy_(drawn.x.view_as(self.x))
-        self.rows.copy_(drawn.rows.view(size))
-        self.columns.copy_(drawn.columns.view(size))
+        self.condition.copy_(self._level.condition(drawn.rows.view(size), drawn.columns.view(size)))
 
     def _take(self, index: np.ndarray) -> _Vectors:
         z, rows, columns = self._features.take(index, self._device)
-        return _Vectors(self._layer(z), rows, columns)
+        return _Vectors(self._level.input_layer(z), rows, columns)
 
     @torch.no_grad()
     def _send_all(self) -> _Vectors | None:

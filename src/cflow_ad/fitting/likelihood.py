@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cflow_ad.cflow.graphs import Repeated
-from cflow_ad.cflow.level import Level, build_flow, count_components
+from cflow_ad.cflow.level import Level, build_flow, count_components, position_stride
 from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.batches import BLOCK, Batches
@@ -31,7 +31,8 @@ def build_level(features: LevelFeatures, settings: Settings, number: int) -> Lev
         layer = fit_whitening(features.chunks(), channels)
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
-    return Level(layer, build_flow(channels, settings, number, seeded=True), means=means)
+    flow = build_flow(channels, settings, number, seeded=True)
+    return Level(layer, flow, stride=position_stride(settings, number), means=means)
 
 
 def compute_loss(log_likelihood: Tensor) -> Tensor:
@@ -106,7 +107,6 @@ def train_level(
     batches = Batches(
         level, features, level_batch_size(settings, number, steps), (settings.seed, number, 0)
     )
-    places = int(features.positions.max(initial=0)) + 1
     run = _Steps(level, optimiser, batches)
     stopped = False
     while state.done < steps and not stopped:
@@ -125,11 +125,10 @@ def train_level(
             ],
         )
         taken = 0
-        with level.flow.places_below(places):
-            while first + taken < last and not stopped and time.monotonic() - began < seconds:
-                run.take()
-                taken += 1
-                stopped = is_stopped()
+        while first + taken < last and not stopped and time.monotonic() - began < seconds:
+            run.take()
+            taken += 1
+            stopped = is_stopped()
         yield
         for loss in run.losses.tolist()[first : first + taken]:
             state.done += 1
@@ -169,11 +168,9 @@ class _Steps:
 
     def _take(self) -> None:
         batches, now = self._batches, self._next
-        x, rows, columns = (
-            of.index_select(0, now)[0] for of in (batches.x, batches.rows, batches.columns)
-        )
+        x, condition = (of.index_select(0, now)[0] for of in (batches.x, batches.condition))
         self._rate.copy_(self._rates.index_select(0, now)[0])
-        loss = compute_loss(self._level.of_whitened(x, rows, columns))
+        loss = compute_loss(self._level.of_whitened(x, condition))
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()

@@ -19,7 +19,6 @@ from PIL import Image
 
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.level import Level
-from cflow_ad.cflow.position import axis_places
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.checkpoint import Checkpoint
 from cflow_ad.fitting.likelihood import Ended, check_finite, compute_loss
@@ -177,22 +176,19 @@ def _train_on(
         features = level.subtract_means(of_level.permute(0, 2, 3, 1))
         grid = (features.shape[1], features.shape[2])
         image, row, column = _positions(batch, cell_of(canvas, grid))
-        rows_of, columns_of = (
-            axis_places(side, settings.method.positions).to(device) for side in features.shape[1:3]
-        )
+        condition = level.condition(*level.places(*grid)).to(device)
         count = min(settings.batch_size or 256, len(image))
         # The vectors that do not fill a batch are left out.
         order = rng.permutation(len(image))[: len(image) - len(image) % count]
         mixed = torch.from_numpy(np.stack([image, row, column])[:, order]).to(device)
         batches = zip(*(of.split(count) for of in mixed), strict=True)
-        with level.flow.places_below(int(max(rows_of[-1], columns_of[-1])) + 1):
-            for images, rows, columns in batches:
-                z = features[images, rows, columns]
-                loss = compute_loss(level(z, rows_of[rows], columns_of[columns]))
-                optimiser.zero_grad(set_to_none=not paper.zero_fill)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                losses.append(loss.detach())
+        for images, rows, columns in batches:
+            x = level.input_layer(features[images, rows, columns])
+            loss = compute_loss(level.of_whitened(x, condition[rows, columns]))
+            optimiser.zero_grad(set_to_none=not paper.zero_fill)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 

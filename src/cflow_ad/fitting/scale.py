@@ -23,7 +23,8 @@ TAIL = 0.001
 
 TAIL_ENERGY = 3.0
 
-_SAMPLE = 2**18  # vectors that a level's scale is fitted on
+_SAMPLE = 2**16  # vectors that a level's scale is fitted on, or more: so many of each part
+_OF_PART = 2**8
 _LOW = 0.05  # the quantile by which the scale of a part is compared with the image's
 _MOST = 4.0  # times that a part's scale may differ from the image's
 _FEW = 8.0  # vectors at which a part's own scale has half of its weight
@@ -47,7 +48,9 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     """
     level.eval().requires_grad_(False)
     rng = np.random.default_rng([settings.seed, number, 1])
-    index = np.sort(rng.choice(len(features), min(_SAMPLE, len(features)), replace=False))
+    n = count_parts(settings.strides[number])
+    size = min(len(features), max(_SAMPLE, _OF_PART * n * n))
+    index = np.sort(rng.choice(len(features), size, replace=False))
     found = []
     for part in np.array_split(index, max(1, len(index) // 4096)):
         z, rows, columns = features.take(part, level.location.device)
@@ -59,7 +62,6 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     median, tail, low = values.quantile(quantiles)
     location, scale = median, (median - tail) / TAIL_ENERGY
     if settings.method.place_scales:
-        n = count_parts(settings.strides[number])
         part = (rows * n // FRAME * n + columns * n // FRAME).long()
         weight, medians, lows = _of_parts(values, part, n)
         weight *= settings.method.place_scales

@@ -66,7 +66,7 @@ def assemble(
     encoder = fill_encoder(
         pyramid, weights, backbone=backbone, levels=levels, source=source, padding=padding
     )
-    kinds = {(len(flow.blocks), flow.position_channels, is_soft(flow)) for flow in flows}
+    kinds = {(len(flow.blocks), flow.condition_channels, is_soft(flow)) for flow in flows}
     if len(kinds) != 1:
         raise ModelFileError(
             f"{path}: its decoders differ in blocks, condition or permutation; cflow-ad needs the "

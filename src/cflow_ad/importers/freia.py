@@ -72,7 +72,7 @@ def convert_decoder(
         raise ModelFileError(f"{where}: its blocks differ in kind, which cflow-ad does not support")
     channels, inputs, _ = next(iter(kinds))
     flow = ConditionalFlow(
-        channels, blocks=0, position_channels=inputs - (channels - channels // 2)
+        channels, blocks=0, condition_channels=inputs - (channels - channels // 2)
     )
     flow.blocks.extend(blocks)
     return flow.requires_grad_(False).eval()
