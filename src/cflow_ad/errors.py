@@ -38,7 +38,19 @@ from contextlib import contextmanager
 
 
 class CflowError(Exception):
-    """The base of every error raised on purpose."""
+    """The base of every error raised on purpose.
+
+    Args:
+        text: the message.
+        code: what went wrong, for a program that says it in another language; empty where the
+            message is all there is.
+        values: what such a text may name.
+    """
+
+    def __init__(self, text: str = "", *, code: str = "", **values: str | float) -> None:
+        super().__init__(text)
+        self.code = code
+        self.values = values
 
 
 class DataError(CflowError):

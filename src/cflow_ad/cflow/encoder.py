@@ -179,7 +179,10 @@ def _check_positions(grid: Shape) -> None:
     if grid[0] * grid[1] > MOST_POSITIONS:
         raise ImageError(
             f"the image: it has {grid[0]}x{grid[1]} patches at this size, and a vision transformer "
-            f"takes at most {MOST_POSITIONS}; give a smaller --size, or a convolutional --backbone"
+            f"takes at most {MOST_POSITIONS}; give a smaller --size, or a convolutional --backbone",
+            code="image.patches",
+            n=grid[0] * grid[1],
+            limit=MOST_POSITIONS,
         )
 
 

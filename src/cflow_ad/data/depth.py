@@ -112,7 +112,12 @@ def require_depth(sources: Sequence[ImageSource], reading: Reading) -> Depth:
     if depth.odd:
         source, why = depth.odd[0]
         more = f" (and {len(depth.odd) - 1} more images)" if len(depth.odd) > 1 else ""
-        raise DataError(f"{source_name(source) or 'an image from memory'}: {why}{more}; {WAY_OUT}")
+        raise DataError(
+            f"{source_name(source) or 'an image from memory'}: {why}{more}; {WAY_OUT}",
+            code="training.depths",
+            name=source_name(source),
+            n=len(depth.odd),
+        )
     return depth
 
 

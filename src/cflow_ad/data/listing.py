@@ -49,7 +49,11 @@ def list_images(folder: PathLike, *, recursive: bool = True) -> list[Path]:
     if not images:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         there = _describe(subfolders, files)
-        raise DataError(f"{folder}: no images there (looked for {suffixes}); {there}")
+        raise DataError(
+            f"{folder}: no images there (looked for {suffixes}); {there}",
+            code="training.no_images",
+            folder=str(folder),
+        )
     return images
 
 

@@ -113,7 +113,10 @@ class FeatureStore:
             raise SpaceError(
                 f"{self._folder}: the features need {_size(needed)} while training, but the disk "
                 f"has {_size(free_space(self._folder))} ({error.strerror}); free some, set a "
-                "smaller feature_budget, or give a folder on another disk with --work-folder"
+                "smaller feature_budget, or give a folder on another disk with --work-folder",
+                code="training.space",
+                folder=str(self._folder),
+                needed=_size(needed),
             ) from error
 
     def note(self, done: int, *, now: bool = False) -> None:

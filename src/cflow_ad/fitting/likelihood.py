@@ -50,7 +50,8 @@ def check_finite(loss: float, where: str) -> None:
     """Raise a DivergenceError if the loss is NaN or infinite."""
     if not math.isfinite(loss):
         raise DivergenceError(
-            f"training diverged: the loss is {loss} at {where}; lower learning_rate"
+            f"training diverged: the loss is {loss} at {where}; lower learning_rate",
+            code="training.diverged",
         )
 
 

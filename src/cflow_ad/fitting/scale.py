@@ -57,7 +57,10 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
         found.append(torch.stack((level(z, rows, columns).double(), rows, columns)).cpu())
     values, rows, columns = torch.cat(found, dim=1)
     if not values.isfinite().all():
-        raise DivergenceError("the likelihood of good vectors is not finite; lower learning_rate")
+        raise DivergenceError(
+            "the likelihood of good vectors is not finite; lower learning_rate",
+            code="training.diverged",
+        )
     quantiles = torch.tensor([0.5, TAIL, _LOW], dtype=torch.float64)
     median, tail, low = values.quantile(quantiles)
     location, scale = median, (median - tail) / TAIL_ENERGY

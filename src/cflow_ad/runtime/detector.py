@@ -153,7 +153,11 @@ class Detector(BaseDetector):
         raise ImageError(
             f"{name}: its canvas has {shape[0]} x {shape[1]} pixels (height x width), but the "
             f"model was exported for {self._size[0]} x {self._size[1]} alone; export it with "
-            "--size dynamic"
+            "--size dynamic",
+            code="image.shape",
+            name=name,
+            height=shape[0],
+            width=shape[1],
         )
 
     def _predictions(self, batch: Batch, maps: bool) -> Iterator[Prediction]:

@@ -75,7 +75,11 @@ class Reference:
             raise ImageError(
                 f"{name or 'the image'}: {image.shape[0]} x {image.shape[1]} pixels (height x "
                 f"width) has another aspect ratio than the images that parts are aligned to "
-                f"({height} x {width}); crop it, or train with align=none"
+                f"({height} x {width}); crop it, or train with align=none",
+                code="image.shape",
+                name=name,
+                height=image.shape[0],
+                width=image.shape[1],
             )
         levels = _copies(_shrunk(image, (height, width)).astype(np.float32))
         found = self._search(levels[0])
@@ -143,7 +147,11 @@ class Reference:
                 raise ImageError(
                     f"{source_name(source) or 'an image'}: it has another aspect ratio than "
                     f"{source_name(some[0]) or 'the first'}, so that parts cannot be aligned; crop "
-                    "it, or train with align=none"
+                    "it, or train with align=none",
+                    code="image.shape",
+                    name=source_name(source),
+                    height=image.shape[0],
+                    width=image.shape[1],
                 )
             greys.append(_shrunk(image, shape))
         stack = np.stack(greys).astype(np.float32)

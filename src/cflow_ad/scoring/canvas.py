@@ -168,7 +168,11 @@ class Sizing:
         if self.mode == "native" and max(original) > MAX_NATIVE:
             raise ImageError(
                 f"the image: it has {height} x {width} pixels (height x width), but an image at "
-                f"its own size has at most {MAX_NATIVE} a side; cut it up, or give --size longest=N"
+                f"its own size has at most {MAX_NATIVE} a side; cut it up, or give --size "
+                "longest=N",
+                code="image.shape",
+                height=height,
+                width=width,
             )
         if self.mode in ("native", "longest") and max(original) <= self.height:
             return height, width
@@ -199,9 +203,15 @@ class Sizing:
             ImageError: The array has another shape or type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ImageError(f"the image array: its shape is {image.shape}; it has to be H x W x 3")
+            raise ImageError(
+                f"the image array: its shape is {image.shape}; it has to be H x W x 3",
+                code="image.unsupported",
+            )
         if image.dtype not in (np.uint8, np.float32):
-            raise ImageError(f"the image array: its type is {image.dtype}, not uint8 or float32")
+            raise ImageError(
+                f"the image array: its type is {image.dtype}, not uint8 or float32",
+                code="image.unsupported",
+            )
         original = (image.shape[0], image.shape[1])
         valid = self.valid_shape(original)
         if valid == original:

@@ -56,7 +56,8 @@ class RegionFiles:
         name = source_name(source)
         if not name:
             raise ImageError(
-                "an image from memory has no region of interest of its own; give its path"
+                "an image from memory has no region of interest of its own; give its path",
+                code="image.region",
             )
         image = place(Path(name))
         path = self.masks.get(image)
@@ -68,7 +69,9 @@ class RegionFiles:
         if self.folder is None:
             raise ImageError(
                 f"{image}: {self.name} does not list it, so its region of interest is not known; "
-                "add it there, or give a folder of masks with --roi FOLDER"
+                "add it there, or give a folder of masks with --roi FOLDER",
+                code="image.region",
+                name=str(image),
             )
         *parts, _ = image.parts[1:]  # without the root
         name = f"{image.stem}.png"
@@ -77,12 +80,16 @@ class RegionFiles:
         if path is None:
             raise ImageError(
                 f"{image}: no region of interest; put its mask at {self.folder / name}, or at "
-                f"{Path(*parts[-1:], name)} in that folder where names repeat"
+                f"{Path(*parts[-1:], name)} in that folder where names repeat",
+                code="image.region",
+                name=str(image),
             )
         if (other := self._image_of.setdefault(path, image)) != image:
             raise ImageError(
                 f"{path}: this mask has the name of both {other} and {image}; put one for each in "
-                f"sub-folders of the names of theirs, such as {Path(*parts[-1:], name)}"
+                f"sub-folders of the names of theirs, such as {Path(*parts[-1:], name)}",
+                code="image.region",
+                name=str(image),
             )
         return path
 

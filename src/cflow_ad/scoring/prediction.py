@@ -180,7 +180,9 @@ def build_prediction(
         else compute_image_score(energies, cells, canvas, smoothing=settings.smoothing)
     )
     if math.isnan(score):
-        raise ImageError("the image: its score is not a number; check the model's weights")
+        raise ImageError(
+            "the image: its score is not a number; check the model's weights", code="image.score"
+        )
     if calibration is None:
         return Prediction(score, math.inf, math.inf, get_map, source)
     return Prediction(

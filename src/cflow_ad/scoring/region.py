@@ -98,11 +98,19 @@ class Region:
             raise ImageError(
                 f"{name or 'the image'}: {shape[0]} x {shape[1]} pixels (height x width), but "
                 f"{self.name} is for images of {height} x {width} or the same aspect ratio; "
-                "draw it in fractions, or give a mask for each image"
+                "draw it in fractions, or give a mask for each image",
+                code="image.shape",
+                name=name,
+                height=shape[0],
+                width=shape[1],
             )
         mask = self._scaled(shape)
         if not mask.any():
-            raise ImageError(f"{name or 'the image'}: too small: {self.name} covers no pixel of it")
+            raise ImageError(
+                f"{name or 'the image'}: too small: {self.name} covers no pixel of it",
+                code="image.small",
+                name=name,
+            )
         return mask
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 (a model has one region)

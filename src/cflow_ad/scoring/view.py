@@ -283,5 +283,7 @@ def _require_some(inside: Mask | None, name: str) -> None:
     if inside is not None and not inside.any():
         raise ImageError(
             f"{name or 'the image'}: no pixel of it lies in the region of interest; draw the "
-            "region where the part is"
+            "region where the part is",
+            code="image.small",
+            name=name,
         )

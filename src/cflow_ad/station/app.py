@@ -24,6 +24,7 @@ from cflow_ad.station.database import UnavailableError
 from cflow_ad.station.drift.routes import build_router as build_drift_router
 from cflow_ad.station.guard import Guard
 from cflow_ad.station.pages.routes import build_router as build_page_router
+from cflow_ad.station.refusal import RETRY_SOON, Refusal, refuse
 from cflow_ad.station.scoring import QueueFullError
 from cflow_ad.station.station import Station
 
@@ -78,40 +79,79 @@ def create_app(config: StationConfig, station: Station | None = None) -> FastAPI
 def _add_handlers(app: FastAPI, station: Station) -> None:
     """Answer each error by a status and one sentence."""
 
-    def answer(status: int, text: str, retry: int | None = None) -> JSONResponse:
-        station.metrics.note_refusal(status)
-        headers = None if retry is None else {"Retry-After": str(retry)}
-        return JSONResponse({"detail": text}, status, headers)
-
     def on_error(request: Request, error: Exception) -> JSONResponse:
-        match error:
-            case QueueFullError():
-                return answer(429, str(error), 1)
-            case UnavailableError():
-                return answer(503, str(error), 5)
-            case ImageError():
-                return answer(422, str(error))
-            case StationError():
-                return answer(409, str(error))
-            case CflowError():
-                return answer(422, str(error))
-            case DataError() | UnicodeError():
-                return answer(422, "a value cannot be stored")
-            case SQLAlchemyError():
-                _LOG.error("%s", error)
-                return answer(503, "the database cannot be read now", 5)
-            case OSError():
-                _LOG.error("%s", error)
-                return answer(503, f"the disk cannot be used now ({error.strerror})", 5)
-        raise error
+        refusal = _refusal_of(error)
+        station.metrics.note_refusal(refusal.status_code)
+        return refusal.answer()
 
-    for kind in (CflowError, SQLAlchemyError, UnicodeError, OSError):
+    for kind in (
+        Refusal,
+        CflowError,
+        SQLAlchemyError,
+        UnicodeError,
+        OSError,
+        RequestValidationError,
+    ):
         app.add_exception_handler(kind, on_error)
 
-    def on_validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first: dict[str, Any] = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return answer(422, f"{where}: {first['msg']}"[:500].encode("utf-8", "replace").decode())
 
-    app.add_exception_handler(RequestValidationError, on_validation)
+def _refusal_of(error: Exception) -> Refusal:
+    """Return an error as an answer tells it; raises it again where that is a mistake of ours."""
+    match error:
+        case Refusal():
+            return error
+        case CflowError():
+            status, headers = _status_of(error)
+            return refuse(status, error, headers)
+        case RequestValidationError():
+            return _invalid(error.errors()[0])
+        case DataError() | UnicodeError():
+            return Refusal(422, "a value cannot be stored", code="invalid.text")
+        case SQLAlchemyError():
+            _LOG.error("%s", error)
+            text = "the database cannot be read now"
+            return Refusal(503, text, code="database.read", headers=RETRY_SOON)
+        case OSError():
+            _LOG.error("%s", error)
+            text = f"the disk cannot be used now ({error.strerror})"
+            return Refusal(503, text, code="disk.failed", headers=RETRY_SOON)
+    raise error
+
+
+def _status_of(error: CflowError) -> tuple[int, dict[str, str] | None]:
+    match error:
+        case QueueFullError():
+            return 429, {"Retry-After": "1"}
+        case UnavailableError():
+            return 503, RETRY_SOON
+        case ImageError():
+            return 422, None
+        case StationError():
+            return 409, None
+    return 422, None
+
+
+LIMITS = {
+    "string_too_short": "min_length",
+    "string_too_long": "max_length",
+    "greater_than_equal": "ge",
+    "greater_than": "gt",
+    "less_than_equal": "le",
+    "less_than": "lt",
+}
+"""What pydantic calls a value that is beyond a limit, and that limit."""
+
+
+def _invalid(first: dict[str, Any]) -> Refusal:
+    """Return the refusal of a request whose first wrong field is this one."""
+    where = ".".join(str(part) for part in first["loc"])
+    kind = first["type"]
+    code = f"invalid.{kind}" if kind in LIMITS or kind == "rule" else "invalid"
+    values = {"n": first["ctx"][LIMITS[kind]]} if kind in LIMITS else {}
+    return Refusal(
+        422,
+        f"{where}: {first['msg']}"[:500].encode("utf-8", "replace").decode(),
+        code=code,
+        field=str(first["loc"][-1])[:100].encode("utf-8", "replace").decode(),
+        **values,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import secrets
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from fastapi import HTTPException, Request
+from fastapi import Request
 from itsdangerous import BadSignature, URLSafeSerializer
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -18,6 +19,7 @@ from cflow_ad.errors import StationError
 from cflow_ad.station.database import Database, now
 from cflow_ad.station.failures import Failures
 from cflow_ad.station.permission import User
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.schema import keys, sessions, users
 
 COOKIE = "cflow_session"
@@ -66,14 +68,16 @@ class Auth:
             The cookie's value, and the user.
 
         Raises:
-            HTTPException: 401, the name or the password is wrong; 429, too many tries.
+            Refusal: 401, the name or the password is wrong; 429, too many tries.
         """
         who = (f"user {name}", f"address {address}")
         if (wait := self._failures.wait(*who)) > 0:
-            raise HTTPException(
+            raise Refusal(
                 429,
-                f"too many wrong passwords; wait {wait:.0f} s",
-                {"Retry-After": str(int(wait) + 1)},
+                f"too many wrong passwords; wait {math.ceil(wait)} s",
+                code="login.wait",
+                headers={"Retry-After": str(math.ceil(wait))},
+                n=math.ceil(wait),
             )
         with self._database.engine.connect() as connection:
             row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
@@ -86,7 +90,7 @@ class Auth:
             row = None
         if row is None:
             self._failures.note(*who)
-            raise HTTPException(401, "the user name or the password is wrong")
+            raise Refusal(401, "the user name or the password is wrong", code="login.wrong")
         self._failures.forget(*who)
         token, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         now = time.time()
@@ -113,21 +117,21 @@ class Auth:
         """Change a user's own password, which ends all sessions of that user.
 
         Raises:
-            HTTPException: 403, the old one is wrong; 422, the new one is too short.
+            Refusal: 403, the old one is wrong; 422, the new one is too short.
         """
         with self._database.engine.connect() as connection:
             row = connection.execute(select(users).where(users.c.name == name)).one()
         try:
             self._hasher.verify(row.password, old)
         except (VerificationError, InvalidHashError):
-            raise HTTPException(403, "the old password is wrong") from None
+            raise Refusal(403, "the old password is wrong", code="password.wrong") from None
         self.set_password(name, new)
 
     def set_password(self, name: str, new: str) -> None:
         """Set a user's password, which ends all sessions of that user.
 
         Raises:
-            HTTPException: 422, it is too short; 404, there is no such user.
+            Refusal: 422, it is too short; 404, there is no such user.
         """
         hashed = self._hash(new)
 
@@ -139,13 +143,13 @@ class Auth:
             return changed.rowcount
 
         if not self._database.write(change):
-            raise HTTPException(404, f"there is no user {name}")
+            raise Refusal(404, f"there is no user {name}", code="user.unknown", user=name)
 
     def add_user(self, name: str, role: str, password: str) -> None:
         """Add a user.
 
         Raises:
-            HTTPException: 409, the name is taken; 422, the password is too short.
+            Refusal: 409, the name is taken; 422, the password is too short.
         """
         hashed = self._hash(password)
 
@@ -156,13 +160,13 @@ class Auth:
             return True
 
         if not self._database.write(add):
-            raise HTTPException(409, f"there is a user {name} already")
+            raise Refusal(409, f"there is a user {name} already", code="user.known", user=name)
 
     def remove_user(self, name: str) -> None:
         """Remove a user, and end the sessions of that user.
 
         Raises:
-            HTTPException: 404, there is no such user; 409, it is the last admin.
+            Refusal: 404, there is no such user; 409, it is the last admin.
         """
 
         def remove(connection: Connection) -> str:
@@ -175,9 +179,9 @@ class Auth:
 
         found = self._database.write(remove)
         if found == "last":
-            raise HTTPException(409, "this is the last admin; make another one first")
+            raise Refusal(409, "this is the last admin; make another one first", code="user.last")
         if found == "missing":
-            raise HTTPException(404, f"there is no user {name}")
+            raise Refusal(404, f"there is no user {name}", code="user.unknown", user=name)
 
     def add_key(self, name: str, role: str) -> tuple[str, str]:
         """Make a key for a program; return its number and the key, which is not stored."""
@@ -190,13 +194,13 @@ class Auth:
         """Revoke a key.
 
         Raises:
-            HTTPException: 404, there is no such key.
+            Refusal: 404, there is no such key.
         """
         gone = delete(keys).where(keys.c.id == number)
         found = self._database.write(lambda connection: connection.execute(gone).rowcount)
         self._checked.clear()
         if not found:
-            raise HTTPException(404, f"there is no key {number}")
+            raise Refusal(404, f"there is no key {number}", code="key.unknown")
 
     def key_in_file(self, path: Path) -> None:
         """See that a file holds a valid key of the role operator; write a new one if not.
@@ -264,8 +268,11 @@ class Auth:
 
     def _hash(self, password: str) -> str:
         if len(password) < _SHORTEST_PASSWORD:
-            raise HTTPException(
-                422, f"a password has at least {_SHORTEST_PASSWORD} characters; choose a longer one"
+            raise Refusal(
+                422,
+                f"a password has at least {_SHORTEST_PASSWORD} characters; choose a longer one",
+                code="password.short",
+                n=_SHORTEST_PASSWORD,
             )
         return self._hasher.hash(password)
 

@@ -102,7 +102,8 @@ class Database:
         """
         future: Future[Result] = Future()
         if self._closed:
-            future.set_exception(UnavailableError("the station is stopping"))
+            text = "the station is stopping"
+            future.set_exception(UnavailableError(text, code="database.stopping"))
         else:
             self._queue.put(_Item(work, future, then))
         return future
@@ -172,7 +173,8 @@ class Database:
                 full = "full" in self.last_error or "No space" in self.last_error
                 if full or self._closed or time.monotonic() > until:
                     raise UnavailableError(
-                        f"the database cannot be written to now ({self.last_error})"
+                        f"the database cannot be written to now ({self.last_error})",
+                        code="disk.full" if full else "database.write",
                     ) from error
                 _LOG.warning("the database cannot be written to now: %s", self.last_error)
                 time.sleep(pause)

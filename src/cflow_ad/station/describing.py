@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
+from cflow_ad.station.registry import AS_CALIBRATED, GIVEN_AS, PROMOTED_IN
 from cflow_ad.station.schema import model_changes, models, thresholds
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
+
+REASONS = {
+    AS_CALIBRATED: "reason.calibrated",
+    GIVEN_AS: "reason.given",
+    PROMOTED_IN: "reason.promoted",
+}
+"""How the reasons begin that the station gives itself, and their codes."""
 
 
 def describe_model(station: Station, name: str) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def list_changes(station: Station, name: str) -> list[dict[str, Any]]:
             .where(model_changes.c.name == name)
             .order_by(model_changes.c.id.desc())
         ).all()
-    return [_plain(row._mapping) for row in rows]
+    return [_change(row._mapping) for row in rows]
 
 
 def list_thresholds(station: Station, name: str) -> list[dict[str, Any]]:
@@ -83,7 +91,16 @@ def list_thresholds(station: Station, name: str) -> list[dict[str, Any]]:
             .where(models.c.name == name)
             .order_by(thresholds.c.id.desc())
         ).all()
-    return [_plain(row._mapping) for row in rows]
+    return [_change(row._mapping) for row in rows]
+
+
+def _change(row: Any) -> dict[str, Any]:
+    """A change; its reason has a code where the station gave it."""
+    for begin, code in REASONS.items():
+        if row["reason"].startswith(begin):
+            values = {"origin": row["reason"].removeprefix(begin)}
+            return {**_plain(row), "code": code, "values": values}
+    return _plain(row)
 
 
 def _plain(row: Any) -> dict[str, Any]:

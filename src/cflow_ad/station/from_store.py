@@ -9,7 +9,7 @@ from cflow_ad.errors import StationError
 from cflow_ad.fleet.models import ModelStore
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.model_files import name_of
-from cflow_ad.station.registry import Registry
+from cflow_ad.station.registry import PROMOTED_IN, Registry
 
 _AUTHOR = "store"
 
@@ -57,4 +57,4 @@ class StoreFollower:
             origin = f"{self._store.name}: {product}, version {version}"
             number = self._registry.add(name, path, origin=origin, author=_AUTHOR)
         if self._registry.number_in_use(name) != number:
-            self._registry.promote(name, number, _AUTHOR, f"promoted in {self._store.name}")
+            self._registry.promote(name, number, _AUTHOR, f"{PROMOTED_IN}{self._store.name}")

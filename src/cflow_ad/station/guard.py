@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cflow_ad.station.config import Limits
+from cflow_ad.station.refusal import Refusal
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -27,6 +27,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
+_CLOSE = {"Connection": "close"}
 _LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -70,10 +71,11 @@ class Guard:
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
         if self._hosts and name not in self._hosts:
-            return JSONResponse({"detail": f"this is not {name or 'a host without a name'}"}, 400)
+            detail = f"this is not {name or 'a host without a name'}"
+            return JSONResponse({"detail": detail}, 400)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limits.upload_bytes:
-            return JSONResponse({"detail": self._too_large()}, 413, {"Connection": "close"})
+            return self._too_large().answer()
         return None
 
     def _limited(self, receive: Receive) -> Receive:
@@ -87,18 +89,28 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
             except TimeoutError:
-                raise HTTPException(
+                seconds = self._limits.upload_seconds
+                raise Refusal(
                     408,
-                    f"the request did not arrive in {self._limits.upload_seconds:g} s",
-                    {"Connection": "close"},
+                    f"the request did not arrive in {seconds:g} s",
+                    code="upload.slow",
+                    headers=_CLOSE,
+                    n=seconds,
                 ) from None
             size += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
             if size > self._limits.upload_bytes:
-                raise HTTPException(413, self._too_large(), {"Connection": "close"})
+                raise self._too_large()
             return message
 
         return limited
 
-    def _too_large(self) -> str:
-        return f"the request is larger than the {self._limits.upload_bytes:,} bytes allowed"
+    def _too_large(self) -> Refusal:
+        limit = self._limits.upload_bytes
+        return Refusal(
+            413,
+            f"the request is larger than the {limit:,} bytes allowed",
+            code="upload.large",
+            headers=_CLOSE,
+            limit=limit,
+        )

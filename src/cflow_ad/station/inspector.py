@@ -75,7 +75,9 @@ class Inspector:
         station = self._station
         version = station.registry.active(model)
         if station.database.waiting > 2 * station.scorers.limit:
-            raise QueueFullError("many records wait to be written; try again soon")
+            raise QueueFullError(
+                "many records wait to be written; try again soon", code="inspect.records"
+            )
         began = time.monotonic()
         return station.scorers.submit(self._judge, data, version, source, name, request, began)
 

@@ -107,11 +107,12 @@ class Marks:
         def write(connection: Connection) -> list[dict[str, Any]]:
             given = connection.execute(select(marks).where(marks.c.batch == batch)).all()
             if not given:
-                raise StationError(f"there are no marks {batch}")
+                raise StationError(f"there are no marks {batch}", code="marks.unknown")
             numbers = [row.seq for row in given]
             last = {row.seq: row for row in connection.execute(last_marks(numbers))}
             if any(last[row.seq].id != row.id for row in given):
-                raise StationError("a part was marked again later: undo that first")
+                text = "a part was marked again later: undo that first"
+                raise StationError(text, code="marks.later")
             new = []
             for row in given:
                 earlier = connection.execute(
@@ -185,5 +186,5 @@ def _rows(connection: Connection, numbers: Sequence[str]) -> list[dict[str, Any]
     found = connection.execute(select(inspections).where(inspections.c.id.in_(wanted))).all()
     if len(found) < len(wanted):
         missing = set(wanted) - {row.id for row in found}
-        raise StationError(f"there is no inspection {sorted(missing)[0]}")
+        raise StationError(f"there is no inspection {sorted(missing)[0]}", code="part.unknown")
     return [dict(row._mapping) for row in found]

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastapi import HTTPException, Request
+from fastapi import Request
+
+from cflow_ad.station.refusal import Refusal
 
 if TYPE_CHECKING:
     from cflow_ad.station.auth import Auth
@@ -50,15 +52,25 @@ def require(role: str) -> Callable[[Request], Awaitable[User]]:
         auth: Auth = request.app.state.station.auth
         user = auth.remembered(request) or await asyncio.to_thread(auth.identify, request)
         if user is None:
-            raise HTTPException(
-                401, "log in, or send an API key", {"WWW-Authenticate": 'Bearer realm="cflow-ad"'}
+            raise Refusal(
+                401,
+                "log in, or send an API key",
+                code="login.needed",
+                headers={"WWW-Authenticate": 'Bearer realm="cflow-ad"'},
             )
         if user.csrf is not None and request.method not in _SAFE:
             given = request.headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(given.encode(), user.csrf.encode()):
-                raise HTTPException(403, f"the header {CSRF_HEADER} is missing or wrong")
+                raise Refusal(
+                    403, f"the header {CSRF_HEADER} is missing or wrong", code="login.other"
+                )
         if not user.may(role):
-            raise HTTPException(403, f"this needs the role {role}; {user.name} is {user.role}")
+            raise Refusal(
+                403,
+                f"this needs the role {role}; {user.name} is {user.role}",
+                code=f"role.{role}",
+                user=user.name,
+            )
         return user
 
     return check

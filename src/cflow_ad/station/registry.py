@@ -24,6 +24,9 @@ from cflow_ad.station.model_files import hash_model, keep_copy, name_of
 from cflow_ad.station.schema import model_changes, models, thresholds
 from cflow_ad.station.version import Version
 
+AS_CALIBRATED, GIVEN_AS, PROMOTED_IN = "as calibrated", "given as ", "promoted in "
+"""Reasons of changes that nobody gave."""
+
 
 class Registry:
     """The models of a station.
@@ -56,18 +59,17 @@ class Registry:
             lambda number: self._load(self.version(number).path), memory
         )
 
-    def open(self, files: Sequence[Path]) -> list[str]:
+    def open(self, files: Sequence[Path]) -> list[CflowError]:
         """Take in model files, and load the models in use, as many as fit into memory.
 
         Returns:
-            Of each file that cannot be used, though an earlier version of the model can, what is
-            wrong with it.
+            An error for each file that cannot be used, though an earlier version of the model can.
 
         Raises:
             CflowError: a file cannot be used, and there is no earlier version; or there is no model
                 at all.
         """
-        notes = []
+        notes: list[CflowError] = []
         names = [name_of(path) for path in files]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise StationError(f"two models are called {twice[0]}; rename a file")
@@ -77,7 +79,8 @@ class Registry:
             except CflowError as error:
                 if self.number_in_use(name) is None:
                     raise
-                notes.append(f"{error}; the earlier version of {name} stays in use")
+                text = f"{error}; the earlier version of {name} stays in use"
+                notes.append(StationError(text, code="model.earlier", model=name))
         for name in self._names():
             self.reload(name)
             if self._detectors.used < self._memory:
@@ -130,9 +133,9 @@ class Registry:
             made = connection.execute(insert(models).values(**row)).inserted_primary_key
             assert made is not None
             number = int(made[0])
-            self._append_threshold(connection, number, detector.threshold, author, "as calibrated")
+            self._append_threshold(connection, number, detector.threshold, author, AS_CALIBRATED)
             if activate:
-                self._append_change(connection, name, number, author, f"given as {origin}")
+                self._append_change(connection, name, number, author, f"{GIVEN_AS}{origin}")
             return number
 
         number = self._database.write(write)
@@ -202,7 +205,9 @@ class Registry:
             StationError: the value is not a finite number.
         """
         if not math.isfinite(value):
-            raise StationError(f"threshold {value}: it must be a finite number")
+            raise StationError(
+                f"threshold {value}: it must be a finite number", code="invalid", field="value"
+            )
         version = self._active[name]
         self._database.write(
             lambda connection: self._append_threshold(connection, version.id, value, author, reason)

@@ -210,6 +210,7 @@ jobs = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("error", Text),
     Column("version", _Number, ForeignKey("models.id")),
+    Column("failure", JSON),
 )
 
 outbox = Table(

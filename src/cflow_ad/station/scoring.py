@@ -99,7 +99,10 @@ class ScorerPool:
         limit = self.limit * 3 // 4 if is_extra else self.limit
         with self._lock:
             if len(self._waiting) >= max(1, limit):
-                raise QueueFullError(f"{len(self._waiting)} images wait already; try again soon")
+                n = len(self._waiting)
+                raise QueueFullError(
+                    f"{n} images wait already; try again soon", code="inspect.queue", n=n
+                )
             future = self._pool.submit(work, *args)
             self._waiting[future] = time.monotonic()
         future.add_done_callback(self._forget)
@@ -124,13 +127,20 @@ class ScorerPool:
                 if height * width > self._max_pixels:
                     raise ImageError(
                         f"{name}: it has {height} x {width} pixels, more than the "
-                        f"{self._max_pixels:,} that this station takes; shrink it"
+                        f"{self._max_pixels:,} that this station takes; shrink it",
+                        code="image.pixels",
+                        name=name,
+                        height=height,
+                        width=width,
+                        limit=self._max_pixels,
                     )
                 pixels = detector.pixels_of(image)
                 canvas = detector.view.prepare(ArrayImage(pixels, scale=255))
                 scored = self._run_network(detector, canvas)
             except ImageError as error:
-                raise ImageError(str(error).replace("the image array", name)) from error
+                text = str(error).replace("the image array", name)
+                values = {**error.values, "name": name}
+                raise ImageError(text, code=error.code, **values) from error
             return Outcome(
                 prediction=scored.prediction,
                 vector=_vector(scored, canvas),

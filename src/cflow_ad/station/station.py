@@ -26,6 +26,7 @@ from cflow_ad.station.marks import Marks
 from cflow_ad.station.metrics import Metrics
 from cflow_ad.station.pictures import PictureStore
 from cflow_ad.station.records import Records
+from cflow_ad.station.refusal import say
 from cflow_ad.station.registry import Registry
 from cflow_ad.station.schema import events, states
 from cflow_ad.station.scoring import ScorerPool
@@ -69,8 +70,8 @@ class Station:
             self.records = Records(self.database, self.secret, messages)
             self.marks = Marks(self.database, self.secret)
             for note in self.registry.open(config.models):
-                _LOG.warning(note)
-                self.add_event("model", {"text": note})
+                _LOG.warning("%s", note)
+                self.add_event("model", say(note))
             self.scorers = ScorerPool(
                 workers=config.workers,
                 limit=config.limits.queue,

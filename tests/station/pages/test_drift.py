@@ -5,6 +5,8 @@ from __future__ import annotations
 import httpx
 import numpy as np
 
+from cflow_ad.station.refusal import say
+from cflow_ad.station.sources.cameras import CameraError
 from tests.station.pages.conftest import (
     PASSWORD,
     damage,
@@ -114,6 +116,46 @@ def test_german_is_chosen_by_the_browser_or_in_settings(open_view):
     with other.expect_navigation():
         other.select_option("#language", "de")
     assert other.inner_text("h2 >> nth=0") == "Dieser Browser"
+
+
+def test_what_the_station_refuses_is_told_in_german(site, open_view):
+    page = open_view("/login", user="", locale="de-DE")
+    page.expect_refusal("/v1/session")
+    page.fill("#user", "eve")
+    page.fill("#password", "wrong password")
+    page.keyboard.press("Enter")
+    wait_for_text(page, "#wrong", "Benutzername oder Passwort ist falsch.")
+    page = open_view("/settings", "ada", locale="de-DE")
+    page.expect_refusal("/v1/")
+    page.fill("#old", "wrong password")
+    page.fill("#new", "another password")
+    page.click("#change-password button")
+    wait_for_text(page, ".notice.wrong", "Das bisherige Passwort ist falsch.")
+    page.fill("#user-password", PASSWORD)
+    for name, told in (
+        ("eve", "Einen Benutzer eve gibt es schon."),
+        ("a/b", "Die Angabe „Name“ ist nicht zulässig."),
+    ):
+        page.fill("#user-name", name)
+        page.click("#add-user button")
+        wait_for_text(page, ".notice.wrong", told)
+
+
+def test_what_happens_at_the_station_is_told_in_german(site, open_view, images, tmp_path):
+    no_picture = CameraError("top: no picture", code="camera.no_picture", camera="oben")
+    site.station.add_event("camera", say(no_picture), "carpet")
+    site.station.set_rule("carpet", {"anomalous": 1, "of": 2})
+    site.inspect(damage(images[0]))
+    page = open_view("/inspect", locale="de-DE")
+    wait_for_text(page, ".banner", "oben: kein Bild. Ist die Kamera angeschlossen?")
+    wait_for_text(page, ".banner.stop", "1 der letzten 2 auffällig")
+    page.expect_refusal("/inspect")
+    path = tmp_path / "leer.png"
+    path.write_bytes(b"")
+    page.set_input_files("#files", path)
+    wait_for_text(page, ".notice.wrong", "leer.png: Die Datei ist leer")
+    page.goto("/threshold")
+    wait_for_text(page, "#changes", "wie kalibriert")
 
 
 def test_keys_change_the_view_and_are_listed(open_view):

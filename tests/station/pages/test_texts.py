@@ -52,7 +52,7 @@ def test_every_text_is_there_and_used():
 @pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_languages_agree(language):
     english, other = read_texts("en"), read_texts(language)
-    assert english.keys() == other.keys()
+    assert english.keys() == {key for key in other if not key.startswith("said.")}
     for key, text in english.items():
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", other[key])), key
         assert other[key].strip()

@@ -5,6 +5,7 @@ The training process is a short one that reports and gives a model as the real o
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -99,6 +100,24 @@ def test_a_training_is_cancelled(site, open_view, trained):
     page.click("#start button.primary")
     page.locator("#jobs").get_by_role("button", name="Cancel").click()
     page.wait_for_selector('#jobs .job[data-state="cancelled"]')
+
+
+def test_why_a_training_failed_is_told_in_german(site, open_view, monkeypatch):
+    failed = {"state": "failed", "error": "/a: no good images to train on"}
+    failed |= {"code": "training.no_images", "values": {"folder": "/a"}}
+
+    def spawn(jobs, number):
+        progress = {"stage": "compare", "done": 0, "total": 1, "loss": None}
+        (jobs._folder / number / "progress.json").write_text(json.dumps(progress))
+        (jobs._folder / number / "result.json").write_text(json.dumps(failed))
+
+    monkeypatch.setattr(type(site.station.jobs), "_spawn", spawn)
+    page = open_view("/train", locale="de-DE")
+    page.locator("#folders button").first.click()
+    wait_for_text(page, "#path", "carpet")
+    page.click("#start button.primary")
+    wait_for_text(page, "#jobs .error", "/a: keine guten Bilder zum Trainieren.")
+    assert site.station.jobs.all()[0]["error"] == failed["error"]
 
 
 def test_too_few_marked_parts_are_told(site, open_view):

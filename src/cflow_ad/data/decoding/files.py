@@ -129,7 +129,11 @@ def _image_errors(name: str) -> Iterator[None]:
 def _head(file: IO[bytes], name: str) -> bytes:
     head = file.read(132)
     if not head:
-        raise ImageError(f"{name}: the file is empty; copy it again from its source")
+        raise ImageError(
+            f"{name}: the file is empty; copy it again from its source",
+            code="image.empty",
+            name=name,
+        )
     file.seek(0)
     return head
 
@@ -147,5 +151,10 @@ def _open_plain(file: IO[bytes], head: bytes, name: str, page: int | None) -> Im
                 raise unsupported(name, what)
         if not head.strip(b"\0"):
             raise damaged(name, "it begins with zeros alone")
-        raise ImageError(f"{name}: this is not a {_FORMATS} image; convert it to one of these")
+        raise ImageError(
+            f"{name}: this is not a {_FORMATS} image; convert it to one of these",
+            code="image.format",
+            name=name,
+            formats=_FORMATS.replace(" or ", ", "),
+        )
     return pillow.open_image(decoder, file, name, page)

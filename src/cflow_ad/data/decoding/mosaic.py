@@ -28,10 +28,16 @@ def demosaic(samples: NDArray[Any], reading: Reading, name: str) -> NDArray[Any]
     if samples.ndim != 2 or samples.dtype not in (np.uint8, np.uint16):
         raise ImageError(
             f"{name}: a Bayer pattern has one unsigned value for each pixel, of 8 or 16 bits, but "
-            "this image has colours or other values; leave out --bayer"
+            "this image has colours or other values; leave out --bayer",
+            code="image.no_mosaic",
+            name=name,
         )
     if min(samples.shape) < 4:
-        raise ImageError(f"{name}: too small to have a Bayer pattern; leave out --bayer")
+        raise ImageError(
+            f"{name}: too small to have a Bayer pattern; leave out --bayer",
+            code="image.no_mosaic",
+            name=name,
+        )
     cv2 = optional_library("cv2", "bayer", name, "a Bayer pattern")
     code = getattr(cv2, f"COLOR_Bayer{reading.bayer.upper()}2RGB")
     found: NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(samples), code)

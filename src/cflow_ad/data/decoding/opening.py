@@ -18,16 +18,36 @@ def open_file(path: Path) -> IO[bytes]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path}: this is a folder; name an image file in it")
+            raise ImageError(
+                f"{path}: this is a folder; name an image file in it",
+                code="image.unreadable",
+                name=str(path),
+            )
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path}: this is a device, not a file; name an image file")
+            raise ImageError(
+                f"{path}: this is a device, not a file; name an image file",
+                code="image.unreadable",
+                name=str(path),
+            )
         return path.open("rb")
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file; check the path") from error
+        raise ImageError(
+            f"{path}: there is no such file; check the path",
+            code="image.unreadable",
+            name=str(path),
+        ) from error
     except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read it; change its permissions") from error
+        raise ImageError(
+            f"{path}: no permission to read it; change its permissions",
+            code="image.unreadable",
+            name=str(path),
+        ) from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: the file cannot be opened ({reason(error)})") from error
+        raise ImageError(
+            f"{path}: the file cannot be opened ({reason(error)})",
+            code="image.unreadable",
+            name=str(path),
+        ) from error
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -39,10 +59,19 @@ def check_size(size: tuple[int, int], name: str) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{name}: the image claims {height} x {width} pixels (height x width), more than the "
-            f"{MAX_PIXELS // 1_000_000} million allowed; cut it into tiles, or shrink it"
+            f"{MAX_PIXELS // 1_000_000} million allowed; cut it into tiles, or shrink it",
+            code="image.pixels",
+            name=name,
+            height=height,
+            width=width,
+            limit=MAX_PIXELS,
         )
     if width * height == 0:
-        raise ImageError(f"{name}: the image has no pixels; give one of at least 1 x 1")
+        raise ImageError(
+            f"{name}: the image has no pixels; give one of at least 1 x 1",
+            code="image.empty",
+            name=name,
+        )
 
 
 def check_page(page: int | None, n_pages: int, name: str) -> int:
@@ -56,11 +85,18 @@ def check_page(page: int | None, n_pages: int, name: str) -> int:
     if page is None and n_pages > 1:
         raise ImageError(
             f"{name}: it holds {n_pages} images (pages or frames); choose one with --page, from 1 "
-            f"to {n_pages}, or save them as files of one image each"
+            f"to {n_pages}, or save them as files of one image each",
+            code="image.pages",
+            name=name,
+            n=n_pages,
         )
     if (page or 1) > n_pages:
         raise ImageError(
-            f"{name}: page {page} was asked for, but it holds {n_pages}; choose another --page"
+            f"{name}: page {page} was asked for, but it holds {n_pages}; choose another --page",
+            code="image.no_page",
+            name=name,
+            page=page or 1,
+            n=n_pages,
         )
     return (page or 1) - 1
 
@@ -68,14 +104,18 @@ def check_page(page: int | None, n_pages: int, name: str) -> int:
 def damaged(name: object, why: Exception | str) -> ImageError:
     """Build the error for a file that is cut short or whose content is wrong."""
     return ImageError(
-        f"{name}: the image is damaged or truncated ({reason(why)}); copy it again from its source"
+        f"{name}: the image is damaged or truncated ({reason(why)}); copy it again from its source",
+        code="image.damaged",
+        name=str(name),
     )
 
 
 def unsupported(name: object, what: str) -> ImageError:
     """Build the error for a whole file of a kind that is not read."""
     return ImageError(
-        f"{name}: {what} is not supported; convert it to PNG, or to TIFF of 8 or 16 bits"
+        f"{name}: {what} is not supported; convert it to PNG, or to TIFF of 8 or 16 bits",
+        code="image.unsupported",
+        name=str(name),
     )
 
 
@@ -102,5 +142,9 @@ def optional_library(module: str, extra: str, name: object, what: str) -> Any:
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"{name}: {what} needs {module}, which is not installed: "
-            f"pip install 'cflow-ad[{extra}]'"
+            f"pip install 'cflow-ad[{extra}]'",
+            code="image.library",
+            name=str(name),
+            library=module,
+            extra=extra,
         ) from error

@@ -161,7 +161,9 @@ def finish(image: Image.Image, name: str) -> None:
     tiff = image if isinstance(image, TiffImagePlugin.TiffImageFile) else None
     if tiff is not None and tiff.mode == "L" and _SIGNED in tiff.tag_v2.get(_SAMPLE_FORMAT, ()):
         raise ImageError(
-            f"{name}: signed 8-bit samples, which Pillow takes for unsigned ones; give the path"
+            f"{name}: signed 8-bit samples, which Pillow takes for unsigned ones; give the path",
+            code="image.signed",
+            name=name,
         )
     with silent():
         try:
@@ -233,7 +235,9 @@ def _not_decoded(name: str) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError(
-            f"{name}: the image is too large to decode ({reason(error)}); cut it into tiles"
+            f"{name}: the image is too large to decode ({reason(error)}); cut it into tiles",
+            code="image.memory",
+            name=name,
         ) from error
     except Exception as error:  # a decoder may raise almost anything on damaged bytes
         raise NotDecodedError from error

@@ -169,24 +169,38 @@ def _white(raster: Raster, bits: int | None, name: str) -> int:
     if stated and bits and stated > bits:
         raise ImageError(
             f"{name}: its pixels have {stated} bits, but those of this data set {bits}; if these "
-            f"images are meant, give their depth with --bits {stated} (in Python: bits)"
+            f"images are meant, give their depth with --bits {stated} (in Python: bits)",
+            code="image.bits",
+            name=name,
+            bits=stated,
+            expected=bits,
         )
     white = int(2**given - 1)
     low, high = raster.colours.min(), raster.colours.max()
     if low < 0:
         raise ImageError(
             f"{name}: signed values from {low} to {high}: which of them is black is not known; "
-            "add an offset, and save it as unsigned 16 bit"
+            "add an offset, and save it as unsigned 16 bit",
+            code="image.signed",
+            name=name,
         )
     if high > 65535:
         raise ImageError(
             f"{name}: values run from {low} to {high}, outside 16 bits (0 to 65535); convert it to "
-            "8 or 16 bit"
+            "8 or 16 bit",
+            code="image.white",
+            name=name,
+            value=float(high),
+            white=65535,
         )
     if high > white:
         raise ImageError(
             f"{name}: its largest value is {high}, above white, which is {white}: "
-            + _above_white(raster, given)
+            + _above_white(raster, given),
+            code="image.white",
+            name=name,
+            value=float(high),
+            white=white,
         )
     return white
 
@@ -230,5 +244,7 @@ def _no_white(raster: Raster, name: str) -> ImageError:
     nan = ", and this one contains NaN" if np.isnan(raster.samples).any() else ""
     return ImageError(
         f"{name}: float images have no fixed white{nan}; convert it to 8 or 16 bit, or in Python "
-        "give the array and the value of white, scale"
+        "give the array and the value of white, scale",
+        code="image.float",
+        name=name,
     )

@@ -78,7 +78,9 @@ def read(file: IO[bytes], name: str, reading: Reading) -> Raster:
     if page.one(PHOTOMETRIC, 1) == MOSAIC and reading.bayer == "none":
         raise ImageError(
             f"{name}: a sensor's mosaic (Bayer pattern); name its first two rows with --bayer, "
-            "such as --bayer rggb, or convert it to colour"
+            "such as --bayer rggb, or convert it to colour",
+            code="image.mosaic",
+            name=name,
         )
     if page.one(PHOTOMETRIC, 1) in LAB:
         raise unsupported(name, "a TIFF in L*a*b* colours")

@@ -77,7 +77,11 @@ class Dataset:
     def require_train(self) -> tuple[Sample, ...]:
         """Return `train`; raises a DataError if it is empty."""
         if not self.train:
-            raise DataError(f"{self.root}: no good images to train on; {self.train_place}")
+            raise DataError(
+                f"{self.root}: no good images to train on; {self.train_place}",
+                code="training.no_images",
+                folder=str(self.root),
+            )
         return self.train
 
     def require_test(self) -> tuple[Sample, ...]:

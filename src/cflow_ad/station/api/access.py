@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 from sqlalchemy import select
 
@@ -12,6 +12,7 @@ from cflow_ad._version import __version__
 from cflow_ad.station.api.common import ERRORS, Admin, Body, Here, Name, Operator, Plain
 from cflow_ad.station.auth import COOKIE, SESSION_SECONDS
 from cflow_ad.station.permission import User
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.schema import keys, users
 from cflow_ad.station.station import Station
 
@@ -85,7 +86,7 @@ def log_out(station: Here, request: Request, response: Response, user: Operator)
 def change_password(station: Here, user: Operator, body: PasswordIn) -> None:
     """Change one's own password, which ends all one's sessions."""
     if user.csrf is None:
-        raise HTTPException(403, "a key has no password; log in as a user")
+        raise Refusal(403, "a key has no password; log in as a user", code="password.none")
     station.auth.change_password(user.name, body.old, body.new)
 
 

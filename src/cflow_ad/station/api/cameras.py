@@ -6,12 +6,13 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Response
+from fastapi import APIRouter, Path, Response
 
 from cflow_ad.data.images import as_image
 from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain, tell
 from cflow_ad.station.api.inspect import judge
 from cflow_ad.station.drawing import shrink_to_jpeg
+from cflow_ad.station.refusal import RETRY_SOON, Refusal, refuse
 from cflow_ad.station.sources.camera import CameraThread
 from cflow_ad.station.sources.cameras import CameraError
 from cflow_ad.station.station import Station
@@ -38,7 +39,7 @@ def get_frame(station: Here, user: Operator, name: Name) -> Response:
     try:
         pixels = as_image(_camera(station, name).newest())
     except CameraError as error:
-        raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+        raise refuse(503, error, RETRY_SOON) from None
     return Response(shrink_to_jpeg(pixels, _PREVIEW), media_type="image/jpeg")
 
 
@@ -49,9 +50,10 @@ async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
     try:
         frame = await asyncio.to_thread(camera.newest, after=time.monotonic())
     except CameraError as error:
-        raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+        raise refuse(503, error, RETRY_SOON) from None
     data = await asyncio.to_thread(camera.encode, frame)
-    answer = await judge(station, data, camera.model, source=f"camera {name}")
+    source = f"camera {name}"
+    answer = await judge(station, data, camera.model, source=source, image=source)
     tell(station, user, answer)
     return answer
 
@@ -59,5 +61,5 @@ async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
 def _camera(station: Station, name: str) -> CameraThread:
     found = station.cameras.get(name)
     if found is None:
-        raise HTTPException(404, f"there is no camera {name}")
+        raise Refusal(404, f"there is no camera {name}", code="camera.unknown", camera=name)
     return found

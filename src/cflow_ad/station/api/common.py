@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from cflow_ad.station.permission import User, require
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.station import Station
 
 LARGEST = 2**53
@@ -70,7 +71,12 @@ def tell(station: Station, user: User, *items: dict[str, Any]) -> None:
 def known(station: Station, model: str) -> str:
     """Return a model's name, or answer 404."""
     if model not in station.registry.names():
-        raise HTTPException(404, f"there is no model {model}; GET /v1/models lists them")
+        raise Refusal(
+            404,
+            f"there is no model {model}; GET /v1/models lists them",
+            code="model.unknown",
+            model=model,
+        )
     return model
 
 
@@ -86,7 +92,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "properties": {"detail": {}},
+                    "properties": {
+                        "detail": {},
+                        "code": {"type": "string"},
+                        "values": {"type": "object"},
+                    },
                     "required": ["detail"],
                 }
             }

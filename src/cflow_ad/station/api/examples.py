@@ -54,3 +54,9 @@ MODEL: dict[str, Any] = {
     "ready": True,
     "rule": {"anomalous": 7, "of": 10},
 }
+
+NO_IMAGE: dict[str, Any] = {
+    "error": "part.txt: this is not an image; convert it",
+    "code": "image.format",
+    "values": {"name": "part.txt"},
+}

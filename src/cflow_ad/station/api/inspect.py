@@ -7,16 +7,17 @@ import base64
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.datastructures import UploadFile
 
-from cflow_ad.errors import CflowError, ImageError
+from cflow_ad.errors import CflowError
 from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known, tell
-from cflow_ad.station.api.examples import INSPECTION
+from cflow_ad.station.api.examples import INSPECTION, NO_IMAGE
 from cflow_ad.station.drawing import KINDS, draw
 from cflow_ad.station.inspector import Judged
 from cflow_ad.station.permission import User
 from cflow_ad.station.records import as_item
+from cflow_ad.station.refusal import RETRY_SOON, Refusal, code_of
 from cflow_ad.station.station import Station
 from cflow_ad.station.version import Version
 
@@ -56,6 +57,8 @@ _MANY = {
         },
     }
 }
+
+_UNNAMED = "the image"
 
 Include = Annotated[
     str,
@@ -98,12 +101,13 @@ async def inspect(
     wanted = _parse_include(include)
     name = known(station, model)
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        files = await _files(request, station, 1)
-        (data,) = files
+        ((image, data),) = await _files(request, station, 1)
     else:
-        data = await request.body()
+        image, data = _UNNAMED, await request.body()
     key = None if idempotency_key is None else f"{_who(user)}/{idempotency_key}"
-    answer = await judge(station, data, name, source=source, request=key, include=wanted)
+    answer = await judge(
+        station, data, name, source=source, image=image, request=key, include=wanted
+    )
     tell(station, user, answer)
     return answer
 
@@ -112,7 +116,7 @@ async def inspect(
     "/models/{model}/inspect/batch",
     summary="Inspect several images",
     openapi_extra=_MANY,
-    responses=example({"items": [INSPECTION, {"error": "the image: this is not an image"}]}),
+    responses=example({"items": [INSPECTION, NO_IMAGE]}),
 )
 async def inspect_batch(
     request: Request,
@@ -130,14 +134,15 @@ async def inspect_batch(
     files = await _files(request, station, station.config.limits.batch_images)
     room = asyncio.Semaphore(max(1, station.scorers.limit // 4))
 
-    async def one(data: bytes) -> dict[str, Any]:
+    async def one(file: tuple[str, bytes]) -> dict[str, Any]:
+        image, data = file
         async with room:
             try:
-                return await judge(station, data, name, source=source, include=wanted)
-            except ImageError as error:
-                return {"error": str(error)}
-            except (HTTPException, CflowError) as error:
-                return {"error": getattr(error, "detail", None) or str(error)}
+                return await judge(station, data, name, source=source, image=image, include=wanted)
+            except Refusal as error:
+                return {"error": error.detail, **code_of(error)}
+            except CflowError as error:
+                return {"error": str(error), **code_of(error)}
 
     items = await asyncio.gather(*map(one, files))
     tell(station, user, *(item for item in items if "error" not in item))
@@ -150,24 +155,27 @@ async def judge(
     model: str,
     *,
     source: str,
+    image: str,
     request: str | None = None,
     include: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Inspect an image, and return the answer once its record is written.
+    """Inspect an image, called `image` in errors, and return the answer once its record is written.
 
     Raises:
         CflowError: the image cannot be used, too many wait, or the record cannot be written.
-        HTTPException: it takes too long.
+        Refusal: it takes too long.
     """
     version = station.registry.active(model)
-    work = station.inspector.inspect(data, model, source=source, request=request)
+    work = station.inspector.inspect(data, model, source=source, name=image, request=request)
     try:
         async with asyncio.timeout(station.config.limits.score_seconds):
             judged = await asyncio.shield(asyncio.wrap_future(work))
             scored = time.monotonic()
             row = await asyncio.shield(asyncio.wrap_future(judged.written))
     except TimeoutError:
-        raise HTTPException(503, "no result in time; try again", {"Retry-After": "5"}) from None
+        raise Refusal(
+            503, "no result in time; try again", code="inspect.late", headers=RETRY_SOON
+        ) from None
     if row["id"] == judged.number:
         answer = _answer(row, version, judged, scored)
     else:  # the record knew the request's key
@@ -200,21 +208,26 @@ def _draw(judged: Judged, include: tuple[str, ...]) -> dict[str, str]:
 def _parse_include(text: str) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if unknown := [part for part in wanted if part not in KINDS]:
-        raise HTTPException(422, f"include: {unknown[0]!r} is none of {', '.join(KINDS)}")
+        raise Refusal(
+            422,
+            f"include: {unknown[0]!r} is none of {', '.join(KINDS)}",
+            code="invalid",
+            field="include",
+        )
     return wanted
 
 
-async def _files(request: Request, station: Station, limit: int) -> list[bytes]:
-    """Read the files of a form from its fields `image`."""
+async def _files(request: Request, station: Station, limit: int) -> list[tuple[str, bytes]]:
+    """Read the names and bytes of the files in a form's fields `image`."""
     form = await request.form(
         max_files=limit, max_fields=20, max_part_size=station.config.limits.upload_bytes
     )
     files = [item for item in form.getlist("image") if isinstance(item, UploadFile)]
     if not files:
-        raise HTTPException(422, "the form has no file in a field `image`")
-    data = [await file.read() for file in files]
+        raise Refusal(422, "the form has no file in a field `image`", code="upload.empty")
+    found = [((file.filename or _UNNAMED)[:200], await file.read()) for file in files]
     await form.close()
-    return data
+    return found
 
 
 def _who(user: User) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from pydantic import Field, model_validator
 
 from cflow_ad.data.listing import IMAGE_SUFFIXES
 from cflow_ad.station.api.common import ERRORS, Body, Engineer, Here, Name, Operator, Plain
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1", tags=["training"], responses=ERRORS)
@@ -106,11 +107,11 @@ def compare(station: Here, user: Operator, job: Job) -> dict[str, Any]:
     try:
         return station.jobs.comparison(job)
     except KeyError:
-        raise HTTPException(404, f"there is no finished job {job}") from None
+        raise Refusal(404, f"there is no finished job {job}", code="job.unfinished") from None
 
 
-def _unknown(job: str) -> HTTPException:
-    return HTTPException(404, f"there is no job {job}")
+def _unknown(job: str) -> Refusal:
+    return Refusal(404, f"there is no job {job}", code="job.unknown")
 
 
 def _allowed(station: Station, text: str) -> Path:
@@ -118,8 +119,11 @@ def _allowed(station: Station, text: str) -> Path:
     folder = Path(text).resolve()
     roots = [root.resolve() for root in station.config.roots]
     if not any(folder.is_relative_to(root) for root in roots) or not folder.is_dir():
-        raise HTTPException(
-            422, f"{text}: not a folder under the allowed roots (`roots` in the configuration)"
+        raise Refusal(
+            422,
+            f"{text}: not a folder under the allowed roots (`roots` in the configuration)",
+            code="folder.other",
+            folder=text,
         )
     return folder
 

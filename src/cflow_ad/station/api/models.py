@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from cflow_ad.station.api.common import (
     ERRORS,
@@ -27,6 +28,7 @@ from cflow_ad.station.describing import (
     list_thresholds,
     list_versions,
 )
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.thresholds import list_scores, preview_threshold, summarise_audit
 
 router = APIRouter(prefix="/v1/models", tags=["models"], responses=ERRORS)
@@ -66,7 +68,7 @@ class RuleIn(Body):
     @model_validator(mode="after")
     def _check(self) -> RuleIn:
         if self.anomalous > self.of:
-            raise ValueError("anomalous is more than of")
+            raise PydanticCustomError("rule", "anomalous is more than of")
         return self
 
 
@@ -104,7 +106,13 @@ def promote(station: Here, user: Engineer, model: Model, body: PromoteIn) -> dic
     try:
         station.registry.promote(name, body.version, user.name, body.reason)
     except KeyError:
-        raise HTTPException(404, f"{name} has no version {body.version}") from None
+        raise Refusal(
+            404,
+            f"{name} has no version {body.version}",
+            code="model.no_version",
+            model=name,
+            version=str(body.version),
+        ) from None
     found = describe_model(station, name)
     station.broadcast.send("model", found)
     return found

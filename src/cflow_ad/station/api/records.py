@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, Query, Response
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
@@ -26,13 +26,13 @@ from cflow_ad.station.api.common import (
 from cflow_ad.station.api.examples import INSPECTION
 from cflow_ad.station.drawing import draw, shrink_to_jpeg
 from cflow_ad.station.records import Filter
+from cflow_ad.station.refusal import Refusal, refuse
 from cflow_ad.station.review import list_queue
 from cflow_ad.station.similar import find_similar
 from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1", tags=["record"], responses=ERRORS)
 
-_NO_PICTURE = "there is no such inspection, or its picture is not kept"
 _FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}
 _Time = Annotated[str | None, Query(max_length=40, description="ISO 8601, UTC."), Plain]
 
@@ -100,7 +100,7 @@ def get_inspection(station: Here, user: Operator, number: Number) -> dict[str, A
     """Return an inspection."""
     found = station.records.get(number)
     if found is None:
-        raise HTTPException(404, f"there is no inspection {number}")
+        raise _unknown(number)
     tell(station, user, found)
     return found
 
@@ -131,7 +131,7 @@ def get_similar(
 ) -> dict[str, Any]:
     """List earlier parts of the same version by how near their mean feature vectors are."""
     if station.records.get(number) is None:
-        raise HTTPException(404, f"there is no inspection {number}")
+        raise _unknown(number)
     items = find_similar(station, number, limit)
     tell(station, user, *(item["inspection"] for item in items))
     return {"items": items}
@@ -160,7 +160,7 @@ def get_drawing(
     try:
         prediction = station.inspector.score_kept(number)
     except KeyError:
-        raise HTTPException(404, "its picture is not kept any more") from None
+        raise _no_picture() from None
     return Response(draw(kind, prediction, pixels), media_type="image/png", headers=_FOREVER)
 
 
@@ -187,7 +187,7 @@ def add_marks(station: Here, user: Operator, body: MarksIn) -> dict[str, Any]:
             body.ids, body.label, user.name, body.note, blind=body.blind
         )
     except StationError as error:
-        raise HTTPException(404, str(error)) from None
+        raise refuse(404, error) from None
     station.broadcast.send("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
     return {"batch": batch, "items": items}
 
@@ -195,10 +195,7 @@ def add_marks(station: Here, user: Operator, body: MarksIn) -> dict[str, Any]:
 @router.post("/marks/undo", summary="Take marks back")
 def undo_marks(station: Here, user: Operator, body: UndoIn) -> dict[str, Any]:
     """Take a batch of marks back."""
-    try:
-        items = station.marks.undo(body.batch, user.name)
-    except StationError as error:
-        raise HTTPException(409, str(error)) from None
+    items = station.marks.undo(body.batch, user.name)
     station.broadcast.send("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
     return {"items": items}
 
@@ -226,11 +223,20 @@ _TYPES = (
 )
 
 
+def _unknown(number: str) -> Refusal:
+    return Refusal(404, f"there is no inspection {number}", code="part.unknown")
+
+
+def _no_picture() -> Refusal:
+    text = "there is no such inspection, or its picture is not kept"
+    return Refusal(404, text, code="picture.none")
+
+
 def _picture(station: Station, number: str) -> bytes:
     """Return the picture of an inspection as it came."""
     path = station.picture_path(number)
     if path is None:
-        raise HTTPException(404, _NO_PICTURE)
+        raise _no_picture()
     return path.read_bytes()
 
 
@@ -238,5 +244,5 @@ def _pixels(station: Station, number: str) -> NDArray[Any]:
     """Return the picture of an inspection as its model reads it, `(H, W, 3)`, 0 to 255."""
     row, path = station.records.get(number), station.picture_path(number)
     if row is None or path is None:
-        raise HTTPException(404, _NO_PICTURE)
+        raise _no_picture()
     return read_image(path, station.registry.reading(row["version"]))

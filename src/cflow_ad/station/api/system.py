@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import func, select, update
@@ -25,6 +25,7 @@ from cflow_ad.station.backup import back_up
 from cflow_ad.station.broadcast import ClosedError
 from cflow_ad.station.database import now
 from cflow_ad.station.permission import current_user
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.schema import events
 from cflow_ad.station.sinks.outbox import revive, summarise
 
@@ -53,7 +54,7 @@ def ready(station: Here, response: Response) -> dict[str, Any]:
 def _may_read_metrics(request: Request) -> None:
     local = request.client is not None and request.client.host in _LOOPBACK
     if not local and current_user(request) is None:
-        raise HTTPException(401, "send an API key")
+        raise Refusal(401, "send an API key", code="login.needed")
 
 
 @health.get("/metrics", summary="Metrics", dependencies=[Depends(_may_read_metrics)])
@@ -98,7 +99,7 @@ def acknowledge(
         )
     )
     if not station.database.write(lambda connection: connection.execute(change).rowcount):
-        raise HTTPException(404, f"there is no event {number}")
+        raise Refusal(404, f"there is no event {number}", code="event.unknown")
 
 
 @router.get("/stream", response_class=EventSourceResponse, summary="News as they happen")

@@ -6,15 +6,17 @@ import io
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from cflow_ad.station.api.common import known
 from cflow_ad.station.database import now
 from cflow_ad.station.drift.measures import MEASURES
 from cflow_ad.station.permission import User, require
 from cflow_ad.station.records import Filter
+from cflow_ad.station.refusal import Refusal
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -37,21 +39,16 @@ def build_router(station: Station) -> APIRouter:
     @router.get("", dependencies=[Depends(require("operator"))])
     def status(model: str) -> dict[str, Any]:
         """What the drift test of a model's version in use says."""
-        try:
-            return station.drift.status(model)
-        except KeyError:
-            raise HTTPException(404, f"there is no model {model}") from None
+        return station.drift.status(known(station, model))
 
     @router.post("/restart")
     def restart(
         values: Restart, user: Annotated[User, Depends(require("engineer"))]
     ) -> dict[str, Any]:
         """Begin anew: later parts are compared with those from now on."""
-        try:
-            station.drift.restart(values.model, user.name, values.reason, now())
-        except KeyError:
-            raise HTTPException(404, f"there is no model {values.model}") from None
-        return station.drift.status(values.model)
+        model = known(station, values.model)
+        station.drift.restart(model, user.name, values.reason, now())
+        return station.drift.status(model)
 
     @router.get("/picture", dependencies=[Depends(require("operator"))])
     def picture(
@@ -60,15 +57,13 @@ def build_router(station: Station) -> APIRouter:
         side: Literal["before", "after"],
     ) -> Response:
         """The median of the last pictures before a drift began, or of the last since, as PNG."""
-        try:
-            alarm = station.drift.alarm(model, measure)
-        except KeyError:
-            raise HTTPException(404, f"there is no model {model}") from None
+        alarm = station.drift.alarm(known(station, model), measure)
         if alarm is None:
-            raise HTTPException(404, f"{measure} has not moved")
+            raise Refusal(404, f"{measure} has not moved", code="drift.steady")
         pictures = _pictures(station, model, alarm.since, side)
         if not pictures:
-            raise HTTPException(404, f"no picture from {side} the change is kept")
+            text = f"no picture from {side} the change is kept"
+            raise Refusal(404, text, code="picture.none")
         out = io.BytesIO()
         Image.fromarray(np.median(pictures, axis=0).astype(np.uint8)).save(out, "PNG")
         return Response(out.getvalue(), media_type="image/png")

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from PIL import Image
 
@@ -14,6 +14,7 @@ from cflow_ad._version import __version__
 from cflow_ad.evaluation.overlay import jet_table
 from cflow_ad.station.pages.rendering import LANGUAGES, choose_language, read_texts, render
 from cflow_ad.station.permission import current_user
+from cflow_ad.station.refusal import Refusal
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -49,7 +50,7 @@ def build_router(station: Station) -> APIRouter:
     @router.get("/texts/{language}.json")
     def texts(language: str) -> JSONResponse:
         if language not in LANGUAGES:
-            raise HTTPException(404, f"there are no texts in {language!r}")
+            raise Refusal(404, f"there are no texts in {language!r}", code="page.unknown")
         return JSONResponse(read_texts(language), headers={"Cache-Control": "no-cache"})
 
     @router.get("/colours.png")
@@ -64,7 +65,7 @@ def build_router(station: Station) -> APIRouter:
     @router.get("/{view}", response_class=HTMLResponse)
     def show(request: Request, view: str) -> Response:
         if view not in VIEWS:
-            raise HTTPException(404, f"there is no page /{view}")
+            raise Refusal(404, f"there is no page /{view}", code="page.unknown")
         user = current_user(request)
         if user is None:
             target = request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -16,8 +16,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cflow_ad.errors import optional_library
+from cflow_ad.errors import StationError, optional_library
 from cflow_ad.station.config import Modbus, OpcUa
+from cflow_ad.station.refusal import say
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -118,5 +119,6 @@ class LiveSink(ABC):
                 asyncio.run(self.serve())
             except Exception as error:
                 _LOG.exception("%s: the server stopped", self.name)
-                self.station.add_event("sink", {"sink": self.name, "text": str(error)[:500]})
+                stopped = StationError(str(error)[:500], code="sink.stopped", sink=self.name)
+                self.station.add_event("sink", {"sink": self.name, **say(stopped)})
                 self._stopping.wait(10)

@@ -7,6 +7,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from cflow_ad.errors import StationError
+from cflow_ad.station.refusal import say
 from cflow_ad.station.sinks.outbox import Message, Outbox
 
 if TYPE_CHECKING:
@@ -73,8 +75,11 @@ class OutboxSink(ABC):
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             if self.outbox.failed(message, text, self.attempts):
-                data = {"sink": self.name, "seq": message.seq, "text": text[:500]}
-                self.station.add_event("sink", data)
+                given_up = StationError(
+                    text[:500], code="sink.given_up", sink=self.name, seq=message.seq
+                )
+                data = {"sink": self.name, "seq": message.seq}
+                self.station.add_event("sink", data | say(given_up))
             elif message.attempts == 0:
                 _LOG.warning("%s: inspection %d was not sent: %s", self.name, message.seq, text)
         else:

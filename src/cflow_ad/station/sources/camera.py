@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.errors import CflowError, ImageError
 from cflow_ad.station.config import Camera
+from cflow_ad.station.refusal import say
 from cflow_ad.station.sources.cameras import CameraError, Device, open_device, to_png
 from cflow_ad.station.sources.inspecting import choose_model, inspect_patiently
 
@@ -73,7 +74,11 @@ class CameraThread:
             self._new.wait_for(lambda: self._frame is not None and self._frame[1] >= since, wait)
             frame = self._frame
         if frame is None or frame[1] < since:
-            raise CameraError(f"camera {self.config.name}: no picture; is it plugged in?")
+            raise CameraError(
+                f"camera {self.config.name}: no picture; is it plugged in?",
+                code="camera.no_picture",
+                camera=self.config.name,
+            )
         return frame[0]
 
     def encode(self, pixels: NDArray[Any]) -> bytes:
@@ -85,6 +90,7 @@ class CameraThread:
         pause, was_told = 1.0, False
         while not self._stopping.is_set():
             device: Device | None = None
+            problem: CflowError | None = None
             try:
                 device = open_device(self.config.url)
                 while not self._stopping.is_set():
@@ -95,21 +101,22 @@ class CameraThread:
                     if not self.is_connected:
                         self.is_connected, pause = True, 1.0
                         if was_told:
-                            self._tell("connected again")
+                            name = self.config.name
+                            self._tell(
+                                CameraError("connected again", code="camera.back", camera=name)
+                            )
                             was_told = False
             except CflowError as error:
-                text = str(error)
+                problem = error
             except Exception as error:  # whatever a camera's library raises
                 _LOG.exception("camera %s", self.config.name)
-                text = str(error)
-            else:
-                text = ""
+                problem = CameraError(str(error), code="camera.no_picture", camera=self.config.name)
             finally:
                 self.is_connected = False
                 if device is not None:
                     device.close()
-            if text and not was_told:
-                self._tell(text)
+            if problem is not None and not was_told:
+                self._tell(problem)
                 was_told = True
             self._stopping.wait(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
@@ -131,9 +138,10 @@ class CameraThread:
             except CameraError:
                 continue  # told already
             except ImageError as error:
-                self._tell(str(error))
+                self._tell(error)
             except Exception:
                 _LOG.exception("camera %s: it cannot be inspected now", self.config.name)
 
-    def _tell(self, text: str) -> None:
-        self._station.add_event("camera", {"camera": self.config.name, "text": text}, self.model)
+    def _tell(self, problem: CflowError) -> None:
+        data = {"camera": self.config.name, **say(problem)}
+        self._station.add_event("camera", data, self.model)

@@ -54,7 +54,11 @@ def open_device(url: str) -> Device:
     except CflowError:
         raise
     except Exception as error:
-        raise CameraError(f"{url}: the camera cannot be opened ({first_line(error)})") from error
+        raise CameraError(
+            f"{url}: the camera cannot be opened ({first_line(error)})",
+            code="camera.closed",
+            camera=url,
+        ) from error
     return device
 
 
@@ -85,7 +89,7 @@ class _Video:
 
         is_file = "://" not in url
         if is_file and not Path(url).is_file():
-            raise CameraError(f"{url}: there is no such file")
+            raise CameraError(f"{url}: there is no such file", code="camera.none", camera=url)
         options = {} if is_file else {"rtsp_transport": "tcp", "stimeout": str(_WAIT_MS * 1000)}
         self._url = url
         self._container = av.open(url, options=options, timeout=_WAIT_MS / 1000)
@@ -97,9 +101,15 @@ class _Video:
         try:
             frame = next(self._frames)
         except StopIteration:
-            raise CameraError(f"{self._url}: the stream has ended") from None
+            raise CameraError(
+                f"{self._url}: the stream has ended", code="camera.ended", camera=self._url
+            ) from None
         except av.FFmpegError as error:
-            raise CameraError(f"{self._url}: no picture ({first_line(error)})") from error
+            raise CameraError(
+                f"{self._url}: no picture ({first_line(error)})",
+                code="camera.no_picture",
+                camera=self._url,
+            ) from error
         pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
         return pixels
 
@@ -114,17 +124,27 @@ class _Usb:
         import cv2
 
         if not number.isdigit():
-            raise CameraError(f"usb:{number}: name it by its number, as in usb:0")
+            raise CameraError(
+                f"usb:{number}: name it by its number, as in usb:0",
+                code="camera.none",
+                camera=f"usb:{number}",
+            )
         self._name = f"usb:{number}"
         self._capture = cv2.VideoCapture(int(number))
         if not self._capture.isOpened():
-            raise CameraError(f"{self._name}: there is no such camera, or it is in use")
+            raise CameraError(
+                f"{self._name}: there is no such camera, or it is in use",
+                code="camera.none",
+                camera=self._name,
+            )
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def read(self) -> NDArray[Any]:
         found, pixels = self._capture.read()
         if not found:
-            raise CameraError(f"{self._name}: no picture")
+            raise CameraError(
+                f"{self._name}: no picture", code="camera.no_picture", camera=self._name
+            )
         rgb: NDArray[Any] = pixels[..., ::-1]
         return rgb
 
@@ -145,7 +165,9 @@ class _Basler:
             info for info in factory.EnumerateDevices() if serial in ("", info.GetSerialNumber())
         ]
         if not wanted:
-            raise CameraError(f"{self._name}: there is no such camera")
+            raise CameraError(
+                f"{self._name}: there is no such camera", code="camera.none", camera=self._name
+            )
         self._camera = pylon.InstantCamera(factory.CreateDevice(wanted[0]))
         self._camera.Open()
         self._camera.StartGrabbing(pylon.GrabStrategy_LatestImageOnly)
@@ -155,14 +177,22 @@ class _Basler:
         try:
             with self._camera.RetrieveResult(_WAIT_MS, pylon.TimeoutHandling_ThrowException) as got:
                 if not got.GrabSucceeded():
-                    raise CameraError(f"{self._name}: no picture ({got.ErrorDescription})")
+                    raise CameraError(
+                        f"{self._name}: no picture ({got.ErrorDescription})",
+                        code="camera.no_picture",
+                        camera=self._name,
+                    )
                 converter = pylon.ImageFormatConverter()
                 name = f"PixelType_{_pylon_format(pylon, got.PixelType)}"
                 converter.OutputPixelFormat = getattr(pylon, name)
                 converter.OutputBitAlignment.Value = "MsbAligned"
                 pixels: NDArray[Any] = converter.Convert(got).GetArray().copy()
         except self._pylon.GenericException as error:
-            raise CameraError(f"{self._name}: no picture ({first_line(error)})") from error
+            raise CameraError(
+                f"{self._name}: no picture ({first_line(error)})",
+                code="camera.no_picture",
+                camera=self._name,
+            ) from error
         return pixels
 
     def close(self) -> None:
@@ -185,14 +215,20 @@ class _GenTl:
         from harvesters.core import Harvester
 
         if not Path(producer).is_file():
-            raise CameraError(f"gentl:{producer}: there is no such producer (a .cti file)")
+            raise CameraError(
+                f"gentl:{producer}: there is no such producer (a .cti file)",
+                code="camera.none",
+                camera=f"gentl:{producer}",
+            )
         self._name = f"gentl:{producer}"
         self._harvester = Harvester()
         self._harvester.add_file(producer)
         self._harvester.update()
         if not self._harvester.device_info_list:
             self._harvester.reset()
-            raise CameraError(f"{self._name}: the producer finds no camera")
+            raise CameraError(
+                f"{self._name}: the producer finds no camera", code="camera.none", camera=self._name
+            )
         self._acquirer = self._harvester.create(0)
         self._acquirer.start()
 
@@ -208,7 +244,10 @@ class _GenTl:
             depth = int("".join(letter for letter in name if letter.isdigit()) or 8)
             return pixels << (16 - depth) if depth > 8 else pixels
         raise CameraError(
-            f"{self._name}: pictures are {name}; set the camera to Mono8, Mono12, RGB8 or BGR8"
+            f"{self._name}: pictures are {name}; set the camera to Mono8, Mono12, RGB8 or BGR8",
+            code="camera.format",
+            camera=self._name,
+            format=name,
         )
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from cflow_ad.data.listing import IMAGE_SUFFIXES
 from cflow_ad.errors import ImageError, StationError
 from cflow_ad.station.config import Folder
+from cflow_ad.station.refusal import say
 from cflow_ad.station.sources.inspecting import choose_model, inspect_patiently
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class WatchedFolder:
             return
         except ImageError as error:
             self._done[name] = stamp
-            self._station.add_event("folder", {"text": str(error)}, self._model)
+            self._station.add_event("folder", say(error), self._model)
             return
         if row is None:
             return

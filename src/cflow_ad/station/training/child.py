@@ -51,7 +51,7 @@ def _work(folder: Path) -> dict[str, Any]:
     except CancelledError:
         return {"state": "cancelled"}
     except CflowError as error:
-        return {"state": "failed", "error": str(error)}
+        return {"state": "failed", "error": str(error), "code": error.code, "values": error.values}
     except Exception as error:
         return {"state": "failed", "error": f"{type(error).__name__}: {error}"[:1000]}
 

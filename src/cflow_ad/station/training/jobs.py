@@ -91,7 +91,10 @@ class Jobs:
         """
         Settings.preset(preset, **(settings or {}))
         if any(job["state"] == "running" for job in self.all()):
-            raise StationError("another training is not done yet; wait for it, or cancel it")
+            raise StationError(
+                "another training is not done yet; wait for it, or cancel it",
+                code="training.another",
+            )
         number = str(uuid.uuid4())
         folder = self._folder / number
         folder.mkdir(parents=True)
@@ -152,7 +155,7 @@ class Jobs:
             StationError: it is not running.
         """
         if self.get(number)["state"] != "running":
-            raise StationError("the training is over already")
+            raise StationError("the training is over already", code="training.over")
         (self._folder / number / "cancel").touch()
         self._cancelled[number] = time.monotonic()
         return self.get(number)
@@ -179,6 +182,7 @@ class Jobs:
         progress = _read(self._folder / row["id"] / "progress.json")
         row["progress"] = progress if row["state"] == "running" else None
         row.pop("attempts")
+        row |= row.pop("failure") or {}
         return row
 
     def _spawn(self, number: str) -> None:
@@ -224,8 +228,14 @@ class Jobs:
                 self._station.database.write(lambda c, again=again: c.execute(again))  # type: ignore[misc]
                 self._spawn(row.id)
             else:
-                text = f"the process ended without a word; see {folder / 'log.txt'}"
-                self._finish(row.id, row.model, row.author, {"state": "failed", "error": text})
+                log = str(folder / "log.txt")
+                failure = {
+                    "state": "failed",
+                    "error": f"the process ended without a word; see {log}",
+                    "code": "training.silent",
+                    "values": {"file": log},
+                }
+                self._finish(row.id, row.model, row.author, failure)
 
     def _finish(self, number: str, model: str, author: str, result: dict[str, Any]) -> None:
         folder = self._folder / number
@@ -244,7 +254,10 @@ class Jobs:
                     model, path, origin=origin, author=author, activate=new
                 )
             except CflowError as error:
+                result = {"code": error.code, "values": error.values}
                 values |= {"state": "failed", "error": str(error)}
+        if result.get("code"):
+            values["failure"] = {"code": result["code"], "values": result["values"]}
         change = update(jobs).where(jobs.c.id == number).values(**values)
         self._station.database.write(lambda connection: connection.execute(change))
         for part in ("work", "images"):

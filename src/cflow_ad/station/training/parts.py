@@ -47,7 +47,10 @@ def link_good_parts(
     if len(list(folder.iterdir())) < _FEWEST:
         raise StationError(
             f"fewer than {_FEWEST} parts of {model} are marked good and have a picture; mark "
-            "more in the review, or pick a folder"
+            "more in the review, or pick a folder",
+            code="training.few",
+            n=_FEWEST,
+            model=model,
         )
 
 

@@ -1,9 +1,10 @@
-/* Calls of the station's API. An error carries the station's own sentence. */
+/* Calls of the station's API. An error says in the page's language what the station answered. */
+import { say } from "./say.js";
 import { t } from "./texts.js";
 
 export class ApiError extends Error {
-  constructor(status, detail) {
-    super(detail);
+  constructor(status, text) {
+    super(text);
     this.status = status;
   }
 }
@@ -26,15 +27,14 @@ async function call(method, path, { query, body, form, headers } = {}) {
   if (answer.status === 401 && document.body.dataset.user) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
   }
-  if (!answer.ok) throw new ApiError(answer.status, await readDetail(answer));
+  if (!answer.ok) throw new ApiError(answer.status, await readError(answer));
   return answer.status === 204 ? null : answer.json();
 }
 
-async function readDetail(answer) {
+async function readError(answer) {
   try {
-    const { detail } = await answer.json();
-    if (typeof detail === "string") return detail;
-    return detail.map((each) => `${each.loc.slice(1).join(".")}: ${each.msg}`).join("; ");
+    const error = await answer.json();
+    return say(error.detail, error);
   } catch {
     return t("error.status", { status: answer.status });
   }

@@ -4,6 +4,7 @@ import { find, findAll, getModel, h, isEngineer, put, setCookie } from "./dom.js
 import { formatTime } from "./format.js";
 import { addKeys, showHelp } from "./keys.js";
 import { attempt } from "./notice.js";
+import { say } from "./say.js";
 import { follow, followState, loadAndFollow } from "./stream.js";
 import { t } from "./texts.js";
 import { describeAlarm } from "../parts/alarm.js";
@@ -36,7 +37,8 @@ let events = [];
 
 function describeEvent(event) {
   if (event.kind === "drift") return describeAlarm(event.data);
-  return event.data.text ?? event.data.detail ?? JSON.stringify(event.data);
+  if (event.kind === "rule") return t("rule.count", { n: event.data.count, of: event.data.of });
+  return say(event.data.text, event.data);
 }
 
 /* An event that comes again and again stands once, so that it hides no other. */
@@ -57,7 +59,7 @@ function showBanners() {
   );
 }
 
-const EVENT_KINDS = ["drift", "rule", "camera", "sink", "disk", "model"];
+const EVENT_KINDS = ["drift", "rule", "camera", "folder", "sink", "model"];
 
 async function acknowledge(event) {
   await attempt(async () => {

@@ -2,6 +2,8 @@
 export const language = document.documentElement.lang;
 const texts = await (await fetch(`/texts/${language}.json`)).json();
 
+export const has = (key) => key in texts;
+
 export function t(key, values = {}) {
   const text = (values.n === 1 && texts[`${key}_one`]) || texts[key];
   if (text === undefined) throw new Error(`no text ${key}`);

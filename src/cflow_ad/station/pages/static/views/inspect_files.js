@@ -32,7 +32,8 @@ async function inspectOne(file, onAnswer) {
     lastPicture = own ? URL.createObjectURL(file) : null;
     await onAnswer(inspection, { picture: lastPicture ?? toUrl(images.overlay), heat: toUrl(images.heat), mask: toUrl(images.mask) });
   } catch (error) {
-    notice(`${file.name || t("inspect.pasted")}: ${error.message}`, { wrong: true });
+    const name = `${file.name}: `;
+    notice(error.message.startsWith(name) ? error.message : name + error.message, { wrong: true });
   }
   done += 1;
   showProgress(file.name);

@@ -4,6 +4,7 @@ import { find, getModel, h, put, settle } from "../core/dom.js";
 import { formatCount, formatScore, formatShare, formatTime } from "../core/format.js";
 import { addKeys } from "../core/keys.js";
 import { attempt, notice } from "../core/notice.js";
+import { say } from "../core/say.js";
 import { follow, loadAndFollow } from "../core/stream.js";
 import { t } from "../core/texts.js";
 import { Histogram } from "../parts/histogram.js";
@@ -64,7 +65,7 @@ async function load() {
   preview(current);
   put(find("#changes"), history.items.map((each) => h("tr", {},
     h("td", {}, formatTime(each.time)), h("td", { class: "number" }, formatScore(each.value)), h("td", { class: "number" }, String(each.version)),
-    h("td", {}, each.author), h("td", {}, each.reason))));
+    h("td", {}, each.author), h("td", {}, say(each.reason, each)))));
   showAudit(audit);
 }
 

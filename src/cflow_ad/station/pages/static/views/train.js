@@ -3,6 +3,7 @@ import { get, post } from "../core/api.js";
 import { find, findAll, getModel, h, put, settle } from "../core/dom.js";
 import { formatCount, formatDigits, formatScore, formatTime } from "../core/format.js";
 import { attempt, notice } from "../core/notice.js";
+import { say } from "../core/say.js";
 import { follow, loadAndFollow } from "../core/stream.js";
 import { t } from "../core/texts.js";
 import { markOf, thumbnailOf } from "../parts/verdict.js";
@@ -43,7 +44,7 @@ function describeJob(job) {
       h("span", { style: { width: `${100 * share}%` } })),
     running && stage && h("p", { class: "small soft" }, t("train.stage", { stage: t(`stage.${stage}`), done: formatCount(done ?? 0), total: formatCount(total ?? 0) }),
       loss !== null && loss !== undefined ? ` · ${t("train.loss", { loss: formatDigits(loss, 3) })}` : ""),
-    job.error && h("p", { class: "error" }, job.error));
+    job.error && h("p", { class: "error" }, say(job.error, job)));
 }
 
 follow("job", (job) => {
@@ -134,7 +135,7 @@ async function loadVersions() {
   put(find("#versions"), versions.items.map((each) => h("li", { class: "row between version" },
     h("span", {}, h("strong", {}, t("version_n", { n: each.version })), " ", h("span", { class: "soft small" }, formatTime(each.created))),
     each.active ? h("span", { class: "verdict good" }, t("train.in_use")) : h("button", { type: "button", onclick: () => askToPromote(each.version) }, t("train.use")))));
-  put(find("#changes"), changes.items.map((each) => h("li", {}, `${formatTime(each.time)} · ${t("version_n", { n: each.version })} · ${each.author}: ${each.reason}`)));
+  put(find("#changes"), changes.items.map((each) => h("li", {}, `${formatTime(each.time)} · ${t("version_n", { n: each.version })} · ${each.author}: ${say(each.reason, each)}`)));
 }
 
 function askToPromote(version) {
