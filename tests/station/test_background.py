@@ -31,6 +31,7 @@ from cflow_ad.station.config import (
     StationConfig,
     Webhook,
 )
+from cflow_ad.station.sources.cameras import CameraError, open_device
 from tests.station.conftest import Client
 
 
@@ -177,6 +178,13 @@ def write_video(path, images):
             frame = av.VideoFrame.from_ndarray(np.asarray(pixels, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def test_an_error_of_a_stream_shows_no_password():
+    pytest.importorskip("av")
+    with pytest.raises(CameraError, match=r"^rtsp://127\.0\.0\.1:9/line: ") as caught:
+        open_device("rtsp://user:secret@127.0.0.1:9/line")
+    assert "secret" not in f"{caught.value}{caught.value.values}"
 
 
 def test_a_video_is_inspected_and_its_end_is_told(config, images, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,12 +55,21 @@ def open_device(url: str) -> Device:
     except CflowError:
         raise
     except Exception as error:
+        shown = hide_password(url)
+        why = first_line(error).replace(url, shown)
         raise CameraError(
-            f"{url}: the camera cannot be opened ({first_line(error)})",
-            code="camera.closed",
-            camera=url,
+            f"{shown}: the camera cannot be opened ({why})", code="camera.closed", camera=shown
         ) from error
     return device
+
+
+def hide_password(url: str) -> str:
+    """Return an address as it may be shown.
+
+    >>> hide_password("rtsp://user:secret@10.0.0.7/stream")
+    'rtsp://10.0.0.7/stream'
+    """
+    return re.sub(r"//[^/]*@", "//", url)
 
 
 def to_png(pixels: NDArray[Any], bits: int | None = None) -> bytes:
@@ -91,7 +101,7 @@ class _Video:
         if is_file and not Path(url).is_file():
             raise CameraError(f"{url}: there is no such file", code="camera.none", camera=url)
         options = {} if is_file else {"rtsp_transport": "tcp", "stimeout": str(_WAIT_MS * 1000)}
-        self._url = url
+        self._name = hide_password(url)
         self._container = av.open(url, options=options, timeout=_WAIT_MS / 1000)
         self._frames = self._container.decode(video=0)
 
@@ -102,13 +112,13 @@ class _Video:
             frame = next(self._frames)
         except StopIteration:
             raise CameraError(
-                f"{self._url}: the stream has ended", code="camera.ended", camera=self._url
+                f"{self._name}: the stream has ended", code="camera.ended", camera=self._name
             ) from None
         except av.FFmpegError as error:
             raise CameraError(
-                f"{self._url}: no picture ({first_line(error)})",
+                f"{self._name}: no picture ({first_line(error)})",
                 code="camera.no_picture",
-                camera=self._url,
+                camera=self._name,
             ) from error
         pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
         return pixels
