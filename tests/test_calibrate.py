@@ -33,7 +33,11 @@ def bare(toy_detector):
     """As an imported model is: without scales and thresholds."""
     levels = [
         Level(
-            old.input_layer, old.flow, stride=old.stride, means=old.means, parts=len(old.location)
+            old.input_layer,
+            old.density,
+            stride=old.stride,
+            means=old.means,
+            parts=len(old.location),
         )
         for old in toy_detector.model
     ]

@@ -428,14 +428,14 @@ def test_samples_are_likelier_than_noise(toy_detector):
     level = toy_detector.model.levels[0]
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     generator = torch.Generator().manual_seed(0)
-    u = torch.randn(8, 8, level.flow.channels, generator=generator)
+    u = torch.randn(8, 8, level.density.channels, generator=generator)
     layer = level.input_layer
 
     def vectors(x):
         """Of the input layer's values `x`."""
         return x @ torch.linalg.inv(layer.matrix).T + layer.mean
 
-    drawn, noise = vectors(level.flow.inverse(u, level.condition(rows, columns))), vectors(3 * u)
+    drawn, noise = vectors(level.density.inverse(u, level.condition(rows, columns))), vectors(3 * u)
     ours, theirs = (level.log_prob(z, rows, columns) for z in (drawn, noise))
     assert ours.isfinite().all()
     assert ours.mean() > theirs.mean()

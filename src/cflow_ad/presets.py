@@ -23,6 +23,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "paper": {},
         "method": {
             "join": False,
+            "memory": 0,
             "average": (),
             "padding": "reflect",
             "interpolation": "lanczos",

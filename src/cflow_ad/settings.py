@@ -160,6 +160,8 @@ class Settings(Checked):
                 "such as (8, 16, 32)"
             )
         if self.paper is not None:
+            if self.method.memory:
+                raise SettingsError("method.memory must be 0 with the paper's schedule")
             for name, wanted in (("augment_copies", 0), ("precision", "fp32")):
                 if getattr(self, name) != wanted:
                     raise SettingsError(

@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cflow_ad.cflow import folded
+from cflow_ad.cflow import folded_density
 from cflow_ad.cflow import scorer as scorer_module
 from cflow_ad.cflow.folded import FoldedLevel, FoldedModel
 from cflow_ad.cflow.folding import FoldedEncoder
@@ -278,7 +278,7 @@ def test_energies_do_not_depend_on_the_layout_of_the_pixels(model):
 def test_products_and_layouts_as_on_a_gpu_are_the_same_function(kind, monkeypatch):
     model, pixels = model_of(kind), random_pixels(3)
     expected = Scorer(model)(pixels)
-    monkeypatch.setattr(folded, "_is_accelerator", lambda device: True)
+    monkeypatch.setattr(folded_density, "is_accelerator", lambda device: True)
     for one, other in zip(Scorer(model)(pixels), expected, strict=True):
         assert relative_error(one, other) < 1e-5
 

@@ -20,7 +20,7 @@ def test_the_density_of_a_level_is_that_of_feature_vectors(whiten):
     z, row, column = torch.randn(4).double(), torch.tensor(2), torch.tensor(3)
 
     def to_normal(z):
-        return level.flow(level.input_layer(z), level.condition(row, column))[0]
+        return level.density(level.input_layer(z), level.condition(row, column))[0]
 
     jacobian = torch.autograd.functional.jacobian(to_normal, z)
     u = to_normal(z)
@@ -94,12 +94,14 @@ def test_a_levels_number_and_the_seed_name_its_random_choices():
 )
 def test_an_empty_level_has_the_shapes_of_a_trained_one(method):
     settings = Settings(method=Method(**method))
-    level = empty_level(6, settings, 1)
-    flow = build_flow(6, settings, 1, seeded=True).state_dict()
+    level = empty_level(6, settings, 0)
+    flow = build_flow(6, settings, 0, seeded=True).state_dict()
     shapes = {name: value.shape for name, value in level.state_dict().items()}
-    assert {f"flow.{name}": value.shape for name, value in flow.items()}.items() <= shapes.items()
+    assert {
+        f"density.{name}": value.shape for name, value in flow.items()
+    }.items() <= shapes.items()
     assert ("input_layer.matrix" in shapes) == settings.method.whiten
     assert ("means.tables" in shapes) == settings.method.place_means
-    parts = (16, 16) if settings.method.place_scales else ()
+    parts = (32, 32) if settings.method.place_scales else ()
     assert shapes["location"] == shapes["scale"] == parts
     assert all(value.is_meta for value in level.state_dict().values())

@@ -112,8 +112,8 @@ def test_a_step_reads_no_value_back(features):
     """So that it can be captured in a graph: tensors without values, backward pass and all."""
     level = build_level(features, SETTINGS, 0)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        make_fake(level.flow, mode, "cpu")
-        optimiser = torch.optim.Adam(level.flow.parameters(), foreach=False)
+        make_fake(level.density, mode, "cpu")
+        optimiser = torch.optim.Adam(level.density.parameters(), foreach=False)
         steps = _Steps(level, optimiser, fake_batches(16, 3, "cpu"))
         optimiser.param_groups[0]["lr"] = 1e-3  # torch's own loop reads a tensor on a CPU
         steps.begin(0, [1e-3] * BLOCK)

@@ -135,14 +135,14 @@ def assert_equal(ours, theirs):
 
 def test_every_level_is_fitted_to_its_own_channels(encoder, fitted):
     model, seen = fitted[0].model, fitted[1]
-    assert [level.flow.channels for level in model] == list(encoder.spec.channels)
+    assert [level.density.channels for level in model] == list(encoder.spec.channels)
     for level in model:
         assert not any(value.requires_grad for value in level.parameters())
         assert all(value.isfinite().all() for value in level.state_dict().values())
     trained = [p for p in seen if p.stage == "train"]
-    # Five steps of two levels, of two folds' models and the one that is kept.
-    assert [(p.done, p.total) for p in trained] == [(done, 30) for done in range(5, 35, 5)]
-    assert sorted(p.stride for p in trained) == [8] * 3 + [16] * 3
+    # Five steps of the first level's flow, of two folds' models and the one that is kept.
+    assert [(p.done, p.total) for p in trained] == [(5, 15), (10, 15), (15, 15)]
+    assert [p.stride for p in trained] == [8] * 3
     assert fitted[0].fitted_to == list(range(8))
     assert sorted(fitted[0].scores.numbers) == list(range(8))
 
@@ -153,7 +153,7 @@ def test_a_work_folder_changes_nothing(encoder, images, settings, fitted, tmp_pa
     again, seen = fit(encoder, images[:8], settings, work=work)
     # No image is encoded and no step taken again.
     assert [p.done for p in seen if p.stage == "encode"] == [8]
-    assert [p.done for p in seen if p.stage == "train"] == list(range(5, 35, 5))
+    assert [p.done for p in seen if p.stage == "train"] == [5, 10, 15]
     assert_equal(again, fitted[0])
 
 

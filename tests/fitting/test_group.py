@@ -71,7 +71,10 @@ def test_more_processes_than_images_fit_a_model(encoder, images, settings, tmp_p
 
 def test_the_paper_s_schedule_is_split_by_models(encoder, good, settings, tmp_path):
     settings = dataclasses.replace(
-        settings, augment_copies=0, paper=PaperSchedule(epochs=1, passes_per_epoch=1)
+        settings,
+        augment_copies=0,
+        paper=PaperSchedule(epochs=1, passes_per_epoch=1),
+        method=dataclasses.replace(settings.method, memory=0),
     )
     one = fit_model(encoder, good, settings)
     for fitted in in_threads(

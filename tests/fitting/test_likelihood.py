@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_flow_and_another_another(features, level):
     assert_equal(fit(features), level)
     other = fit(features, dataclasses.replace(SETTINGS, seed=1, steps=1))
     for name in ("first.weight", "permutation"):
-        ours, theirs = (of.flow.blocks[0].state_dict()[name] for of in (level, other))
+        ours, theirs = (of.density.blocks[0].state_dict()[name] for of in (level, other))
         assert not torch.equal(ours, theirs), name
 
 

@@ -61,7 +61,7 @@ def train(encoder, images, settings, **kwargs):
 
 
 def parameters(levels):
-    return [value.detach().clone() for level in levels for value in level.flow.parameters()]
+    return [value.detach().clone() for level in levels for value in level.density.parameters()]
 
 
 def assert_equal(ours, theirs):
@@ -120,18 +120,18 @@ def test_it_ends_where_the_authors_loop_ends(encoder, images, trained, filled, s
     """
     images = images[:10]  # two batches of four; two images are left out of each pass
     begun = start(encoder, images, settings)
-    decoders = [freia_of(level.flow).float() for level in begun]
+    decoders = [freia_of(level.density).float() for level in begun]
     layers = [level.input_layer for level in begun]
     authors_loop(encoder, images, decoders, layers, settings)
 
     ours = trained if settings is SETTINGS else filled
     for level, decoder, before in zip(ours, decoders, begun, strict=True):
-        x = torch.randn(50, level.flow.channels)
+        x = torch.randn(50, level.density.channels)
         rows, columns = torch.randint(0, 4, (2, 50))
         code = encode_positions(4, 4, 128)[rows, columns]
         theirs, log_det = decoder(x, [code])
-        u, our_log_det = level.flow(x, code)
-        unmoved, _ = before.flow(x, code)
+        u, our_log_det = level.density(x, code)
+        unmoved, _ = before.density(x, code)
         torch.testing.assert_close(u, theirs, rtol=0, atol=1e-4)
         torch.testing.assert_close(our_log_det, log_det, rtol=0, atol=1e-4)
         assert (unmoved - theirs).abs().max() > 1e-2
@@ -151,7 +151,7 @@ def filled(encoder, images):
 
 def test_zeros_for_gradients_move_the_other_levels_too(trained, filled):
     for one, other in zip(trained, filled, strict=True):
-        assert not torch.allclose(one.flow.blocks[0].gamma, other.flow.blocks[0].gamma)
+        assert not torch.allclose(one.density.blocks[0].gamma, other.density.blocks[0].gamma)
 
 
 def test_the_learning_rate_is_the_authors():

@@ -112,7 +112,7 @@ def test_all_images_change_all_that_is_fitted(fitted, fit_spoilt):
     """So that the laws above are not true of a model that learns nothing."""
     found = differences(fitted, fit_spoilt(0))
     for number in range(2):
-        for part in ("input_layer.", "means.tables", "flow.", ".location", ".scale"):
+        for part in ("input_layer.", "means.tables", "density.", ".location", ".scale"):
             assert any(name.startswith(f"levels.{number}.") and part in name for name in found), (
                 part
             )

@@ -74,7 +74,9 @@ def test_its_levels_are_those_the_checkpoint_names(small, save):
 def test_its_clamp_and_learning_rate_are_the_checkpoints(anomalib, save):
     content = peers.anomalib_checkpoint(anomalib.encoder, anomalib.coders, clamp_alpha=1.5, lr=0.01)
     detector = import_anomalib(save(content), device="cpu")
-    assert {block.clamp for level in detector.model.levels for block in level.flow.blocks} == {1.5}
+    assert {block.clamp for level in detector.model.levels for block in level.density.blocks} == {
+        1.5
+    }
     assert (detector.settings.method.clamp, detector.settings.learning_rate) == (1.5, 0.01)
 
 

@@ -315,7 +315,7 @@ def test_an_unknown_or_impossible_setting_is_named(saved):
 @pytest.mark.parametrize("change", ["missing", "foreign", "shape"])
 def test_tensors_that_do_not_fit_are_named(path, toy_detector, bundle, change):
     names = [
-        "levels.0.flow.blocks.1.gamma",
+        "levels.0.density.blocks.1.gamma",
         "levels.1.location",
         "levels.1.means.tables",
         "levels.0.input_layer.matrix",

@@ -1,16 +1,11 @@
 """The model folded for scoring: the same function, with all that no image changes computed once.
 
 This is the one form that images are scored in: by `Scorer` on a CPU or a GPU, and by every export.
-A flow over a feature map is a network of 1x1 convolutions, since each position's vector is mapped
-by itself. Of each coupling block the position's share of the subnet is a table for the size of the
-map, and global scales, offsets and the factor of the subnet's output are part of its weights. The
-last permutation changes no likelihood and is left out.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
@@ -18,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cflow_ad.cflow.flow import CouplingBlock
+from cflow_ad.cflow.folded_density import FoldedFlow, FoldedMemory, at_each_position, kernel, layout
 from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.memory import Memory
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.position import at_places, axis_places, encode_axis
 from cflow_ad.cflow.precision import dtype_of
@@ -49,95 +45,11 @@ class Tables(NamedTuple):
 
     def laid_out(self) -> Tables:
         """Arrange them in memory as maps are on their device."""
-        layout = _layout(self.shift.device)
+        memory_format = layout(self.shift.device)
         shift, *terms = (
-            of[None].contiguous(memory_format=layout)[0] for of in (self.shift, *self.terms)
+            of[None].contiguous(memory_format=memory_format)[0] for of in (self.shift, *self.terms)
         )
         return Tables(shift, terms, self.location, self.scale)
-
-
-class FoldedBlock(nn.Module):
-    """One coupling block. Its input is `y`, the flow's own variable being `scale * (y + offset)`.
-
-    Args:
-        block: as trained.
-        scale: of `y`, shape `(C,)`.
-        offset: of `y`, shape `(C,)`.
-        is_last: leave the permutation out.
-        dtype: of the subnet's products.
-    """
-
-    first: Tensor
-    of_position: Tensor
-    first_bias: Tensor
-    second: Tensor
-    second_bias: Tensor
-    offset: Tensor
-    mixing: Tensor | None
-    mixing_bias: Tensor | None
-    order: Tensor | None
-
-    def __init__(
-        self,
-        block: CouplingBlock,
-        scale: Tensor,
-        offset: Tensor,
-        *,
-        is_last: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__()
-        n1 = block.n1
-        self.n1, self.clamp = n1, block.clamp
-        weight = block.first.weight.detach()
-        of_x1, of_position = weight[:, :n1], weight[:, n1:]
-        bias = block.first.bias.detach() + of_x1 @ (scale * offset)[:n1]
-        second, second_bias = 0.1 * block.second.weight, 0.1 * block.second.bias
-        # clamp * tanh(a) = 2 * clamp * sigmoid(2 a) - clamp: a sigmoid is far quicker.
-        factor = torch.cat((torch.full_like(scale[n1:], 2.0), 1 / scale[n1:]))
-        self.register_buffer("first", _kernel((of_x1 * scale[:n1]).to(dtype)))
-        self.register_buffer("of_position", of_position.contiguous())
-        self.register_buffer("first_bias", bias.to(dtype))
-        self.register_buffer("second", _kernel((second * factor[:, None]).detach().to(dtype)))
-        self.register_buffer("second_bias", (second_bias * factor).detach().to(dtype))
-        self.register_buffer("offset", offset[n1:, None, None].contiguous())
-        g, o = block.global_scale().detach(), block.offset.detach()
-        scale = scale * g
-        offset = torch.cat((offset[:n1], torch.zeros_like(offset[n1:]))) + o / scale
-        self.register_buffer("mixing", None)
-        self.register_buffer("mixing_bias", None)
-        self.register_buffer("order", None)
-        permutation = block.permutation
-        if not is_last and permutation.is_floating_point():
-            self.mixing = _kernel(permutation * scale)
-            self.mixing_bias = permutation @ (scale * offset)
-            scale, offset = torch.ones_like(scale), torch.zeros_like(offset)
-        elif not is_last:
-            self.order = permutation
-            scale, offset = scale[permutation], offset[permutation]
-        self.after = scale, offset
-
-    def term(self, row_code: Tensor, column_code: Tensor) -> Tensor:
-        """Compute the position's share of the hidden layer, shape `(hidden, h, w)`, from the
-        encodings of the rows, `(h, P / 2)`, and of the columns, `(w, P / 2)`.
-        """
-        of_column, of_row = self.of_position.chunk(2, dim=1)
-        rows, columns = of_row @ row_code.T, of_column @ column_code.T
-        return (rows[:, :, None] + columns[:, None, :]).to(self.first.dtype)
-
-    def forward(self, y: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `y`, shape `(B, C, h, w)`; returns the next `y` and the sum of the log-scales."""
-        y1, y2 = y[:, : self.n1], y[:, self.n1 :]
-        hidden = F.relu_(_at_each_position(y1.to(term.dtype), self.first, self.first_bias) + term)
-        a, shift = _at_each_position(hidden, self.second, self.second_bias).float().chunk(2, dim=1)
-        log_scale = torch.sigmoid(a) * (2 * self.clamp) - self.clamp
-        changed = (y2 + self.offset) * log_scale.exp() + shift
-        y = torch.cat((y1, changed), dim=1)
-        if self.mixing is not None:
-            y = _at_each_position(y, self.mixing, self.mixing_bias)
-        elif self.order is not None:
-            y = _reordered(y, self.order)
-        return y, log_scale.sum(1)
 
 
 class FoldedLevel(nn.Module):
@@ -152,15 +64,18 @@ class FoldedLevel(nn.Module):
     whitening: Tensor | None
     location: Tensor
     scale: Tensor
-    last_scale: Tensor
-    last_offset: Tensor
 
     def __init__(self, level: Level, dtype: torch.dtype) -> None:
         super().__init__()
         level = _contiguous(level)
-        flow = level.flow
-        self.channels, self.frame, self.stride = flow.channels, level.frame, level.stride
-        self.axis_channels = flow.condition_channels // 2
+        density = level.density
+        self.density: FoldedFlow | FoldedMemory
+        if isinstance(density, Memory):
+            self.density = FoldedMemory(density)
+        else:
+            self.density = FoldedFlow(density, dtype)
+        self.channels, self.frame, self.stride = density.channels, level.frame, level.stride
+        self.axis_channels = density.condition_channels // 2
         self.means = level.means
         mean, matrix = level.input_layer.mean, level.input_layer.matrix
         if matrix is not None:  # of the means of places too: interpolation is linear
@@ -168,40 +83,28 @@ class FoldedLevel(nn.Module):
             if self.means is not None:
                 self.means.tables = F.linear(self.means.tables, matrix)
         self.register_buffer("mean", mean)
-        self.register_buffer("whitening", None if matrix is None else _kernel(matrix))
+        self.register_buffer("whitening", None if matrix is None else kernel(matrix))
         self.register_buffer("location", level.location)
         self.register_buffer("scale", level.scale)
-        couplings = [cast(CouplingBlock, block) for block in flow.blocks]
-        scale, offset = torch.ones_like(self.mean), torch.zeros_like(self.mean)
-        blocks = []
-        for number, block in enumerate(couplings, start=1):
-            is_last = number == len(couplings)
-            folded = FoldedBlock(block, scale, offset, is_last=is_last, dtype=dtype)
-            scale, offset = folded.after
-            blocks.append(folded)
-        self.blocks = nn.ModuleList(blocks)
-        self.register_buffer("last_scale", scale[:, None, None])
-        self.register_buffer("last_offset", offset[:, None, None])
-        log_det = sum(float(block.global_scale().detach().log().sum()) for block in couplings)
-        self.constant = log_det - 0.5 * self.channels * math.log(2 * math.pi)
-        self._is_fixed = False
+        self._fixed = 0  # tables that the module has
         self.requires_grad_(False)
 
     def fix(self, grid: Shape) -> None:
         """Keep the tables of maps of `grid`, height and width, which are the only ones from now on,
         in the module.
         """
-        for number, tensor in enumerate(self.tables(*grid).tensors):
+        tensors = self.tables(*grid).tensors
+        for number, tensor in enumerate(tensors):
             self.register_buffer(f"table{number}", tensor.clone())
-        self._is_fixed = True
+        self._fixed = len(tensors)
 
     def tables(self, height: int, width: int, rows: slice = _ALL) -> Tables:
         """Compute what depends on the position alone, for these rows of a map of `height x width`
         positions.
         """
-        if self._is_fixed:
+        if self._fixed:
             shift, *terms, location, scale = (
-                self.get_buffer(f"table{number}") for number in range(len(self.blocks) + 3)
+                self.get_buffer(f"table{number}") for number in range(self._fixed)
             )
             return Tables(shift, terms, location, scale)
         row_places, column_places = (axis_places(side, self.frame) for side in (height, width))
@@ -216,7 +119,7 @@ class FoldedLevel(nn.Module):
         at = row_places[:, None].to(self.mean.device), column_places[None].to(self.mean.device)
         return Tables(
             -mean,
-            [cast(FoldedBlock, block).term(row_code, column_code) for block in self.blocks],
+            self.density.terms(row_code, column_code),
             at_places(self.location, *at),
             at_places(self.scale, *at),
         )
@@ -225,16 +128,11 @@ class FoldedLevel(nn.Module):
         """Compute the log-likelihood per dimension at every position, as `Level.forward`: features
         `(B, C, h, w)`, with the tables of their positions, to `(B, h, w)`.
         """
-        y = features.float().contiguous(memory_format=_layout(features.device))
+        y = features.float().contiguous(memory_format=layout(features.device))
         if self.whitening is not None:
-            y = _at_each_position(y, self.whitening)
-        y = y + tables.shift
-        log_det = torch.zeros_like(y[:, 0]) + self.constant
-        for block, term in zip(self.blocks, tables.terms, strict=True):
-            y, log_scale = block(y, term)
-            log_det = log_det + log_scale
-        u = (y + self.last_offset) * self.last_scale
-        return (log_det - 0.5 * u.square().sum(1)) / self.channels
+            y = at_each_position(y, self.whitening)
+        value: Tensor = self.density(y + tables.shift, tables.terms)
+        return value / self.channels
 
     def forward(self, features: Tensor, tables: Tables) -> Tensor:
         """Compute the energy at every position; as `log_likelihood`, then `Level.energy`."""
@@ -280,35 +178,6 @@ class FoldedModel(nn.Module):
         ]
 
 
-def _is_accelerator(device: torch.device) -> bool:
-    return device.type != "cpu"
-
-
-def _layout(device: torch.device) -> torch.memory_format:
-    """Return how maps lie in memory: on accelerators, the channels of a position together."""
-    return torch.channels_last if _is_accelerator(device) else torch.contiguous_format
-
-
-def _at_each_position(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply the vector of each position by a matrix: a 1x1 convolution. On accelerators it is
-    one product, which reads some of the channels where they are.
-    """
-    if not _is_accelerator(x.device):
-        return F.conv2d(x, kernel, bias)
-    batch, channels, height, width = x.shape
-    vectors = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    matrix = kernel[:, :, 0, 0].T
-    product = vectors @ matrix if bias is None else torch.addmm(bias, vectors, matrix)
-    return product.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _reordered(y: Tensor, order: Tensor) -> Tensor:
-    """Reorder the channels; the layout in memory stays."""
-    if not _is_accelerator(y.device):
-        return y.index_select(1, order)
-    return y.permute(0, 2, 3, 1).index_select(3, order).permute(0, 3, 1, 2)
-
-
 def _contiguous(level: Level) -> Level:
     """Copy a level into contiguous memory: strides decide how products round, and a model that is
     loaded scores bit for bit as the one that was saved.
@@ -317,8 +186,3 @@ def _contiguous(level: Level) -> Level:
     for tensor in (*copied.parameters(), *copied.buffers()):
         tensor.data = tensor.data.contiguous()
     return copied
-
-
-def _kernel(matrix: Tensor) -> Tensor:
-    """Turn a matrix into a 1x1 convolution's weight."""
-    return matrix.detach().contiguous()[:, :, None, None]

@@ -1,4 +1,5 @@
-"""One level of the pyramid: what is subtracted, the whitening, the flow, and the scale of energies.
+"""One level of the pyramid: what is subtracted, the whitening, the density, and the scale of
+energies.
 
 A level is what gives an energy for every position of its feature map. The map, the score, the model
 file and the exports need nothing else.
@@ -12,23 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from cflow_ad.cflow.flow import ConditionalFlow
+from cflow_ad.cflow.memory import Memory
 from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.position import FRAME, Frame, at_places, axis_places, encode
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
 
+MEMORY_LEVEL = 1
+"""The number of the level that has a memory, if one has."""
+
 
 class Level(nn.Module):
-    """Input layer, flow, and the location and scale of good vectors' log-likelihoods.
+    """Input layer, density, and the location and scale of good vectors' log-likelihoods.
 
     Args:
         input_layer: fixed, fitted on good vectors.
-        flow: conditioned on the position.
+        density: a flow, conditioned on the position, or a memory.
         stride: of the level where its positions are relative; see `position.encode_axis`.
         means: of good vectors at each place, subtracted from a vector first; unset, nothing is.
         parts: along either side of an image, that each have a location and scale of their own,
-            for a flow whose positions are relative; unset, there is one for all places.
+            where positions are relative; unset, there is one for all places.
     """
 
     location: Tensor
@@ -37,7 +42,7 @@ class Level(nn.Module):
     def __init__(
         self,
         input_layer: InputLayer,
-        flow: ConditionalFlow,
+        density: ConditionalFlow | Memory,
         *,
         stride: int | None = None,
         means: PlaceMeans | None = None,
@@ -46,7 +51,7 @@ class Level(nn.Module):
         super().__init__()
         self.means = means
         self.input_layer = input_layer
-        self.flow = flow
+        self.density = density
         self.stride = stride
         shape = () if parts is None else (parts, parts)
         self.register_buffer("location", torch.zeros(shape))
@@ -62,8 +67,8 @@ class Level(nn.Module):
             columns: integer columns.
 
         Returns:
-            `l = log p(z | c) / C`, shape `(...)`, in the coordinates of the input layer: its
-            log-determinant, a constant, is left out; `log_prob` has it.
+            `l = log p(z | c) / D`, shape `(...)`, of the `D` numbers that the input layer gives:
+            its log-determinant, a constant, is left out; `log_prob` has it.
         """
         return self.of_whitened(self.input_layer(z), self.condition(rows, columns))
 
@@ -71,11 +76,18 @@ class Level(nn.Module):
         """Compute the same as `forward` of vectors that the input layer has mapped already, with
         the condition of each.
         """
-        return self.flow.log_prob(x, condition) / self.flow.channels
+        return self.density.log_prob(x, condition) / self.density.channels
+
+    def without(self, z: Tensor, excluded: Tensor) -> Tensor:
+        """Compute the same as `forward` by a memory, without some of its vectors for each: bool,
+        shape `(..., M)`.
+        """
+        assert isinstance(self.density, Memory)
+        return self.density.log_prob(self.input_layer(z), without=excluded) / self.density.channels
 
     def condition(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Encode positions, as for `forward`; shape `(..., P)`."""
-        code = encode(rows, columns, self.flow.condition_channels, stride=self.stride)
+        code = encode(rows, columns, self.density.condition_channels, stride=self.stride)
         return code.to(self.input_layer.mean.dtype)
 
     @property
@@ -96,9 +108,11 @@ class Level(nn.Module):
         return features - means
 
     def log_prob(self, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Compute the exact `log p(z | c)`, in nats; arguments as for `forward`."""
+        """Compute `log p(z | c)` in nats, exact if the density is a flow; arguments as for
+        `forward`.
+        """
         x = self.input_layer(z)
-        return self.flow.log_prob(x, self.condition(rows, columns)) + self.input_layer.log_det
+        return self.density.log_prob(x, self.condition(rows, columns)) + self.input_layer.log_det
 
     def energy(self, log_likelihood: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Compute how many scales a log-likelihood `l` lies below the location, at least 0:
@@ -116,8 +130,13 @@ def count_parts(stride: int) -> int:
 
 
 def count_components(channels: int, method: Method) -> int:
-    """Count the numbers of a vector of `channels` that its flow gets."""
+    """Count the numbers that the input layer makes of a vector of `channels`."""
     return min(channels, method.components) if method.whiten else channels
+
+
+def has_memory(settings: Settings, number: int) -> bool:
+    """Whether a level has a memory, by its number; else it has a flow."""
+    return settings.method.memory > 0 and number == MEMORY_LEVEL
 
 
 def position_stride(settings: Settings, number: int) -> int | None:
@@ -153,6 +172,15 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
         )
 
 
+def build_density(
+    channels: int, settings: Settings, number: int, *, seeded: bool
+) -> ConditionalFlow | Memory:
+    """Build a level's flow, as `build_flow`, or an empty memory."""
+    if has_memory(settings, number):
+        return Memory(torch.empty(0, channels))
+    return build_flow(channels, settings, number, seeded=seeded)
+
+
 def empty_level(channels: int, settings: Settings, number: int) -> Level:
     """Build a level of the right shapes without values, to be loaded from a model file."""
     method = settings.method
@@ -165,10 +193,10 @@ def empty_level(channels: int, settings: Settings, number: int) -> Level:
         means = None
         if method.place_means:
             means = PlaceMeans(torch.empty(0, parts, parts, channels), torch.empty(0))
-        flow = build_flow(components, settings, number, seeded=False)
+        density = build_density(components, settings, number, seeded=False)
         return Level(
             layer,
-            flow,
+            density,
             stride=position_stride(settings, number),
             means=means,
             parts=parts if method.place_scales else None,

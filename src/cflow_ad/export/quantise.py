@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Canvases = Sequence[NDArray[np.float32]]
 
-_SUBNET = re.compile(r"(^|\.)levels\.\d+\.blocks\.\d+\.(first|second)$")
+_SUBNET = re.compile(r"(^|\.)levels\.\d+\.density\.blocks\.\d+\.(first|second)$")
 """Names of the weights of the couplings' subnets."""
 
 

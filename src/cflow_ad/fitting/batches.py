@@ -46,7 +46,7 @@ class Batches:
         self, level: Level, features: LevelFeatures, batch_size: int, seed: tuple[int, ...]
     ) -> None:
         self._level = level
-        self._channels = level.flow.channels
+        self._channels = level.density.channels
         self._features = features
         self._seed = seed
         self._device = level.location.device
@@ -54,7 +54,7 @@ class Batches:
         shape = (BLOCK, batch_size)
         self.x = torch.empty(*shape, self._channels, device=self._device)
         """After the input layer, shape `(BLOCK, batch_size, D)`."""
-        self.condition = torch.empty(*shape, level.flow.condition_channels, device=self._device)
+        self.condition = torch.empty(*shape, level.density.condition_channels, device=self._device)
         """Shape `(BLOCK, batch_size, P)`."""
 
     @torch.no_grad()

@@ -154,7 +154,7 @@ def _with_scales(
     """Copy a model, with scales fitted to vectors."""
     levels = []
     for number, (old, of_level) in enumerate(zip(model, features, strict=True)):
-        level = Level(old.input_layer, old.flow, stride=old.stride, means=old.means).to(
+        level = Level(old.input_layer, old.density, stride=old.stride, means=old.means).to(
             model.device
         )
         fit_scale(level, of_level, settings, number)

@@ -17,11 +17,12 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.level import Level, count_components, count_parts
+from cflow_ad.cflow.level import Level, count_components, count_parts, has_memory
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.likelihood import Ended, build_level, level_batch_size, train_level
+from cflow_ad.fitting.memory import fit_memory
 from cflow_ad.fitting.paper import images_in_a_pass, train_by_passes
 from cflow_ad.fitting.place_means import subtract_place_means
 from cflow_ad.fitting.progress import Progress, ProgressCallback, Stage, silent
@@ -29,6 +30,8 @@ from cflow_ad.fitting.scale import fit_scale
 from cflow_ad.fitting.side_by_side import Start, run_all
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
+
+_COST_OF_MEMORY = 5000  # of a vector, about in proportion to the time that it takes
 
 
 class ToFit(NamedTuple):
@@ -162,6 +165,9 @@ def _list_parts(models: Sequence[ToFit], settings: Settings) -> list[_Part]:
             continue
         steps = settings.steps_for(len(sources))
         for number in numbers:
+            if has_memory(settings, number):
+                parts.append(_Part(model, (number,), _COST_OF_MEMORY * settings.method.memory, 0))
+                continue
             vectors = level_batch_size(settings, number, steps)
             channels = count_components(features[number].channels, settings.method)
             # Some of a step's time goes with its vectors, some with the parameters; measured.
@@ -184,6 +190,11 @@ def _fit_level(
     deadline = time.monotonic() + seconds
     features = to_fit.of_level(number, settings)
     level = build_level(features, settings, number).to(device)
+    if has_memory(settings, number):
+        same = fit_memory(level, features, settings, number, len(to_fit.sources))
+        yield
+        fit_scale(level, features, settings, number, same)
+        return [level], Ended(0, "steps")
     ended = yield from train_level(
         level,
         features,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cflow_ad.cflow.graphs import Repeated
-from cflow_ad.cflow.level import Level, build_flow, count_components, position_stride
+from cflow_ad.cflow.level import Level, build_density, count_components, position_stride
 from cflow_ad.cflow.whitening import fit_whitening, raw_layer
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.batches import BLOCK, Batches
@@ -24,15 +24,17 @@ from cflow_ad.settings import Settings
 
 
 def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
-    """Build a level before training: the input layer fitted, the flow in its initial state."""
+    """Build a level before training: the input layer fitted, the flow in its initial state, or the
+    memory empty.
+    """
     channels = count_components(features.channels, settings.method)
     layer = raw_layer(channels)
     if settings.method.whiten:
         layer = fit_whitening(features.chunks(), channels)
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
-    flow = build_flow(channels, settings, number, seeded=True)
-    return Level(layer, flow, stride=position_stride(settings, number), means=means)
+    density = build_density(channels, settings, number, seeded=True)
+    return Level(layer, density, stride=position_stride(settings, number), means=means)
 
 
 def compute_loss(log_likelihood: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ def train_level(
         DivergenceError: the loss became NaN or infinite.
     """
     began = time.monotonic()
-    parameters = dict(level.flow.named_parameters())
+    parameters = dict(level.density.named_parameters())
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate, fused=True)
     kept = Checkpoint(checkpoint, key, parameters, optimiser)
     state = kept.restore()

@@ -74,7 +74,7 @@ def train_by_passes(
     parameters = {
         f"{number}.{name}": parameter
         for number, level in enumerate(levels)
-        for name, parameter in level.flow.named_parameters()
+        for name, parameter in level.density.named_parameters()
     }
     optimiser = torch.optim.Adam(parameters.values(), lr=settings.learning_rate)
     kept = Checkpoint(checkpoint, key, parameters, optimiser)

@@ -16,6 +16,7 @@ from cflow_ad.cflow.level import Level, count_parts
 from cflow_ad.cflow.position import FRAME
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting.features import LevelFeatures
+from cflow_ad.fitting.memory import SameImage
 from cflow_ad.settings import Settings
 
 TAIL = 0.001
@@ -32,16 +33,23 @@ _LEAST = 1e-3  # images without any variation leave no scale
 
 
 @torch.inference_mode()
-def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number: int) -> None:
+def fit_scale(
+    level: Level,
+    features: LevelFeatures,
+    settings: Settings,
+    number: int,
+    same: SameImage | None = None,
+) -> None:
     """Set the level's location and scale, by quantiles of good log-likelihoods.
 
     The median has energy 0. The scale is that of the unlikely side alone, where defects are.
 
     Args:
-        level: its flow trained.
+        level: its density fitted.
         features: the level's vectors.
         settings: of the model.
         number: of the level.
+        same: of a memory that these images are in, so that each is scored as if it were not.
 
     Raises:
         DivergenceError: a log-likelihood is NaN or infinite.
@@ -54,7 +62,11 @@ def fit_scale(level: Level, features: LevelFeatures, settings: Settings, number:
     found = []
     for part in np.array_split(index, max(1, len(index) // 4096)):
         z, rows, columns = features.take(part, level.location.device)
-        found.append(torch.stack((level(z, rows, columns).double(), rows, columns)).cpu())
+        if same is None:
+            value = level(z, rows, columns)
+        else:
+            value = level.without(z, same(part).to(z.device))
+        found.append(torch.stack((value.double(), rows, columns)).cpu())
     values, rows, columns = torch.cat(found, dim=1)
     if not values.isfinite().all():
         raise DivergenceError(

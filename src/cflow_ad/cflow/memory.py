@@ -1,0 +1,99 @@
+"""A memory of good vectors: what a level can have in place of a flow.
+
+A flow says how common a vector is; what good images have in a few rare places it finds unlikely.
+A memory keeps such vectors too, and a vector is the less likely the further it is from all of them.
+Together they are better than either.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Memory(nn.Module):
+    """Vectors of good images, with the distance to the nearest.
+
+    Args:
+        vectors: shape `(M, D)`.
+
+    References:
+        Roth et al., Towards Total Recall in Industrial Anomaly Detection (PatchCore), CVPR 2022.
+    """
+
+    vectors: Tensor
+    condition_channels = 0
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("vectors", vectors)
+
+    @property
+    def channels(self) -> int:
+        """Length `D` of a vector."""
+        return int(self.vectors.shape[1])
+
+    def log_prob(
+        self, x: Tensor, condition: Tensor | None = None, without: Tensor | None = None
+    ) -> Tensor:
+        """Compute the log-likelihood of vectors up to a constant: minus the distance to the
+        nearest vector of the memory.
+
+        Args:
+            x: shape `(..., D)`.
+            condition: not used.
+            without: vectors of the memory that each is not compared with, bool, shape `(..., M)`.
+
+        Returns:
+            Shape `(...)`.
+        """
+        apart = self.vectors.square().sum(1) - 2 * (x @ self.vectors.T)
+        if without is not None:
+            apart = apart.masked_fill(without, torch.inf)
+        nearest = apart.amin(-1) + x.square().sum(-1)
+        return -nearest.clamp(min=0).sqrt()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *arguments: object
+    ) -> None:
+        """Take as many vectors as the file has."""
+        found = state_dict.get(f"{prefix}vectors")
+        if found is not None and found.ndim == 2 and found.shape[1] == self.channels:
+            self.vectors = found.new_empty(found.shape)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def choose_spread(vectors: Tensor, number: int, seed: int) -> Tensor:
+    """Choose vectors that lie far from each other, so that no vector is far from all of them.
+
+    Each next one is that with the largest distance to those before it, by `PROJECTED` random
+    directions.
+
+    Args:
+        vectors: shape `(n, D)`.
+        number: how many, at most `n`.
+        seed: of the first one and of the directions.
+
+    Returns:
+        Indices, shape `(number,)`.
+
+    References:
+        Gonzalez, Clustering to minimize the maximum intercluster distance, 1985; as a coreset:
+        Sener and Savarese, ICLR 2018; PatchCore (see `Memory`), Algorithm 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(vectors.shape[1], PROJECTED, generator=generator)
+    x = vectors @ directions.to(vectors)
+    squares = x.square().sum(1)
+    chosen = [int(torch.randint(len(x), (), generator=generator))]
+    nearest = torch.full_like(squares, torch.inf)
+    while len(chosen) < number:
+        last = chosen[-1]
+        apart = torch.addmv(squares, x, x[last], alpha=-2).add_(squares[last])
+        torch.minimum(nearest, apart, out=nearest)
+        chosen.append(int(nearest.argmax()))
+    return torch.tensor(chosen)
+
+
+PROJECTED = 64
+"""Random directions by which distances are compared in `choose_spread`."""

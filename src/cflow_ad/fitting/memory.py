@@ -1,0 +1,53 @@
+"""Fit a memory: choose the vectors of good images that it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.memory import Memory, choose_spread
+from cflow_ad.fitting.features import LevelFeatures
+from cflow_ad.settings import Settings
+
+SameImage: TypeAlias = Callable[[NDArray[np.int64]], Tensor]
+"""From indices of a level's vectors, shape `(n,)`, to which of the memory's vectors are of the same
+image as each, bool, shape `(n, M)`."""
+
+_DRAWN = 50_000  # vectors that those of the memory are chosen from
+
+
+@torch.inference_mode()
+def fit_memory(
+    level: Level, features: LevelFeatures, settings: Settings, number: int, n_originals: int
+) -> SameImage:
+    """Fill a level's memory.
+
+    Args:
+        level: its input layer fitted.
+        features: the level's vectors.
+        settings: of the model.
+        number: of the level.
+        n_originals: images that are not copies; see `subtract_place_means`.
+
+    Returns:
+        A function that says which vectors of the memory an image is not to be compared with when it
+        stands for a new one.
+    """
+    rng = np.random.default_rng([settings.seed, number, 2])
+    index = np.sort(rng.choice(len(features), min(_DRAWN, len(features)), replace=False))
+    x = level.input_layer(features.take(index, level.location.device)[0])
+    chosen = choose_spread(x, min(settings.method.memory, len(x)), settings.seed)
+    level.density = Memory(x[chosen.to(x.device)].clone())
+    owners = features.images_of(index[chosen.numpy()]) % n_originals
+
+    def find_same(vectors: NDArray[np.int64]) -> Tensor:
+        same = features.images_of(vectors)[:, None] % n_originals == owners
+        return same & ~same.all(1, keepdim=True)  # an image alone is compared with itself
+
+    return find_same
