@@ -22,7 +22,7 @@ def main() -> None:
         bits=16,
         steps=30,
         smoothing=2.0,
-        false_alarm_rate=0.1,
+        false_alarm_rate=0.08,
         # Of the first level some components are left out, of the second none.
         method=Method(components=48, blocks=2, position_channels=32, average=(16,)),
     )

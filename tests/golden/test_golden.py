@@ -74,7 +74,7 @@ def test_every_export_scores_so_and_decides_the_same(format, precision):
 def test_two_products_of_int8_fit_into_16_bits(format):
     """Processors without VNNI add two, of an activation up to 255 each, before they widen."""
     weights = _int8_weights(exported_file(format, "int8"))
-    assert len(weights) > 10  # of the encoder's convolutions and the subnets'
+    assert len(weights) > 7  # of the encoder's convolutions and the subnets'
     assert all(2 * 255 * abs(values.astype(np.int32)).max() < 2**15 for values in weights)
 
 
