@@ -14,6 +14,7 @@ from cflow_ad.cflow.building import build_encoder
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.flow import ConditionalFlow
 from cflow_ad.cflow.level import Level
+from cflow_ad.cflow.memory import Memory
 from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.whitening import InputLayer
 from cflow_ad.method import Method
@@ -53,15 +54,25 @@ def random_pixels(count=3, shape=(64, 96)):
 
 
 def make_level(
-    channels=4, *, components=None, whiten=True, stride=None, parts=None, width=None, **flow
+    channels=4,
+    *,
+    components=None,
+    whiten=True,
+    stride=None,
+    parts=None,
+    width=None,
+    memory=0,
+    **flow,
 ) -> Level:
     """A level in which no parameter has its initial value; with a stride, positions are relative
-    and places have means.
+    and places have means; with a memory of so many vectors there is no flow.
     """
     torch.manual_seed(channels)
     flow = {"blocks": 3, "condition_channels": 8, **flow}
     kept = components or channels
     made = ConditionalFlow(kept, width=width, seed=channels, **flow)
+    if memory:
+        made = Memory(torch.randn(memory, kept))
     with torch.no_grad():
         for name, value in made.named_parameters():
             value += (1.0 if "second" in name else 0.3) * torch.randn_like(value)

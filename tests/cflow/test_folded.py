@@ -26,6 +26,7 @@ KINDS = {
     "accurate": {"permutation": "soft", "stride": 32, "parts": 4},
     "one scale": {"permutation": "index", "stride": 32},
     "few components": {"permutation": "index", "stride": 32, "components": 5},
+    "memory": {"memory": 12, "stride": 32, "parts": 4},
     "paper": {"permutation": "soft", "whiten": False},
     "no condition": {"permutation": "index", "condition_channels": 0},
     "one block": {"permutation": "soft", "blocks": 1},

@@ -1,0 +1,72 @@
+"""Laws of fitting a memory: no image is compared with itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cflow_ad import Settings
+from cflow_ad.fitting.likelihood import build_level
+from cflow_ad.fitting.memory import fit_memory
+from cflow_ad.fitting.scale import fit_scale
+from cflow_ad.method import Method
+from tests.fitting.vectors import cache_of, random_maps
+
+SETTINGS = Settings(strides=(8, 16), method=Method(memory=60, place_means=False, place_scales=0.0))
+
+
+def fitted(images, n_originals=None):
+    features = cache_of(images)
+    level = build_level(features, SETTINGS, 1)
+    same = fit_memory(level, features, SETTINGS, 1, n_originals or len(images))
+    return level, features, same
+
+
+def test_a_memory_is_of_whitened_vectors_of_the_images():
+    level, features, _ = fitted(random_maps(10))
+    assert level.density.vectors.shape == (60, features.channels)
+    known = level.input_layer(features.take(np.arange(len(features)))[0])
+    apart = torch.cdist(level.density.vectors, known, compute_mode="donot_use_mm_for_euclid_dist")
+    assert apart.amin(1).max() < 1e-6
+
+
+def test_a_memory_has_at_most_the_vectors_that_there_are():
+    level, features, _ = fitted(random_maps(2, shape=(3, 4)))
+    assert len(level.density.vectors) == len(features) == 24
+
+
+def test_vectors_of_the_same_image_and_of_its_copies_are_known():
+    level, features, same = fitted(random_maps(6), n_originals=3)
+    index = np.arange(len(features))
+    x = level.input_layer(features.take(index)[0])
+    kept = torch.cdist(x, level.density.vectors, compute_mode="donot_use_mm_for_euclid_dist") < 1e-6
+    image = features.images_of(index)
+    for number, of_memory in enumerate(kept.T):
+        own = int(image[of_memory.nonzero()[0, 0]])
+        assert torch.equal(same(index)[:, number], image % 3 == own % 3)
+
+
+def test_an_image_alone_is_compared_with_itself():
+    level, features, same = fitted(random_maps(1))
+    assert not same(np.arange(len(features))).any()
+    fit_scale(level, features, SETTINGS, 1, same)
+    assert level.scale.isfinite()
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_an_image_is_scored_for_the_scale_as_if_it_were_not_there(number):
+    """By the distances to the others' vectors, as a new image is."""
+    level, features, same = fitted(random_maps(5))
+    own = np.arange(*features.bounds[number])
+    z = features.take(own)[0]
+    found = level.without(z, same(own))
+    others = level.density.vectors[~same(own[:1])[0]]
+    expected = -torch.cdist(level.input_layer(z), others).amin(1) / features.channels
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    before = level.density.vectors.clone()
+    fit_scale(level, features, SETTINGS, 1, same)
+    with_own = level.location.clone(), level.scale.clone()
+    fit_scale(level, features, SETTINGS, 1)
+    assert level.location > with_own[0]  # with its own vectors an image looks likelier
+    assert torch.equal(level.density.vectors, before)
