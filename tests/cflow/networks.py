@@ -84,7 +84,7 @@ def make_level(
         means = PlaceMeans(0.3 * torch.randn(4, 4, 4, channels), torch.tensor([-5.0, -4.0, 0.0]))
     layer = layer if whiten else InputLayer(torch.zeros(channels))
     level = Level(layer, made, stride=stride, means=means, parts=parts).eval()
-    level.location.copy_(torch.randn(level.location.shape) * 0.1 - 1.5)
+    level.location.copy_(torch.randn(level.location.shape) * 0.1 - (0.1 if memory else 1.5))
     level.scale.copy_(0.1 + 0.1 * torch.rand(level.scale.shape))
     return level.requires_grad_(False)
 

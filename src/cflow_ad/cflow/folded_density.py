@@ -147,7 +147,7 @@ class FoldedFlow(nn.Module):
 
 
 class FoldedMemory(nn.Module):
-    """The vectors of a memory, always in single precision: distances are differences of products.
+    """The vectors of a memory, never in half precision: distances are differences of products.
 
     Args:
         memory: as fitted.
