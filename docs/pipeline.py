@@ -15,6 +15,7 @@ DEFECT = (0.64, 0.36)  # of the drawn image: right and down, as fractions
 LEVELS = ((8, 12), (16, 6), (32, 3))  # stride, and positions along a side, as drawn
 MIDDLE = 218
 ROWS = (MIDDLE - 110, MIDDLE, MIDDLE + 110)  # centres of the levels
+MEMORY = 16  # stride of the level that has one
 
 STYLE = """
   text { font-family: system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif;
@@ -35,6 +36,8 @@ STYLE = """
   .condition { fill: none; stroke: #8250df; stroke-width: 1.5; }
   .purple { fill: #8250df; }
   .heat { fill: #cf222e; }
+  .good { fill: #0969da; }
+  .way { stroke: #cf222e; stroke-width: 1.5; stroke-dasharray: 3 2; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; }
     .note { fill: #9da7b3; }
@@ -51,6 +54,8 @@ STYLE = """
     .condition { stroke: #bc8cff; }
     .purple { fill: #bc8cff; }
     .heat { fill: #ff7b72; }
+    .good { fill: #58a6ff; }
+    .way { stroke: #ff7b72; }
   }
 """
 
@@ -71,10 +76,10 @@ def main() -> None:
             *grid(280, y, 76, cells, heat=False),
             text(318, y + 54, f"stride {stride}: z", "note"),
             arrow(362, y, 452),
-            *decoder(456, y),
+            *(memory(456, y) if stride == MEMORY else flow(456, y)),
             arrow(578, y, 640),
             *grid(646, y, 76, cells, heat=True),
-            text(684, y + 54, "log p(z | c)", "note"),
+            text(684, y + 54, "−distance" if stride == MEMORY else "log p(z | c)", "note"),
             arrow(728, y, 788, to=MIDDLE),
         ]
     parts += condition(407, 408)
@@ -88,9 +93,10 @@ def main() -> None:
     body = "\n".join(f"  {part}" for part in parts)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        'aria-label="An image passes a frozen encoder to a feature pyramid of three levels. One '
-        "flow for each level, conditioned on the position, gives the likelihood of every feature "
-        'vector. The levels are joined to one anomaly map and a score.">\n'
+        'aria-label="An image passes a frozen encoder to a feature pyramid of three levels. The '
+        "levels of stride 8 and 32 have a flow, conditioned on the position; that of stride 16 has "
+        "a memory of good vectors. Each says how likely every feature vector is. The levels are "
+        'joined to one anomaly map and a score.">\n'
         f"<style>{STYLE}</style>\n{body}\n</svg>\n"
     )
     Path(__file__).with_suffix(".svg").write_text(svg, encoding="utf-8")
@@ -102,7 +108,7 @@ def headings() -> list[str]:
         (78, "image"),
         (201, "encoder"),
         (318, "feature pyramid"),
-        (517, "decoders"),
+        (517, "flow or memory"),
         (684, "likelihood"),
         (850, "map"),
     )
@@ -178,7 +184,7 @@ def grid(x: float, y: float, side: float, cells: int, *, heat: bool) -> list[str
     return drawn
 
 
-def decoder(x: float, y: float) -> list[str]:
+def flow(x: float, y: float) -> list[str]:
     """Draw a flow as a row of coupling blocks."""
     blocks = [
         f'<rect class="box" x="{x + 6 + 28 * n}" y="{y - 20}" width="22" height="40" rx="3"/>'
@@ -190,8 +196,21 @@ def decoder(x: float, y: float) -> list[str]:
     ]
 
 
+def memory(x: float, y: float) -> list[str]:
+    """Draw good vectors as dots, and a vector with the way to the nearest of them."""
+    good = ((16, -9), (33, 8), (41, -12), (53, 1), (24, 12), (66, -11), (60, 13))
+    near, new = good[5], (91, 5)
+    return [
+        f'<rect class="box" x="{x + 6}" y="{y - 20}" width="106" height="40" rx="3"/>',
+        *(f'<circle class="good" cx="{x + 6 + u}" cy="{y + v}" r="3"/>' for u, v in good),
+        f'<path class="way" d="M{x + 6 + near[0]} {y + near[1]} L{x + 6 + new[0]} {y + new[1]}"/>',
+        f'<circle class="heat" cx="{x + 6 + new[0]}" cy="{y + new[1]}" r="3.5"/>',
+        text(x + 61, y - 28, "distance to the nearest", "note"),
+    ]
+
+
 def condition(x: float, y: float) -> list[str]:
-    """Draw the position's encoding, which every decoder is given."""
+    """Draw the position's encoding, which every flow is given."""
     wave = " ".join(
         f"{x - 44 + t * 88 / 60:.1f},{y - 11 * math.sin(2 * math.pi * 2.5 * t / 60):.1f}"
         for t in range(61)
@@ -199,7 +218,8 @@ def condition(x: float, y: float) -> list[str]:
     tips = [
         f'<path class="condition" d="M{x} {row + 34} Q{x} {row + 14} {x + 20} {row + 14} H455"/>'
         f'<path class="purple" d="M462 {row + 14} l-9 -4.5 v9 z"/>'
-        for row in ROWS
+        for (stride, _), row in zip(LEVELS, ROWS, strict=True)
+        if stride != MEMORY
     ]
     return [
         f'<path class="condition" d="M{x} {y - 17} V{ROWS[0] + 34}"/>',

@@ -50,7 +50,7 @@ BAD = {
         "interpolation": ["cubic"],
         "whiten": ["yes"],
         "components": [1, 2.5, None],
-        "memory": [-1, 2.5, True],
+        "memory": [-1, 2.5, None],
         "place_means": [0],
         "place_scales": [-0.1, 1.1],
         "blocks": [0, 2.5, True],
@@ -181,11 +181,11 @@ def test_the_paper_preset_is_the_papers():
     assert paper.paper == PaperSchedule()
     assert method == Method(
         join=False,
+        memory=0,
         average=(),
         padding="reflect",
         interpolation="lanczos",
         whiten=False,
-        memory=0,
         place_means=False,
         place_scales=0.0,
         blocks=8,
@@ -234,6 +234,7 @@ def test_changes_of_a_preset_leave_the_rest_as_it_is():
         ("default", {"paper.epochs": 3}, "paper.epochs needs --preset paper"),
         ("paper", {"precision": "bf16"}, "precision is 'bf16': it must be fp32 with the paper's"),
         ("paper", {"augment_copies": 1}, "augment_copies is 1: it must be 0 with the paper's"),
+        ("paper", {"method": {"memory": 9}}, "method.memory must be 0 with the paper's"),
     ],
 )
 def test_a_wrong_preset_or_change_is_named(preset, changes, message):

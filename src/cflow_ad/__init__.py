@@ -1,4 +1,4 @@
-"""Anomaly detection with conditional normalizing flows (CFLOW-AD, WACV 2022).
+"""Anomaly detection with conditional normalizing flows and a memory of good vectors.
 
 Learn what *good* looks like from a folder of good images, then find, outline and score defects:
 
@@ -8,6 +8,9 @@ Learn what *good* looks like from a folder of good images, then find, outline an
     detector.save("carpet.safetensors")
     result = Detector.load("carpet.safetensors").predict("part.png")
     result.score, result.is_anomalous, result.anomaly_map, result.mask, result.regions
+
+The method is CFLOW-AD (WACV 2022), with the memory of PatchCore (CVPR 2022) on one level; the
+preset `paper` is CFLOW-AD alone.
 
 `cflow` is the method, `scoring` what turns its energies into a result, `fitting` what makes a model
 from good images. Names are imported when they are first used, so that `import cflow_ad` is quick.

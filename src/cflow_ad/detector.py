@@ -45,7 +45,7 @@ class Detector(BaseDetector):
     Made by `fit` or `load`.
 
     Args:
-        model: encoder and flows.
+        model: encoder and levels.
         settings: of the model.
         calibration: the thresholds and what they promise; None for an imported model, which
             predicts nothing until it is calibrated.
@@ -119,14 +119,14 @@ class Detector(BaseDetector):
         ]
 
     def log_likelihoods(self, source: ImageSource) -> list[NDArray[np.float32]]:
-        """Compute the flows' log-likelihoods of one image.
+        """Compute the log-likelihoods of one image, by flow or memory.
 
         Args:
             source: as for `predict`.
 
         Returns:
             For each level, the log-likelihood per dimension at every position in the image, in
-            nats, shape `(h, w)`.
+            nats, shape `(h, w)`; by a memory up to a constant, see `Memory.log_prob`.
 
         Raises:
             ImageError: the image cannot be used.
@@ -197,8 +197,8 @@ class Detector(BaseDetector):
             exclude: names of images to leave out: file names, or more of the path where a name is
                 not unique.
             max_seconds: time limit, in seconds. The images are encoded in any case, which may take
-                longer; the flows then stay in their initial state, and scores come from the
-                whitened features alone.
+                longer; the flows then stay in their initial state, and only statistics and memory
+                are fitted.
             work: a folder for checkpoints, from which the same call continues after it was
                 stopped; it is not removed.
             group: the processes that fit this model together, each by the same call, see
@@ -317,7 +317,7 @@ class Detector(BaseDetector):
             progress: called as the work advances.
 
         Returns:
-            A detector with this one's flows, which is left as it is.
+            A detector with this one's flows and memory, which is left as it is.
 
         Raises:
             CalibrationError: no images are given, and the model holds no scores.

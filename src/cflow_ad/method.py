@@ -31,7 +31,7 @@ class Method(Checked):
     """The kernel that images are resized with."""
 
     whiten: bool = True
-    """Remove mean and covariance of good vectors before the flow; the paper does not."""
+    """Remove mean and covariance of good vectors first; the paper does not."""
 
     components: Annotated[int, Range(2)] = 256
     """Where vectors are whitened: how many of their principal components are kept, at most."""

@@ -40,7 +40,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """By name, the changes of the defaults.
 
-`fast` has a smaller input and flow. `accurate` has the paper's flow: it takes about twice as long
-to train and half as long again to score. `paper` is CFLOW-AD as its authors train it on most
-classes of MVTec AD; they take 256x256 for some, see `evaluation.published`.
+`fast` has a smaller input and smaller flows. `accurate` has the paper's flows, which take longer to
+train and to score. These and the default have a memory in place of the second level's flow. `paper`
+is CFLOW-AD as its authors train it on most classes of MVTec AD; they take 256x256 for some, see
+`evaluation.published`.
 """

@@ -92,7 +92,7 @@ class Settings(Checked):
     # Training
 
     steps: Annotated[int | None, Range(0)] = None
-    """Optimiser steps of each level; 0 leaves each flow at its initial state. Unset, 6 for each
+    """Optimiser steps of each flow; 0 leaves it at its initial state. Unset, 6 for each
     image trained on, at least 600 and at most 1,200."""
 
     batch_size: Annotated[int | None, Range(1)] = None
@@ -183,7 +183,7 @@ class Settings(Checked):
         )
 
     def steps_for(self, n_images: int) -> int:
-        """Compute the optimiser steps of a level that is trained on `n_images` images.
+        """Compute the optimiser steps of a flow that is trained on `n_images` images.
 
         More steps of fewer vectors fit more images better: with 1,200 in place of 600, `pcb`,
         `screw` and `magnetic_tile` (200 to 400 images) gain 0.6 of image AUROC and 0.5 of AUPRO in

@@ -1,4 +1,4 @@
-"""The fixed first layer of a flow: an affine map fitted on good vectors.
+"""The fixed first layer of a level: an affine map fitted on good vectors.
 
 Backbones differ by orders of magnitude in the scale and correlation of their channels. A flow whose
 couplings start near the identity spends most of its training undoing that. Taking the mean and the

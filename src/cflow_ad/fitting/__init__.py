@@ -1,1 +1,1 @@
-"""From good images to a fitted model: feature cache, statistics, maximum likelihood, thresholds."""
+"""From good images to a fitted model: feature cache, statistics, likelihood, memory, thresholds."""

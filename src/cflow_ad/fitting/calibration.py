@@ -113,7 +113,7 @@ def fit_scales(
     The images are scored out-of-fold, by scales that are fitted without them; see `split_good`.
 
     Args:
-        model: whose encoder and flows the result shares.
+        model: whose encoder, flows and memory the result shares.
         settings: of the model; where `folds` is 0, it counts as unset.
         sources: the images, at least one.
         view: of the model.

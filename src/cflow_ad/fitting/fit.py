@@ -41,7 +41,7 @@ from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
 _BEYOND_TRAINING = ("smoothing", "false_alarm_rate", "weights")
-"""Settings that change nothing in the features or the flows."""
+"""Settings that change nothing in the features, flows and memory."""
 
 _TO_TIME = 4  # images encoded to see how long that takes, where there is a time limit
 

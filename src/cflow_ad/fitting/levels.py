@@ -1,4 +1,4 @@
-"""Fit the levels of models to the encoded images: statistics, a flow, and the scale of each level.
+"""Fit the levels of models to the encoded images: statistics, flow or memory, and scale.
 
 No level needs another, so all levels of all models are fitted side by side, and split over the
 processes of a group. By the paper's schedule the levels of one model are trained together.

@@ -1,4 +1,4 @@
-"""The location and scale of a level's log-likelihoods, fitted when its flow is trained.
+"""The location and scale of a level's log-likelihoods, fitted after its flow or memory.
 
 How likely a typical good vector is differs from place to place: where good images vary, as at a
 part's edge, all vectors are less likely than on plain ground. With one scale such places raise
