@@ -299,6 +299,10 @@ def test_pictures_go_when_their_time_is_over_and_the_record_stays(config, pictur
         assert len(list(config.data.glob("pictures/????-*/*"))) == 1
 
 
+def test_a_station_that_has_kept_no_picture_yet_has_none_to_delete(client):
+    assert client.station.pictures.clean(client.station.database) == 0
+
+
 def test_the_oldest_pictures_go_first_when_there_are_too_many_bytes(config, pictures):
     size = sum(len(data) for data in pictures[2:4]) / 1e9
     policy = Retention(gigabytes=size + 1e-9, free_gigabytes=0.0)

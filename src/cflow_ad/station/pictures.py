@@ -34,6 +34,7 @@ class PictureStore:
 
     def __init__(self, folder: Path, policy: Retention) -> None:
         self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.policy = policy
 
     def drop(self, path: Path) -> None:
