@@ -34,6 +34,8 @@ from cflow_ad.data.carpet import write_carpet
 DEFAULT = "default"
 ROWS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT: {},
+    "flows alone": {"method": {"memory": 0}},
+    "1,000 vectors in the memory": {"method": {"memory": 1000}},
     "the paper's flow": {"method": {"blocks": 8, "wide_subnets": True, "permutation": "soft"}},
     "no whitening": {"method": {"whiten": False}},
     "no means of places": {"method": {"place_means": False}},

@@ -40,8 +40,9 @@ def test_as_many_vectors_are_loaded_as_were_saved(memory):
     empty = Memory(torch.empty(0, 6, device="meta"))
     empty.load_state_dict(memory.state_dict(), assign=True)
     assert torch.equal(empty.vectors, memory.vectors)
-    with pytest.raises(RuntimeError, match="vectors"):
-        Memory(torch.empty(0, 5)).load_state_dict(memory.state_dict())
+    for other in (torch.empty(20, 5), torch.empty(20), torch.empty(1, 6)[:0]):
+        with pytest.raises(RuntimeError, match="vectors"):
+            Memory(torch.ones(1, 6)).load_state_dict({"vectors": other})
 
 
 def test_chosen_vectors_cover_the_others_better_than_random_ones():

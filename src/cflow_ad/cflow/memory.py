@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_PROJECTED = 64  # random directions in which distances are compared while vectors are chosen
+
 
 class Memory(nn.Module):
     """Vectors of good images, with the distance to the nearest.
@@ -56,17 +58,17 @@ class Memory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *arguments: object
     ) -> None:
-        """Take as many vectors as the file has."""
+        """Take as many vectors as the file has, at least one."""
         found = state_dict.get(f"{prefix}vectors")
-        if found is not None and found.ndim == 2 and found.shape[1] == self.channels:
-            self.vectors = found.new_empty(found.shape)
+        if found is not None and found.ndim == 2 and len(found):
+            self.vectors = self.vectors.new_empty(len(found), self.channels)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def choose_spread(vectors: Tensor, number: int, seed: int) -> Tensor:
     """Choose vectors that lie far from each other, so that no vector is far from all of them.
 
-    Each next one is that with the largest distance to those before it, by `PROJECTED` random
+    Each next one is that with the largest distance to those before it, in some random
     directions.
 
     Args:
@@ -82,7 +84,7 @@ def choose_spread(vectors: Tensor, number: int, seed: int) -> Tensor:
         Sener and Savarese, ICLR 2018; PatchCore (see `Memory`), Algorithm 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(vectors.shape[1], PROJECTED, generator=generator)
+    directions = torch.randn(vectors.shape[1], _PROJECTED, generator=generator)
     x = vectors @ directions.to(vectors)
     squares = x.square().sum(1)
     chosen = [int(torch.randint(len(x), (), generator=generator))]
@@ -93,7 +95,3 @@ def choose_spread(vectors: Tensor, number: int, seed: int) -> Tensor:
         torch.minimum(nearest, apart, out=nearest)
         chosen.append(int(nearest.argmax()))
     return torch.tensor(chosen)
-
-
-PROJECTED = 64
-"""Random directions by which distances are compared in `choose_spread`."""
