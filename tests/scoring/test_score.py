@@ -8,8 +8,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
+from cflow_ad.method import Method
 from cflow_ad.scoring.canvas import Canvas, cell_of
-from cflow_ad.scoring.score import LEAST_TERM, compute_image_score
+from cflow_ad.scoring.score import LEAST_TERM, compute_image_score, weigh_terms
 
 SHAPE = (64, 96)
 STRIDES = (8, 16, 32)
@@ -31,9 +32,10 @@ def compute(energies, *, smoothing=0.0, **canvas):
     return score_of(energies, canvas_of(**canvas), smoothing)
 
 
-def score_of(energies, canvas, smoothing=0.0):
+def score_of(energies, canvas, smoothing=0.0, method=None):
     cells = [cell_of(canvas.shape, grid.shape) for grid in energies]
-    return compute_image_score(energies, cells, canvas, smoothing=smoothing)
+    weights = weigh_terms(len(energies), method or Method(memory=0))
+    return compute_image_score(energies, cells, canvas, smoothing=smoothing, weights=weights)
 
 
 def mean_of_four(values):
@@ -56,6 +58,10 @@ def test_it_is_the_geometric_mean_of_the_means_of_the_four_highest(seed, strides
     terms = [mean_of_four(grid) for grid in (*energies, joined)]
     expected = np.prod(terms) ** (1 / len(terms))
     assert compute(energies, smoothing=smoothing) == pytest.approx(expected, rel=1e-4)
+    found = score_of(energies, canvas_of(), smoothing, Method())
+    if len(strides) > 1:  # the second level has a memory, which counts twice
+        expected = np.prod([*terms, terms[1]]) ** (1 / (len(terms) + 1))
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_only_positions_in_the_region_of_interest_count():

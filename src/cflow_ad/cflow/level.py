@@ -17,11 +17,8 @@ from cflow_ad.cflow.memory import Memory
 from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.position import FRAME, Frame, at_places, axis_places, encode
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
-from cflow_ad.method import Method
+from cflow_ad.method import MEMORY_LEVEL, Method
 from cflow_ad.settings import Settings
-
-MEMORY_LEVEL = 1
-"""The number of the level that has a memory, if one has."""
 
 
 class Level(nn.Module):

@@ -16,7 +16,7 @@ from cflow_ad.cflow.folded import FoldedModel
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.scoring.anomaly_map import LEAST, gaussian_weights
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.scoring.score import HIGHEST, LEAST_TERM
+from cflow_ad.scoring.score import HIGHEST, LEAST_TERM, weigh_terms
 from cflow_ad.settings import Settings
 
 
@@ -30,12 +30,16 @@ class ExportGraph(nn.Module):
             canvas may have any such size.
     """
 
+    weights: Tensor
+
     def __init__(self, model: CflowModel, settings: Settings, canvas: Shape | None = None) -> None:
         super().__init__()
         self.folded = FoldedModel(model)
         if canvas is not None:
             for level, grid in zip(self.folded, model.encoder.spec.grids(canvas), strict=True):
                 level.fix(grid)
+        weights = weigh_terms(len(model.levels), settings.method)
+        self.register_buffer("weights", torch.tensor(weights))
         self.by_peak = settings.method.image_score == "peak"
         self.map = AnomalyMap(settings.smoothing)
         # Of the joined map at the positions of the finest level, in its own positions.
@@ -61,7 +65,7 @@ class ExportGraph(nn.Module):
         else:
             grids = [*energies, self.joined(energies, energies[0].shape[1:])]
             terms = torch.stack([mean_of_highest(grid) for grid in grids], dim=1)
-            score = terms.clamp(min=LEAST_TERM).log().mean(1).exp()
+            score = (terms.clamp(min=LEAST_TERM).log() @ self.weights).exp()
         return anomaly_map, score, *energies
 
 

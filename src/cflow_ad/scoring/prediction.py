@@ -15,7 +15,7 @@ from cflow_ad.errors import ImageError
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas, cell_of
 from cflow_ad.scoring.components import label_runs
-from cflow_ad.scoring.score import compute_image_score
+from cflow_ad.scoring.score import compute_image_score, weigh_terms
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import MapInFrame, settle
 
@@ -174,11 +174,13 @@ def build_prediction(
     is_peak = settings.method.image_score == "peak"
     made = compute_map() if with_map or is_peak else None
     get_map = compute_map if made is None else lambda: made
-    score = (
-        float(get_map().values.max())
-        if is_peak
-        else compute_image_score(energies, cells, canvas, smoothing=settings.smoothing)
-    )
+    if is_peak:
+        score = float(get_map().values.max())
+    else:
+        weights = weigh_terms(len(energies), settings.method)
+        score = compute_image_score(
+            energies, cells, canvas, smoothing=settings.smoothing, weights=weights
+        )
     if math.isnan(score):
         raise ImageError(
             "the image: its score is not a number; check the model's weights", code="image.score"

@@ -3,7 +3,7 @@
 A defect may raise the energy of one level alone. The anomaly map is at most the logarithm of the
 number of levels where one level has energy 0: its maximum would miss such a defect. So the image's
 score uses every level. It is the geometric mean, over the levels and the joined map, of the mean of
-the four highest energies, and has no fitted constant.
+the four highest energies, and has no fitted constant. A memory counts twice in it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cflow_ad.method import MEMORY_LEVEL, Method
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas, Cell, cells_of
 
@@ -21,12 +22,34 @@ HIGHEST = 4
 """Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
 on MVTec screw."""
 
+MEMORY_COUNTS = 2
+"""Of how many terms the memory's has the weight: four of five development sets gain 0.3 to 1.3
+points of image AUROC, Magnetic Tile loses 0.9."""
+
 LEAST_TERM = 1e-6
 """The least value of a term, so that the geometric mean is defined where a term is 0."""
 
 
+def weigh_terms(levels: int, method: Method) -> list[float]:
+    """Weigh the terms of the geometric mean: of each level, and of the joined map.
+
+    Example:
+        >>> weigh_terms(3, Method()), weigh_terms(3, Method(memory=0))
+        ([0.2, 0.4, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25])
+    """
+    counts = [1] * (levels + 1)
+    if method.memory and levels > MEMORY_LEVEL:
+        counts[MEMORY_LEVEL] = MEMORY_COUNTS
+    return [count / sum(counts) for count in counts]
+
+
 def compute_image_score(
-    energies: Sequence[Floats], cells: Sequence[Cell], canvas: Canvas, *, smoothing: float
+    energies: Sequence[Floats],
+    cells: Sequence[Cell],
+    canvas: Canvas,
+    *,
+    smoothing: float,
+    weights: Sequence[float],
 ) -> float:
     """Compute an image's score: the geometric mean of what each level and the joined map give.
 
@@ -35,6 +58,7 @@ def compute_image_score(
         cells: of the levels, see `cell_of`.
         canvas: of the image; only positions in its region of interest count.
         smoothing: of the joined map; see `compute_anomaly_map`.
+        weights: see `weigh_terms`.
 
     Returns:
         0 or more; about 1 to 3 for good images.
@@ -53,7 +77,7 @@ def compute_image_score(
         mean_of_highest(grid[: kept.shape[0], : kept.shape[1]][kept])
         for grid, kept in zip(grids, [*inside, inside[0]], strict=True)
     ]
-    return float(np.exp(np.mean(np.log(np.maximum(terms, LEAST_TERM)))))
+    return float(np.exp(np.dot(weights, np.log(np.maximum(terms, LEAST_TERM)))))
 
 
 def mean_of_highest(values: NDArray[Any]) -> float:
