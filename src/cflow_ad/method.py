@@ -8,9 +8,6 @@ from typing import Annotated, Literal
 from cflow_ad.errors import SettingsError
 from cflow_ad.validation import Checked, Range
 
-MEMORY_LEVEL = 1
-"""The number of the level that has a memory, if one has."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method(Checked):

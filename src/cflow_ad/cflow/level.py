@@ -17,7 +17,8 @@ from cflow_ad.cflow.memory import Memory
 from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.position import FRAME, Frame, at_places, axis_places, encode
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
-from cflow_ad.method import MEMORY_LEVEL, Method
+from cflow_ad.method import Method
+from cflow_ad.scoring.score import MEMORY_LEVEL
 from cflow_ad.settings import Settings
 
 

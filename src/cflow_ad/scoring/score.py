@@ -9,14 +9,19 @@ the four highest energies, and has no fitted constant. A memory counts twice in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.method import MEMORY_LEVEL, Method
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas, Cell, cells_of
+
+if TYPE_CHECKING:
+    from cflow_ad.method import Method
+
+MEMORY_LEVEL = 1
+"""The number of the level that has a memory, if one has."""
 
 HIGHEST = 4
 """Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
@@ -34,6 +39,7 @@ def weigh_terms(levels: int, method: Method) -> list[float]:
     """Weigh the terms of the geometric mean: of each level, and of the joined map.
 
     Example:
+        >>> from cflow_ad.method import Method
         >>> weigh_terms(3, Method()), weigh_terms(3, Method(memory=0))
         ([0.2, 0.4, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25])
     """
