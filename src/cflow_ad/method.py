@@ -68,6 +68,10 @@ class Method(Checked):
     image_score: Literal["levels", "peak"] = "levels"
     """The image's score: see `scoring.score`; or the anomaly map's maximum, as in the paper."""
 
+    def has_memory(self, number: int) -> bool:
+        """Whether a level has a memory, by its number from 0; else it has a flow."""
+        return self.memory > 0 and number == 1
+
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
         if self.position_channels % 4:

@@ -118,8 +118,8 @@ class FoldedFlow(nn.Module):
         super().__init__()
         self.channels = flow.channels
         couplings = [cast(CouplingBlock, block) for block in flow.blocks]
-        scale, offset = torch.ones(flow.channels), torch.zeros(flow.channels)
-        scale, offset = (of.to(couplings[0].offset) for of in (scale, offset))
+        first = couplings[0].offset
+        scale, offset = torch.ones_like(first), torch.zeros_like(first)
         blocks = []
         for number, block in enumerate(couplings, start=1):
             is_last = number == len(couplings)

@@ -18,7 +18,6 @@ from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.position import FRAME, Frame, at_places, axis_places, encode
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
 from cflow_ad.method import Method
-from cflow_ad.scoring.score import MEMORY_LEVEL
 from cflow_ad.settings import Settings
 
 
@@ -132,11 +131,6 @@ def count_components(channels: int, method: Method) -> int:
     return min(channels, method.components) if method.whiten else channels
 
 
-def has_memory(settings: Settings, number: int) -> bool:
-    """Whether a level has a memory, by its number; else it has a flow."""
-    return settings.method.memory > 0 and number == MEMORY_LEVEL
-
-
 def position_stride(settings: Settings, number: int) -> int | None:
     """Get the `stride` of a `Level`, by its number."""
     return settings.strides[number] if settings.method.positions == "relative" else None
@@ -174,7 +168,7 @@ def build_density(
     channels: int, settings: Settings, number: int, *, seeded: bool
 ) -> ConditionalFlow | Memory:
     """Build a level's flow, as `build_flow`, or an empty memory."""
-    if has_memory(settings, number):
+    if settings.method.has_memory(number):
         return Memory(torch.empty(0, channels))
     return build_flow(channels, settings, number, seeded=seeded)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from cflow_ad.cflow.encoder import Encoder
-from cflow_ad.cflow.level import Level, count_components, count_parts, has_memory
+from cflow_ad.cflow.level import Level, count_components, count_parts
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.group import ALONE, Group
@@ -165,7 +165,7 @@ def _list_parts(models: Sequence[ToFit], settings: Settings) -> list[_Part]:
             continue
         steps = settings.steps_for(len(sources))
         for number in numbers:
-            if has_memory(settings, number):
+            if settings.method.has_memory(number):
                 parts.append(_Part(model, (number,), _COST_OF_MEMORY * settings.method.memory, 0))
                 continue
             vectors = level_batch_size(settings, number, steps)
@@ -190,7 +190,7 @@ def _fit_level(
     deadline = time.monotonic() + seconds
     features = to_fit.of_level(number, settings)
     level = build_level(features, settings, number).to(device)
-    if has_memory(settings, number):
+    if settings.method.has_memory(number):
         same = fit_memory(level, features, settings, number, len(to_fit.sources))
         yield
         fit_scale(level, features, settings, number, same)

@@ -20,9 +20,6 @@ from cflow_ad.scoring.canvas import Canvas, Cell, cells_of
 if TYPE_CHECKING:
     from cflow_ad.method import Method
 
-MEMORY_LEVEL = 1
-"""The number of the level that has a memory, if one has."""
-
 HIGHEST = 4
 """Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
 on MVTec screw."""
@@ -43,9 +40,8 @@ def weigh_terms(levels: int, method: Method) -> list[float]:
         >>> weigh_terms(3, Method()), weigh_terms(3, Method(memory=0))
         ([0.2, 0.4, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25])
     """
-    counts = [1] * (levels + 1)
-    if method.memory and levels > MEMORY_LEVEL:
-        counts[MEMORY_LEVEL] = MEMORY_COUNTS
+    counts = [MEMORY_COUNTS if method.has_memory(number) else 1 for number in range(levels)]
+    counts.append(1)
     return [count / sum(counts) for count in counts]
 
 
