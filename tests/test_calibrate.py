@@ -18,7 +18,7 @@ from cflow_ad import (
 )
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
-from cflow_ad.fitting.scale import TAIL, TAIL_ENERGY
+from cflow_ad.fitting.scale import LOW
 from cflow_ad.scoring.threshold import calibrate_thresholds, split_good
 
 
@@ -248,8 +248,8 @@ def test_the_scales_are_of_all_images_and_each_is_scored_by_scales_of_the_others
         found = []
         for number in range(len(likelihoods[0])):
             values = np.concatenate([maps[number].ravel() for maps in likelihoods]).astype(float)
-            median, tail = np.quantile(values, [0.5, TAIL])
-            found += [median, (median - tail) / TAIL_ENERGY]
+            median, low = np.quantile(values, [0.5, LOW])
+            found += [median, median - low]
         return found
 
     both = [float(of) for level in new.model for of in (level.location, level.scale)]

@@ -12,7 +12,7 @@ from cflow_ad.cflow.position import FRAME
 from cflow_ad.errors import SettingsError
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.likelihood import build_level
-from cflow_ad.fitting.scale import TAIL, TAIL_ENERGY, fit_scale
+from cflow_ad.fitting.scale import LOW, fit_scale
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
 
@@ -44,14 +44,14 @@ def alarms(level, features):
     return [float((energies[columns == side] > 1).float().mean()) for side in (LEFT, RIGHT)]
 
 
-def test_the_median_has_energy_0_and_the_tail_its_energy():
+def test_the_median_has_energy_0_and_the_low_quantile_energy_1():
     features = halves()
     level = fit(features, place_scales=0.0)
     z, rows, columns = features.take(np.arange(len(features)))
-    marks = torch.tensor([0.5, TAIL], dtype=torch.float64)
+    marks = torch.tensor([0.5, LOW], dtype=torch.float64)
     likelihoods = level(z, rows, columns).double().quantile(marks).float()
     energies = level.energy(likelihoods, rows[:1], columns[:1])
-    torch.testing.assert_close(energies, torch.tensor([0.0, TAIL_ENERGY]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(energies, torch.tensor([0.0, 1.0]), atol=1e-4, rtol=1e-4)
 
 
 def test_a_part_where_good_images_vary_raises_fewer_alarms_by_its_own_scale():

@@ -19,14 +19,11 @@ from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.memory import SameImage
 from cflow_ad.settings import Settings
 
-TAIL = 0.001
-"""The quantile of good vectors whose energy is `TAIL_ENERGY`. It sets the unit of every score."""
-
-TAIL_ENERGY = 3.0
+LOW = 0.05
+"""The quantile of good log-likelihoods that has energy 1. It sets the unit of every score."""
 
 _SAMPLE = 2**16  # vectors that a level's scale is fitted on, or more: so many of each part
 _OF_PART = 2**8
-_LOW = 0.05  # the quantile by which the scale of a part is compared with the image's
 _MOST = 4.0  # times that a part's scale may differ from the image's
 _FEW = 8.0  # vectors at which a part's own scale has half of its weight
 _LEAST = 1e-3  # images without any variation leave no scale
@@ -73,14 +70,13 @@ def fit_scale(
             "the likelihood of good vectors is not finite; lower learning_rate",
             code="training.diverged",
         )
-    quantiles = torch.tensor([0.5, TAIL, _LOW], dtype=torch.float64)
-    median, tail, low = values.quantile(quantiles)
-    location, scale = median, (median - tail) / TAIL_ENERGY
+    median, low = values.quantile(torch.tensor([0.5, LOW], dtype=torch.float64))
+    location, scale = median, median - low
     if settings.method.place_scales:
         part = (rows * n // FRAME * n + columns * n // FRAME).long()
         weight, medians, lows = _of_parts(values, part, n)
         weight *= settings.method.place_scales
-        wider = ((medians - lows) / (median - low).clamp(min=1e-12)).clamp(1 / _MOST, _MOST)
+        wider = ((medians - lows) / scale.clamp(min=1e-12)).clamp(1 / _MOST, _MOST)
         location = median + weight * (medians - median)
         scale = scale * wider**weight
     level.location = location.to(level.location)
@@ -96,7 +92,7 @@ def _of_parts(likelihoods: Tensor, part: Tensor, n: int) -> tuple[Tensor, Tensor
     order = torch.argsort(part, stable=True)
     counts = torch.bincount(part, minlength=n * n)
     found = likelihoods.new_zeros(2, n * n)
-    marks = likelihoods.new_tensor([0.5, _LOW])
+    marks = likelihoods.new_tensor([0.5, LOW])
     for number, values in enumerate(torch.split(likelihoods[order], counts.tolist())):
         if len(values):
             found[:, number] = values.quantile(marks)
