@@ -90,7 +90,11 @@ def fit(data: Any, settings: Settings, **options: Any) -> Detector:
 
 
 def race(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int, seconds: float = math.inf
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    seconds: float = math.inf,
+    untimed: int = 0,
 ) -> Times:
     """Time one call of each candidate in each round, after a first that is not timed.
 
@@ -98,6 +102,8 @@ def race(
         candidates: by name.
         rounds: at least 1.
         seconds: no third or later round begins after them.
+        untimed: calls before the timed one in each round. Without any, the caches hold what the
+            candidate before used.
     """
     for run in candidates.values():
         run()
@@ -107,6 +113,8 @@ def race(
         if number > 1 and time.perf_counter() - start > seconds:
             break
         for name, run in candidates.items():
+            for _ in range(untimed):
+                run()
             began = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - began)

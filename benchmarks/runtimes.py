@@ -4,10 +4,10 @@
     python benchmarks/runtimes.py --quick
 
 Trains a detector on DATA, or takes `--model`, exports it every way, and measures in one process:
-milliseconds for one image through the network (medians of interleaved rounds; decoding and the map
-are the same code everywhere and left out), the largest change of a score or map, image and pixel
-AUROC, and `flipped`, the test images that are called good by one of this model and the trained one
-alone.
+milliseconds for one image through the network (medians of interleaved rounds, in each of which a
+way runs three times and the third counts; decoding and the map are the same code everywhere and
+left out), the largest change of a score or map, image and pixel AUROC, and `flipped`, the test
+images that are called good by one of this model and the trained one alone.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure_times(
     }
     for name, one in exported.items():
         ways[name] = lambda one=one: one.backend.run(pixels, names)
-    times = race(ways, rounds=rounds)
+    times = race(ways, rounds=rounds, untimed=2)
     return {
         name: {"median ms": 1e3 * float(np.median(of)), "least ms": 1e3 * min(of)}
         for name, of in times.items()
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="FILE")
     parser.add_argument("--size", help="of the trained model; unset, the default")
     parser.add_argument("--only", nargs="+", metavar="WAY", help="such as 'onnx int8'")
+    parser.add_argument("--fixed", action="store_true", help="export for one size of images alone")
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
     if options.quick:
@@ -111,6 +112,9 @@ def main() -> None:
             changes = {"size": options.size} if options.size else {}
             changes |= {"resize": "stretch"} if options.quick else {}
             detector = fit(dataset, dataclasses.replace(settings, **changes), device="cpu")
+        first = dataset.require_train()[0].path
+        height, width = detector.view.prepare(first).shape
+        size = f"{height}x{width}" if options.fixed else None
         learnt = dataclasses.replace(dataset, test=())  # AUROC is measured below
         for format, precision in WAYS:
             name = f"{format} {precision}"
@@ -119,7 +123,13 @@ def main() -> None:
             path = Path(folder) / f"{precision}{suffix_of(format)}"
             began = time.perf_counter()
             done = export_model(
-                detector, path, format=format, precision=precision, data=learnt, force=True
+                detector,
+                path,
+                format=format,
+                precision=precision,
+                size=size,
+                data=learnt,
+                force=True,
             )
             rows[name] = {
                 "MiB": done.n_bytes / 2**20,
@@ -127,8 +137,7 @@ def main() -> None:
                 "largest change": done.change.largest,
             }
             exported[name] = RuntimeDetector.load(path)
-        image = dataset.require_train()[0].path
-        for name, taken in measure_times(detector, exported, image, options.rounds).items():
+        for name, taken in measure_times(detector, exported, first, options.rounds).items():
             rows[name] = {**rows.get(name, {}), **taken}
         if dataset.defects:
             areas, before = measure_quality(detector, dataset)

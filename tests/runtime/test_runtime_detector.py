@@ -43,7 +43,7 @@ def test_threads_may_share_a_detector(file):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_row_of_images_of_one_size_has_a_graph_of_its_own_and_the_same_scores(precision):
+def test_a_row_of_batches_of_one_shape_has_a_graph_of_its_own_and_the_same_scores(precision):
     detector = RuntimeDetector.load(exported_file(precision=precision))
     image = golden_images()["hole"]
     alone = detector.predict(image).score
@@ -55,7 +55,7 @@ def test_a_row_of_images_of_one_size_has_a_graph_of_its_own_and_the_same_scores(
 
     detector.backend._backend._open_session = note
     assert [detector.predict(image).score for _ in range(8)] == [alone] * 8
-    assert opened == [{"height": 64, "width": 64}]
+    assert opened == [{"batch": 1, "height": 64, "width": 64}]
     detector.predict(image[:32])
     assert [detector.predict(image).score for _ in range(5)] == [alone] * 5
     assert len(opened) == 1
