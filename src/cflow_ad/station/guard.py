@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -80,14 +79,15 @@ class Guard:
 
     def _limited(self, receive: Receive) -> Receive:
         size, is_whole = 0, False
-        until = time.monotonic() + self._limits.upload_seconds
+        until = asyncio.get_running_loop().time() + self._limits.upload_seconds
 
         async def limited() -> Message:
             nonlocal size, is_whole
             if is_whole:  # what follows is only that the client went away
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+                async with asyncio.timeout_at(until):
+                    message = await receive()
             except TimeoutError:
                 seconds = self._limits.upload_seconds
                 raise Refusal(
