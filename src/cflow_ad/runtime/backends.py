@@ -9,13 +9,11 @@ import contextlib
 import json
 import os
 import threading
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cflow_ad.errors import (
     CflowError,
@@ -25,8 +23,7 @@ from cflow_ad.errors import (
     optional_library,
 )
 from cflow_ad.process import usable_cores
-
-Floats = NDArray[np.float32]
+from cflow_ad.runtime.forking import AfterFork, Backend, Floats
 
 KEY = "cflow_ad"
 """The key of an exported file's metadata."""
@@ -49,19 +46,6 @@ def output_names(n_levels: int) -> list[str]:
 def energy_names(n_levels: int) -> list[str]:
     """Name the outputs that the Python runtime scores with: one for each level."""
     return [f"energy_{number}" for number in range(n_levels)]
-
-
-class Backend(Protocol):
-    """A graph that is ready to run; several threads may call it at once."""
-
-    metadata: str
-    """JSON."""
-    outputs: set[str]
-    """Names of the graph's outputs."""
-    on_cpu: bool
-
-    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
-        """Compute the named outputs for a batch of canvases `(B, H, W, 3)`."""
 
 
 def open_backend(path: Path, *, device: str | None, threads: int | None) -> Backend:
@@ -91,46 +75,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
     if not os.access(path, os.R_OK):
         raise ModelFileError(f"{path}: no permission to read it; change its permissions")
     with optional_library():
-        return _AfterFork(lambda threads: kind(path, device, threads), threads)
-
-
-class _AfterFork:
-    """A graph that is opened again in a process that `os.fork` made, on one core.
-
-    A library's threads are not there in such a process: it would wait for them forever, also where
-    it frees what it opened before. So that is kept.
-    """
-
-    def __init__(self, open_graph: Callable[[int | None], Backend], threads: int | None) -> None:
-        self._open = open_graph
-        self._backend = open_graph(threads)
-        self._process = os.getpid()
-        self.metadata = self._backend.metadata
-        self.outputs = self._backend.outputs
-        self.on_cpu = self._backend.on_cpu
-        _OPENED.add(self)
-
-    def run(self, pixels: Floats, names: Sequence[str]) -> list[Floats]:
-        if self._process != os.getpid():
-            self._backend, self._process = self._open(1), os.getpid()
-        return self._backend.run(pixels, names)
-
-    def keep(self) -> None:
-        """Keep what was opened before a fork."""
-        _KEPT.append(self._backend)
-
-
-_OPENED: weakref.WeakSet[_AfterFork] = weakref.WeakSet()
-_KEPT: list[Backend] = []
-
-
-def _keep_opened() -> None:
-    for opened in list(_OPENED):
-        opened.keep()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_opened)
+        return AfterFork(lambda threads: kind(path, device, threads), threads)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from cflow_ad._version import __version__
 from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import ImageError, ModelFileError, SettingsError
-from cflow_ad.runtime.backends import Backend, energy_names, open_backend
+from cflow_ad.runtime.backends import energy_names, open_backend
+from cflow_ad.runtime.forking import Backend
 from cflow_ad.scoring.base import BaseDetector, Scored
 from cflow_ad.scoring.canvas import Canvas, Shape
 from cflow_ad.scoring.loading import Batch, load_batches
