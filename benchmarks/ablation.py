@@ -4,10 +4,11 @@
                                   [--seeds 0 1 2] [--results ablation.jsonl]
     python benchmarks/ablation.py --quick
 
-Each row is trained and evaluated as in `quality.py`, without thresholds. A cell of the table is the difference to the
-default in the mean over the seeds: image AUROC / pixel AUROC / AUPRO, in points. Each result is
-appended to the results file, and what is there already is not measured again. The file has the
-form of that of `quality.py`, whose `--compare default ROW` marks what is beyond the seeds' spread.
+Each row is trained and evaluated as in `quality.py`, without thresholds. A cell of the table is
+the difference to the default in the mean over the seeds: image AUROC / pixel AUROC / AUPRO, in
+points. Each result is appended to the results file, and what is there already is not measured
+again. The file has the form of that of `quality.py`, whose `--compare default ROW` marks what is
+beyond the seeds' spread.
 """
 
 from __future__ import annotations

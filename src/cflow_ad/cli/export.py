@@ -26,7 +26,10 @@ def export(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(help="fp32, fp16 or bf16 (weights of half the size), or int8 (needs --data)."),
+        typer.Option(
+            help="fp32, fp16 or bf16 (weights of half the size), or int8 (needs --data); "
+            "torch: fp32 only."
+        ),
     ] = "fp32",
     size: Annotated[
         str | None,
@@ -38,8 +41,9 @@ def export(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Good images, preferably those of training, or a data set with test images: to "
-            "calibrate and to compare on. [default: compare on generated images]",
+            help="Good images: those of training give the ranges of int8, others set the "
+            "thresholds below fp32; or a data set with both and test images. Both models are "
+            "compared on them. [default: compare on generated images]",
             readable=False,
         ),
     ] = None,
@@ -55,8 +59,9 @@ def export(
 ) -> None:
     """Write a model as one graph, from an image's pixels to anomaly map and score.
 
-    The file is run and compared with the trained model. At fp32 it is refused if a score differs by
-    more than 1e-4.
+    The file is run and compared with the trained model. At fp32 it is refused if a score or a
+    pixel differs by more than 1e-4, or an image changes between good and anomalous; below fp32 the
+    bounds are wider.
     """
     with plain_errors():
         from cflow_ad.data.layouts import open_dataset

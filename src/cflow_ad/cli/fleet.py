@@ -59,6 +59,14 @@ Gpus = Annotated[
     float,
     typer.Option(min=0, help="GPUs of each worker; with 0.5 two workers share one, with 0 none."),
 ]
+WorkerDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Where workers run, as torch names it (cpu, cuda). "
+        "[default: cuda with --gpus, else cpu]",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option(
@@ -94,14 +102,14 @@ def train(
             metavar="FOLDER", help="For checkpoints. [default: in the folder of temporary files]"
         ),
     ] = None,
-    device: Device = None,
+    device: WorkerDevice = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model for each product of a manifest.
 
-    A product whose images and settings the store has a model of already is kept, so that the same
-    command continues after an interruption. The first model of a product is promoted; `fleet
-    promote` chooses a later one.
+    A product is kept if the store has a model of the same images, settings, number of threads and
+    version of cflow-ad, so that the same command continues after an interruption. The first model
+    of a product is promoted; `fleet promote` chooses a later one.
 
     Exit status: 0, all products have their model; 1, some failed; 2, an error.
     """

@@ -9,8 +9,8 @@ import typer
 
 from cflow_ad.cli.bars import bars
 from cflow_ad.cli.common import plain_errors, print_message
-from cflow_ad.cli.fleet import Address, EngineName, Gpus, Threads, Workers
-from cflow_ad.cli.options import BatchSize, Device
+from cflow_ad.cli.fleet import Address, EngineName, Gpus, Threads, WorkerDevice, Workers
+from cflow_ad.cli.options import BatchSize
 
 SOME_LEFT = 1
 
@@ -49,7 +49,7 @@ def score(
     ] = None,
     batch_size: BatchSize = 8,
     address: Address = None,
-    device: Device = None,
+    device: WorkerDevice = None,
 ) -> None:
     """Score an archive, shard by shard, on this machine or a cluster.
 

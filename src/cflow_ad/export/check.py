@@ -126,7 +126,7 @@ def recalibrate(
     exported: RuntimeDetector, material: Material, detector: Detector, report: Report
 ) -> Calibration:
     """Set the thresholds to the scores that a model exported below single precision gives unseen
-    images, for the rate that training asked for.
+    images, for the false-alarm rate of the model's settings.
     """
     scores, peaks = [], []
     for prediction in exported.stream(material.unseen):

@@ -86,8 +86,8 @@ def export_model(
         precision: `fp32`; or, not for torch, `fp16` or `bf16` weights, or `int8`.
         size: `dynamic`, or `HEIGHTxWIDTH` of the only canvas; unset, `dynamic`, except where all
             canvases have one size (`resize` is `pad` or `stretch`).
-        data: good images, preferably those of training, and labelled test images if there are any.
-            `int8` needs it.
+        data: good images: those of training give the ranges of `int8`, which needs them; others
+            set the thresholds below fp32. Labelled test images are compared on if there are any.
         force: write the file even if a precision below fp32 changes more than `BOUNDS` allows, or
             is slower here than fp32.
         progress: called with the number of images done and of all, in each pass over them.

@@ -6,8 +6,9 @@ the memory and the flows stay in floating point. (On MVTec bottle, with a flow o
 pixel AUROC is 99.1 so, 97.9 with the widening convolutions before the first level in int8, and 68
 with the narrowing ones too.)
 
-Of the products with the vectors of a memory only the least is used. So their int8 numbers are
-spread over the range of the least ones, and what is greater is cut off.
+Of the products with a memory's vectors only the least is used. onnxruntime rounds products to 8
+bits too, so there the 8 bits cover the range of the least ones, and greater products are cut off.
+OpenVINO gives the products in floating point.
 
 Weights have seven bits: processors without VNNI add two products of eight-bit numbers in sixteen
 bits, which overflow with weights of eight.
@@ -184,7 +185,7 @@ def _run(model: Any, names: Sequence[str], images: Canvases) -> Iterator[list[ND
 
 
 def _minima(model: Any) -> dict[str, str]:
-    """The products with the vectors of each memory, by name, and the least of them."""
+    """Map the name of each memory's products to the name of the least of them."""
     products = {
         node.output[0]
         for node in model.graph.node
@@ -211,7 +212,9 @@ def _ranges(model: Any, minima: Mapping[str, str], images: Canvases) -> dict[str
 
 
 def _find_minima_first(model: Any, minima: Mapping[str, str]) -> None:
-    """Turn the least product of each memory into floating point in place of all: it is the same."""
+    """Take the least product of each memory before the conversion to floating point, so that one
+    number is converted in place of all. The result is the same.
+    """
     nodes = list(model.graph.node)
     for least in minima.values():
         reduction = next(node for node in nodes if least in node.output)

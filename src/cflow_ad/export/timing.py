@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _ROUNDS = 15
-_UNTIMED = 5  # by then a graph for the image's size is made, see `backends`
+_UNTIMED = 2  # rounds; by then onnxruntime has a graph for the image's shape, see `backends`
 _SECONDS = 10.0  # after which no more rounds begin
 
 

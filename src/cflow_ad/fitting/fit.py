@@ -1,7 +1,8 @@
 """From good images to a model, and to scores of good images by models that had no part of them.
 
-Every image is encoded once. With folds, as many models are fitted, each without one fold of the
-images, and score that fold; the model that is kept is fitted to all images.
+Every image is encoded once for all fits, and once more where it is scored. With folds, as many
+models are fitted, each without one fold of the images, and score that fold; the model that is kept
+is fitted to all images.
 """
 
 from __future__ import annotations

@@ -109,9 +109,11 @@ def _foreign(path: Path) -> ModelFileError:
 
 
 class _OnnxRuntime:
-    """A graph in onnxruntime, and where batches of one shape follow each other a second one for
-    that shape: all that depends on it alone is computed once. It is kept until another shape
-    follows itself as often. Their results are bit for bit the same.
+    """A graph in onnxruntime.
+
+    After four batches of one shape in a row there is a second graph for that shape, in which all
+    that depends on the shape alone is computed once. Four batches in a row of another shape replace
+    it. The results of both are bit for bit the same.
     """
 
     def __init__(self, path: Path, device: str | None, threads: int | None) -> None:
@@ -171,8 +173,11 @@ class _OnnxRuntime:
 
 
 class _OpenVino:
-    """A graph in OpenVINO. On a CPU, one for images of one size scores them one by one: with all
-    sides of its input known, it is a fifth quicker, and what it gives differs in the last digits.
+    """A graph in OpenVINO.
+
+    On a CPU, a graph that was exported for one size is compiled for one image, and a batch is
+    scored image by image. This is a fifth quicker. Results differ in the last digits from those of
+    a graph for any size.
     """
 
     def __init__(self, path: Path, device: str | None, threads: int | None) -> None:

@@ -29,8 +29,8 @@ class Backend(Protocol):
 class AfterFork:
     """A graph that is opened again in a process that `os.fork` made, on one core.
 
-    A library's threads do not exist in such a process: it would wait for them forever, also where
-    it frees what it opened before. So that is kept.
+    A library's threads do not exist in such a process: it would wait for them forever, even while
+    it frees the graph that was opened before the fork. So that graph is never freed.
     """
 
     def __init__(self, open_graph: Callable[[int | None], Backend], threads: int | None) -> None:

@@ -63,7 +63,7 @@ def compute_image_score(
         weights: see `weigh_terms`.
 
     Returns:
-        0 or more; about 1 to 3 for good images.
+        0 or more.
     """
     inside = [cells_of(canvas.inside, canvas.valid, cell) for cell in cells]
     finest = (inside[0].shape[0], inside[0].shape[1])

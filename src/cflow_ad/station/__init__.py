@@ -6,7 +6,9 @@
     schema.py     the tables; migrations/ brings an older database to them
     database.py   the connection, and the one thread that writes
     chain.py      seals rows, so that an altered or missing one shows
-    records.py    the record of inspections: verify, export, back up
+    records.py    the record of inspections: written once, then read
+    verify.py     checks the record, and exports it
+    backup.py     copies a running station's data
     pictures.py   which pictures are kept, and for how long
     registry.py   the models, their versions and thresholds
     scoring.py    scores pictures in one thread for each core
