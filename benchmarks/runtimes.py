@@ -1,6 +1,7 @@
 """Speed, size and agreement of every exported format and precision.
 
     python benchmarks/runtimes.py DATA [--model FILE] [--size 256x256] [--only WAY ...]
+                                  [--fixed]
     python benchmarks/runtimes.py --quick
 
 Trains a detector on DATA, or takes `--model`, exports it every way, and measures in one process:
@@ -113,8 +114,7 @@ def main() -> None:
             changes |= {"resize": "stretch"} if options.quick else {}
             detector = fit(dataset, dataclasses.replace(settings, **changes), device="cpu")
         first = dataset.require_train()[0].path
-        height, width = detector.view.prepare(first).shape
-        size = f"{height}x{width}" if options.fixed else None
+        size = "{}x{}".format(*detector.view.prepare(first).shape) if options.fixed else None
         learnt = dataclasses.replace(dataset, test=())  # AUROC is measured below
         for format, precision in WAYS:
             name = f"{format} {precision}"

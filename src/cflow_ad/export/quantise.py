@@ -200,14 +200,10 @@ def _minima(model: Any) -> dict[str, str]:
 
 def _ranges(model: Any, minima: Mapping[str, str], images: Canvases) -> dict[str, Any]:
     """Give the products of each memory the range that the least ones have, for onnxruntime."""
-    names = list(minima.values())
-    if not names:
-        return {}
-    found = [[(v.min(), v.max()) for v in values] for values in _run(model, names, images)]
-    lows, highs = np.array(found, np.float32).transpose(2, 1, 0)
+    found = zip(*_run(model, list(minima.values()), images), strict=True) if minima else ()
     return {
-        name: [{"rmin": low.min(), "rmax": high.max()}]
-        for name, low, high in zip(minima, lows, highs, strict=True)
+        product: [{"rmin": min(v.min() for v in least), "rmax": max(v.max() for v in least)}]
+        for product, least in zip(minima, found, strict=True)
     }
 
 
