@@ -77,7 +77,7 @@ def choose_spread(vectors: Tensor, number: int, seed: int) -> Tensor:
         seed: of the first one and of the directions.
 
     Returns:
-        Indices, shape `(number,)`.
+        Indices, shape `(number,)`, on the device of the vectors.
 
     References:
         Gonzalez, Clustering to minimize the maximum intercluster distance, 1985; as a coreset:
@@ -87,11 +87,12 @@ def choose_spread(vectors: Tensor, number: int, seed: int) -> Tensor:
     directions = torch.randn(vectors.shape[1], _PROJECTED, generator=generator)
     x = vectors @ directions.to(vectors)
     squares = x.square().sum(1)
-    chosen = [int(torch.randint(len(x), (), generator=generator))]
+    last = torch.randint(len(x), (1,), generator=generator).to(x.device)
     nearest = torch.full_like(squares, torch.inf)
+    chosen = [last]  # on the device: to read one back is to wait for it
     while len(chosen) < number:
-        last = chosen[-1]
-        apart = torch.addmv(squares, x, x[last], alpha=-2).add_(squares[last])
+        apart = torch.addmv(squares, x, x[last][0], alpha=-2).add_(squares[last])
         torch.minimum(nearest, apart, out=nearest)
-        chosen.append(int(nearest.argmax()))
-    return torch.tensor(chosen)
+        last = nearest.argmax(keepdim=True)
+        chosen.append(last)
+    return torch.cat(chosen)

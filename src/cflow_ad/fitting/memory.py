@@ -43,8 +43,8 @@ def fit_memory(
     index = np.sort(rng.choice(len(features), min(_DRAWN, len(features)), replace=False))
     x = level.input_layer(features.take(index, level.location.device)[0])
     chosen = choose_spread(x, min(settings.method.memory, len(x)), settings.seed)
-    level.density = Memory(x[chosen.to(x.device)].clone())
-    owners = features.images_of(index[chosen.numpy()]) % n_originals
+    level.density = Memory(x[chosen])
+    owners = features.images_of(index[chosen.cpu().numpy()]) % n_originals
 
     def find_same(vectors: NDArray[np.int64]) -> Tensor:
         same = features.images_of(vectors)[:, None] % n_originals == owners

@@ -3,7 +3,7 @@
 A defect may raise the energy of one level alone. The anomaly map is at most the logarithm of the
 number of levels where one level has energy 0: its maximum would miss such a defect. So the image's
 score uses every level. It is the geometric mean, over the levels and the joined map, of the mean of
-the four highest energies, and has no fitted constant. A memory counts twice in it.
+the four highest energies, and has no fitted constant. A memory has half of the weight.
 """
 
 from __future__ import annotations
@@ -24,10 +24,6 @@ HIGHEST = 4
 """Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
 on MVTec screw."""
 
-MEMORY_COUNTS = 2
-"""Of how many terms the memory's has the weight: four of five development sets gain 0.3 to 1.3
-points of image AUROC, Magnetic Tile loses 0.9."""
-
 LEAST_TERM = 1e-6
 """The least value of a term, so that the geometric mean is defined where a term is 0."""
 
@@ -35,12 +31,16 @@ LEAST_TERM = 1e-6
 def weigh_terms(levels: int, method: Method) -> list[float]:
     """Weigh the terms of the geometric mean: of each level, and of the joined map.
 
+    A memory has as much weight as all the others together: with equal weights, image AUROC is 0.6
+    points lower in the mean of five development sets, and 8 % fewer defects have a score above
+    that of every good image.
+
     Example:
         >>> from cflow_ad.method import Method
-        >>> weigh_terms(3, Method()), weigh_terms(3, Method(memory=0))
-        ([0.2, 0.4, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25])
+        >>> weigh_terms(3, Method())[1], weigh_terms(3, Method(memory=0))
+        (0.5, [0.25, 0.25, 0.25, 0.25])
     """
-    counts = [MEMORY_COUNTS if method.has_memory(number) else 1 for number in range(levels)]
+    counts = [levels if method.has_memory(number) else 1 for number in range(levels)]
     counts.append(1)
     return [count / sum(counts) for count in counts]
 
