@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cflow_ad.method import Method
 
 HIGHEST = 4
-"""Positions that a level's term is the mean of; a single one loses 2 to 3 points of image AUROC
-on MVTec screw."""
+"""Positions that a level's term is the mean of; with a single one image AUROC is 0.5 points lower
+in the mean of five development sets, with 16 it is 0.7 points lower."""
 
 LEAST_TERM = 1e-6
 """The least value of a term, so that the geometric mean is defined where a term is 0."""
