@@ -107,6 +107,15 @@ def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, image
         assert np.abs(ours.anomaly_map - theirs.anomaly_map).max() < 1e-4 * unit
 
 
+def test_any_number_of_aspect_ratios_can_be_exported(images, toy_settings, tmp_path):
+    """Also as many tables of means as there are parts along a side, 16 at a stride of 16."""
+    detector = fit(images, toy_settings)
+    means = detector.model.levels[1].means
+    more = torch.randn(16, *means.tables.shape[1:], generator=torch.Generator().manual_seed(0))
+    means.tables, means.aspects = more, torch.arange(-7.0, 8.0)
+    assert export_model(detector, tmp_path / "m.onnx").change.largest < 1e-4
+
+
 def test_one_canvas_is_the_default_where_there_is_only_one():
     for size, resize, expected in (
         ("80x150", "stretch", (96, 160)),

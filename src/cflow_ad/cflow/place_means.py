@@ -50,7 +50,9 @@ class PlaceMeans(nn.Module):
         tall, wide = (torch.ones_like(of, dtype=torch.float32).sum() for of in places)
         n = self.tables.shape[1]
         share = shares(STEPS * (tall / wide).log2(), self.aspects)
-        mixed = torch.tensordot(share.to(self.tables), self.tables, dims=1)
+        # Not tensordot: the ONNX exporter takes the product wrongly where there are n tables.
+        mixed = share[None].to(self.tables) @ self.tables.flatten(1)
+        mixed = mixed.view(self.tables.shape[1:])
         first, second, nearness = _between(places[0][rows], n)
         along = torch.lerp(mixed[first], mixed[second], nearness[:, None, None])
         first, second, nearness = _between(places[1], n)
