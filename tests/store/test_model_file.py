@@ -214,6 +214,13 @@ def test_a_missing_file_is_named(path, tmp_path):
     refused(tmp_path, "this is a folder")
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+def test_an_exported_model_is_called_so(path, suffix):
+    path = path.with_suffix(suffix)
+    path.write_bytes(b"\x08\x0a")
+    refused(path, r"an exported model, which can only score .* name the trained model")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello, world\n" * 100, b"PK\x03\x04"])
 def test_another_kind_of_file_is_named(path, content):
     path.write_bytes(content)

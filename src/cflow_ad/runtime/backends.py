@@ -34,9 +34,6 @@ _MOST_OF_ONE_SHAPE = 2**20  # pixels of a batch: what is computed once takes mem
 INPUT = "image"
 """The graph's input: shape `(B, H, W, 3)`, float32, RGB in 0..255."""
 
-SUFFIXES = (".onnx", ".xml", ".pt2")
-"""The suffixes of exported files."""
-
 
 def output_names(n_levels: int) -> list[str]:
     """Name the graph's outputs: the map, the score, and each level's energies."""

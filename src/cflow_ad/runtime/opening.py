@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from cflow_ad.errors import SettingsError
-from cflow_ad.runtime.backends import SUFFIXES, read_text
+from cflow_ad.runtime.backends import read_text
 from cflow_ad.runtime.detector import PICTURES, Detector, parse_metadata
 from cflow_ad.scoring.base import BaseDetector
+from cflow_ad.store.schema import EXPORTED
 
 
 def is_exported(path: Path) -> bool:
     """Return whether a file is an exported model, by its name."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in EXPORTED
 
 
 def open_detector(

@@ -21,7 +21,7 @@ from torch import Tensor
 from cflow_ad._version import __version__
 from cflow_ad.errors import ModelFileError
 from cflow_ad.files import replacing
-from cflow_ad.store.schema import SCHEMA, check_schema
+from cflow_ad.store.schema import EXPORTED, SCHEMA, check_schema
 
 _KEY = "cflow_ad"
 
@@ -94,6 +94,11 @@ def read_model(
         raise ModelFileError(f"{path}: there is no such model file; train one, or check the path")
     if not os.access(path, os.R_OK):  # of which safetensors says that there is no such file
         raise ModelFileError(f"{path}: no permission to read it; change its permissions")
+    if path.suffix.lower() in EXPORTED:
+        raise ModelFileError(
+            f"{path}: this is an exported model, which can only score images; name the trained "
+            "model that it was made from (.safetensors), or load it by cflow_ad.runtime"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)

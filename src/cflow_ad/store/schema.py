@@ -7,6 +7,9 @@ from cflow_ad.errors import ModelFileError
 SCHEMA = 4
 """Only files of this version are read."""
 
+EXPORTED = (".onnx", ".xml", ".pt2")
+"""The suffixes of exported files."""
+
 
 def check_schema(schema: object, name: str) -> None:
     """Check the version of a file's contents.
