@@ -399,3 +399,12 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(ModelFileError, match="no permission"):
         check_writable(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.PT2"])
+def test_a_trained_model_has_no_suffix_of_an_exported_one(toy_detector, tmp_path, name):
+    for write in (check_writable, toy_detector.save):
+        with pytest.raises(ModelFileError, match=r"for exported models; .*model\.safetensors"):
+            write(tmp_path / name)
+    check_writable(tmp_path / name, exported=True)
+    assert not list(tmp_path.iterdir())

@@ -166,7 +166,7 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
         raise SettingsError(f"{path}: the name of a file of this format ends in {suffix}")
     if precision == "int8" and data is None:
         raise SettingsError("int8 is calibrated on good images: give some with --data FOLDER")
-    check_writable(path)
+    check_writable(path, exported=True)
     quantiser = ["nncf"] if format == "openvino" and precision == "int8" else []
     with optional_library():  # before the work
         for library in [*_LIBRARIES[format], *quantiser]:

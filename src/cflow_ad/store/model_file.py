@@ -35,12 +35,15 @@ def provenance() -> dict[str, str]:
     }
 
 
-def check_writable(path: Path) -> None:
-    """See that a model file can be written, before the work that makes the model.
+def check_writable(path: Path, *, exported: bool = False) -> None:
+    """See that a model file, trained or exported, can be written, before the work that makes it.
 
     Raises:
-        ModelFileError: it is a folder, or lies where nothing can be written.
+        ModelFileError: it is a folder, lies where nothing can be written, or is a trained model
+            with the suffix of an exported one.
     """
+    if not exported:
+        _check_suffix(path)
     if path.is_dir():
         raise ModelFileError(
             f"{path}: this is a folder; name a file in it, such as model.safetensors"
@@ -52,6 +55,15 @@ def check_writable(path: Path) -> None:
         raise ModelFileError(f"{path}: no permission to write in {folder}; choose another path")
 
 
+def _check_suffix(path: Path) -> None:
+    """Refuse the suffixes of exported models, as which the file would be opened."""
+    if path.suffix.lower() in EXPORTED:
+        raise ModelFileError(
+            f"{path}: {path.suffix} is for exported models; name a trained one "
+            f"{path.with_suffix('.safetensors')}"
+        )
+
+
 def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a model file, or overwrite it, whole or not at all.
 
@@ -60,6 +72,7 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         ModelFileError: the file cannot be written.
     """
+    _check_suffix(path)
     text = json.dumps({"schema": SCHEMA, **metadata}, allow_nan=False)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
