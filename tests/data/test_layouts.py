@@ -164,6 +164,7 @@ def test_train_good_itself(mvtec):
         (["x/"], ["only sub-folders"]),
         ([], ["x: the folder is empty", "train/good"]),
         (["a.txt", "b.txt"], ["no images there", "2 .txt files"]),
+        (["masks/1.png"], ["x: it holds masks, but no images", "train/good"]),
     ],
 )
 def test_unusable_folders(tmp_path, names, parts):

@@ -21,7 +21,10 @@ def _read(root: Path) -> Listing:
     if not any(scan(root)):
         raise DataError(f"{root}: the folder is empty; {EXPECTED}")
     list_images(root)  # raises where there are none
-    return read_plain(root)
+    listing = read_plain(root)
+    if not listing.train:
+        raise DataError(f"{root}: it holds masks, but no images; {EXPECTED}")
+    return listing
 
 
 NAMED = Layout(
