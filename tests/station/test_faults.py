@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,8 @@ from typer.testing import CliRunner
 from cflow_ad.cli import app
 from cflow_ad.errors import ModelFileError, StationError
 from cflow_ad.station import database as database_module
+from cflow_ad.station import inspector
+from cflow_ad.station.database import as_stored
 from cflow_ad.station.locking import Lock
 from cflow_ad.station.verify import verify as find_faults
 from tests.station.conftest import Client, Served
@@ -158,6 +161,8 @@ def test_a_locked_database_is_waited_for_and_then_refused(client, pictures, conf
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
         assert "locked" in answer.json()["detail"]
+        mark = {"ids": [answers[0].json()["id"]], "label": "good"}
+        assert client.post("/v1/marks", json=mark).status_code == 503
         assert client.get("/health/ready").status_code == 503
         other.execute("rollback")
     wait_for(lambda: client.get("/health/ready").status_code == 200)
@@ -212,8 +217,8 @@ def test_a_clock_that_is_set_back_changes_neither_order_nor_seals(
     client, pictures, config, monkeypatch
 ):
     first = client.inspect(pictures[0])
-    real = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: real() - 3600 * 10**9)
+    earlier = as_stored(datetime.now(UTC) - timedelta(hours=1))
+    monkeypatch.setattr(inspector, "now", lambda: earlier)
     second = client.inspect(pictures[1])
     assert second["time"] < first["time"]
     listed = client.get("/v1/inspections").json()["items"]

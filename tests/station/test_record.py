@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from cflow_ad.cli import app
+from cflow_ad.station import inspector
 from cflow_ad.station.config import Retention
 from cflow_ad.station.schema import marks, sightings
 from tests.station.conftest import Client
@@ -165,6 +166,18 @@ def test_a_mark_is_the_last_ones_and_can_be_undone(client, pictures):
     listed = {m: len(client.get("/v1/marks", params={"model": m}).json()["items"])
               for m in ("part", "other")}  # fmt: skip
     assert listed == {"part": 5, "other": 0}
+
+
+def test_a_time_of_another_zone_is_that_moment(client, pictures, monkeypatch):
+    monkeypatch.setattr(inspector, "now", lambda: "2026-05-04T06:12:09.120443Z")
+    client.inspect(pictures[0])
+    moments = ("2026-05-04T08:12:09.12+02:00", "2026-05-04T06:12:09.12", "2026-05-04T06:12:09.12Z")
+    for moment in moments:
+        for name, n in (("since", 1), ("until", 0)):
+            items = client.get("/v1/inspections", params={name: moment}).json()["items"]
+            assert len(items) == n, (name, moment)
+    assert client.get("/v1/inspections?since=").status_code == 200
+    assert client.get("/v1/inspections?since=yesterday").status_code == 422
 
 
 def test_a_misspelt_field_is_refused(client, pictures):

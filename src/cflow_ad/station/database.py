@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,8 +36,15 @@ _PATIENCE = 10.0  # seconds for which the writer waits for a locked or absent da
 
 def now() -> str:
     """Return the present time in UTC, as it is stored."""
-    seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{micros:06d}Z"
+    return as_stored(datetime.now(UTC))
+
+
+def as_stored(at: datetime) -> str:
+    """Return a time as it is stored: in UTC, with six digits of the second, so that the order of
+    the texts is that of the times. One without a zone is UTC.
+    """
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return f"{at.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 class _Item(NamedTuple):

@@ -52,7 +52,7 @@ class Marks:
             The number of this batch, by which it can be undone, and the inspections.
 
         Raises:
-            StationError: an inspection does not exist.
+            KeyError: an inspection does not exist.
         """
         batch = str(uuid.uuid4())
 
@@ -185,6 +185,5 @@ def _rows(connection: Connection, numbers: Sequence[str]) -> list[dict[str, Any]
     wanted = list(dict.fromkeys(numbers))
     found = connection.execute(select(inspections).where(inspections.c.id.in_(wanted))).all()
     if len(found) < len(wanted):
-        missing = set(wanted) - {row.id for row in found}
-        raise StationError(f"there is no inspection {sorted(missing)[0]}", code="part.unknown")
+        raise KeyError(min(set(wanted) - {row.id for row in found}))
     return [dict(row._mapping) for row in found]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
+from cflow_ad.station.database import as_stored
 from cflow_ad.station.permission import User, require
 from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.station import Station
@@ -20,7 +22,16 @@ def _check_text(value: str | None) -> str | None:
     return value
 
 
+def _stored_time(value: str | None) -> str | None:
+    try:
+        return as_stored(datetime.fromisoformat(value)) if value else None
+    except (ValueError, OverflowError):
+        raise ValueError("it is no time in ISO 8601, such as 2026-05-04T06:12Z") from None
+
+
 Plain = AfterValidator(_check_text)
+Time = AfterValidator(_stored_time)
+"""A time in ISO 8601, as the record stores it; one without a zone is UTC."""
 Text = Annotated[str, StringConstraints(max_length=1000), Plain]
 """Any text."""
 Reason = Annotated[

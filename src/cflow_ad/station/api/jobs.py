@@ -10,7 +10,7 @@ from fastapi import Path as InPath
 from pydantic import Field, model_validator
 
 from cflow_ad.data.listing import IMAGE_SUFFIXES
-from cflow_ad.station.api.common import ERRORS, Body, Engineer, Here, Name, Operator, Plain
+from cflow_ad.station.api.common import ERRORS, Body, Engineer, Here, Name, Operator, Plain, Time
 from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.station import Station
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["training"], responses=ERRORS)
 
 Job = Annotated[str, InPath(max_length=36, description="A job's id."), Plain]
 Folder = Annotated[str, Field(max_length=1000), Plain]
-_Time = Annotated[str | None, Field(max_length=40), Plain]
+_Time = Annotated[str | None, Field(max_length=40), Time]
 
 
 class HistoryIn(Body):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from cflow_ad.data.images import read_image
-from cflow_ad.errors import StationError
 from cflow_ad.station.api.common import (
     ERRORS,
     Body,
@@ -20,13 +19,14 @@ from cflow_ad.station.api.common import (
     Operator,
     Plain,
     Text,
+    Time,
     example,
     tell,
 )
 from cflow_ad.station.api.examples import INSPECTION
 from cflow_ad.station.drawing import draw, shrink_to_jpeg
 from cflow_ad.station.records import Filter
-from cflow_ad.station.refusal import Refusal, refuse
+from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.review import list_queue
 from cflow_ad.station.similar import find_similar
 from cflow_ad.station.station import Station
@@ -34,7 +34,9 @@ from cflow_ad.station.station import Station
 router = APIRouter(prefix="/v1", tags=["record"], responses=ERRORS)
 
 _FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}
-_Time = Annotated[str | None, Query(max_length=40, description="ISO 8601, UTC."), Plain]
+_Time = Annotated[
+    str | None, Query(max_length=40, description="ISO 8601; without a zone, UTC."), Time
+]
 
 
 class MarksIn(Body):
@@ -186,8 +188,8 @@ def add_marks(station: Here, user: Operator, body: MarksIn) -> dict[str, Any]:
         batch, items = station.marks.add(
             body.ids, body.label, user.name, body.note, blind=body.blind
         )
-    except StationError as error:
-        raise refuse(404, error) from None
+    except KeyError as error:
+        raise _unknown(error.args[0]) from None
     station.broadcast.send("mark", {"items": [{"id": i["id"], "mark": i["mark"]} for i in items]})
     return {"batch": batch, "items": items}
 
