@@ -171,7 +171,10 @@ def missing_library(error: ModuleNotFoundError) -> DependencyError | None:
     for extra, libraries in _EXTRAS.items():
         if library in libraries:
             return DependencyError(
-                f"this needs {library}, which is not installed: pip install 'cflow-ad[{extra}]'"
+                f"this needs {library}, which is not installed: pip install 'cflow-ad[{extra}]'",
+                code="library.missing",
+                library=library,
+                extra=extra,
             )
     return None
 

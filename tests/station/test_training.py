@@ -6,10 +6,19 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from cflow_ad.errors import DataError, FolderError, StationError
+from cflow_ad.station.locking import try_lock
 from cflow_ad.station.training import child
+from cflow_ad.station.training import jobs as jobs_module
 from cflow_ad.station.training.jobs import Jobs
 from tests.station.conftest import Client
 from tests.station.test_background import wait_for
@@ -109,3 +118,65 @@ def test_what_cannot_be_trained_is_refused_or_said(config, client, tmp_path, toy
     done = ended(client, number)
     assert done["state"] == "failed"
     assert "empty" in done["error"]
+    assert (done["code"], done["values"]) == (
+        "training.no_images", {"folder": str(tmp_path / "empty")}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "values"),
+    [
+        (DataError("no", code="training.depths", n=2), "training.depths", {"n": 2}),
+        (FolderError("which are good?"), "training.folders", {"file": "job/log.txt"}),
+        (RuntimeError("a fault"), "training.fault", {"file": "job/log.txt"}),
+        (
+            ModuleNotFoundError("no torch", name="torch"),
+            "library.missing",
+            {"library": "torch", "extra": "train"},
+        ),
+    ],
+)
+def test_each_failure_has_a_code(error, code, values):
+    told = child.describe_failure(error, Path("job"))
+    assert (told["code"], told["values"]) == (code, values)
+
+
+def test_of_two_trainings_that_begin_at_once_one_is_refused(client, carpet_folder, monkeypatch):
+    both = threading.Barrier(2)
+
+    def list_parts(station, model):
+        both.wait(60)
+        return []
+
+    monkeypatch.setattr(jobs_module, "list_marked_parts", list_parts)
+    monkeypatch.setattr(Jobs, "_spawn", lambda jobs, number: None)
+
+    def begin(_):
+        try:
+            return client.station.jobs.begin("part", "eva", images=carpet_folder)["state"]
+        except StationError as error:
+            return error.code
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(begin, range(2))) == ["running", "training.another"]
+    assert len(list((client.station.config.data / "jobs").iterdir())) == 1
+
+
+def test_a_job_runs_as_long_as_a_process_holds_its_lock(client, carpet_folder, monkeypatch):
+    """Also where the one that this station started found it held, and ended."""
+    held = []
+
+    def spawn(jobs, number):
+        held.append((jobs._folder / number / "lock").open("a+"))
+        assert try_lock(held[-1])
+        jobs._children[number] = subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(Jobs, "_spawn", spawn)
+    number = client.station.jobs.begin("part", "eva", images=carpet_folder)["id"]
+    wait_for(lambda: held and client.station.jobs._children[number].poll() is not None)
+    time.sleep(2.0)
+    assert state(client, number) == "running"
+    assert len(held) == 1
+    (client.station.config.data / "jobs" / number / "cancel").touch()
+    held[0].close()
+    assert ended(client, number)["state"] == "cancelled"

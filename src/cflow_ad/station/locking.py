@@ -57,6 +57,15 @@ def try_lock(file: IO[str]) -> bool:
     return True
 
 
+def is_free(path: Path) -> bool:
+    """Return whether no process holds a file's lock."""
+    try:
+        with path.open("a+", encoding="utf-8") as file:
+            return try_lock(file)
+    except OSError:
+        return True
+
+
 def read_secret(path: Path) -> bytes:
     """Read the station's secret key, which seals records and signs cookies; made at first.
 

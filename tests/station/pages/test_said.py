@@ -18,6 +18,7 @@ from cflow_ad.station.describing import REASONS
 from cflow_ad.station.pages.rendering import LANGUAGES, read_texts
 from cflow_ad.station.permission import ROLES
 from cflow_ad.station.refusal import Refusal, refuse, say
+from cflow_ad.station.training import child
 
 ROOT = Path(cflow_ad.__file__).parent
 REFUSALS = {"Refusal", "HTTPException", "QueueFullError", "UnavailableError"}
@@ -50,8 +51,8 @@ def coded() -> Iterator[tuple[str, set[str]]]:
             for code in codes_of(given["code"]):
                 if code:
                     yield code, given.keys() - {"code", "headers"}
-    yield "training.silent", {"file"}
     yield from ((code, {"origin"}) for code in REASONS.values())
+    yield from ((code, {"file"}) for code in child.CODES.values())
     yield "invalid.rule", {"field"}
     yield from ((f"invalid.{kind}", {"field", "n"}) for kind in LIMITS)
 

@@ -143,7 +143,7 @@ def optional_library(module: str, extra: str, name: object, what: str) -> Any:
         raise DependencyError(
             f"{name}: {what} needs {module}, which is not installed: "
             f"pip install 'cflow-ad[{extra}]'",
-            code="image.library",
+            code="library.missing",
             name=str(name),
             library=module,
             extra=extra,

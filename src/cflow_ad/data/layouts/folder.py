@@ -19,7 +19,11 @@ EXPECTED = (
 
 def _read(root: Path) -> Listing:
     if not any(scan(root)):
-        raise DataError(f"{root}: the folder is empty; {EXPECTED}")
+        raise DataError(
+            f"{root}: the folder is empty; {EXPECTED}",
+            code="training.no_images",
+            folder=str(root),
+        )
     list_images(root)  # raises where there are none
     listing = read_plain(root)
     if not listing.train:

@@ -12,14 +12,34 @@ import math
 import os
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
-from cflow_ad.errors import CflowError
+from cflow_ad.errors import (
+    CflowError,
+    DataError,
+    DeviceError,
+    FolderError,
+    WeightsError,
+    missing_library,
+)
 from cflow_ad.files import replacing
 from cflow_ad.process import tune_process
 from cflow_ad.station.locking import try_lock
+
+LOG = "log.txt"
+"""What a process of a job prints."""
+
+CODES: dict[type[Exception], str] = {
+    FolderError: "training.folders",
+    DataError: "training.data",
+    WeightsError: "training.weights",
+    DeviceError: "training.device",
+    Exception: "training.fault",
+}
+"""Codes of errors that have none of their own, by the first kind that fits."""
 
 _NICENESS = 10
 _EVERY = 0.5  # seconds between two notes of progress
@@ -50,10 +70,26 @@ def _work(folder: Path) -> dict[str, Any]:
         return {"state": "done", **_train(folder, job)}
     except CancelledError:
         return {"state": "cancelled"}
-    except CflowError as error:
-        return {"state": "failed", "error": str(error), "code": error.code, "values": error.values}
     except Exception as error:
-        return {"state": "failed", "error": f"{type(error).__name__}: {error}"[:1000]}
+        traceback.print_exc()  # into the log
+        return describe_failure(error, folder)
+
+
+def describe_failure(error: Exception, folder: Path) -> dict[str, Any]:
+    """Describe why a job failed: a sentence in English, and code and values for other languages.
+
+    Args:
+        error: what was raised.
+        folder: of the job, whose log tells more.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_library(error) or error
+    text = str(error) if isinstance(error, CflowError) else f"{type(error).__name__}: {error}"
+    code, values = getattr(error, "code", ""), getattr(error, "values", {})
+    if not code:
+        code = next(code for kind, code in CODES.items() if isinstance(error, kind))
+        values = {"file": str(folder / LOG)}
+    return {"state": "failed", "error": text[:1000], "code": code, "values": values}
 
 
 def _train(folder: Path, job: dict[str, Any]) -> dict[str, Any]:

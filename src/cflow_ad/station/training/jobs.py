@@ -16,13 +16,14 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from cflow_ad.errors import CflowError, StationError
+from cflow_ad.errors import CflowError, StationError, TrainingError
 from cflow_ad.settings import Settings
 from cflow_ad.station.database import now
-from cflow_ad.station.locking import try_lock
+from cflow_ad.station.locking import is_free
 from cflow_ad.station.schema import jobs
+from cflow_ad.station.training.child import LOG, describe_failure
 from cflow_ad.station.training.parts import link_good_parts, list_marked_parts, summarise
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ class Jobs:
         self._stopping = threading.Event()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._seen: dict[str, Any] = {}
-        self._cancelled: dict[str, float] = {}
         self._thread = threading.Thread(target=self._watch, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -90,11 +90,6 @@ class Jobs:
             StationError: another job is not done yet, or there are too few images.
         """
         Settings.preset(preset, **(settings or {}))
-        if any(job["state"] == "running" for job in self.all()):
-            raise StationError(
-                "another training is not done yet; wait for it, or cancel it",
-                code="training.another",
-            )
         number = str(uuid.uuid4())
         folder = self._folder / number
         folder.mkdir(parents=True)
@@ -111,22 +106,20 @@ class Jobs:
                 "parts": list_marked_parts(self._station, model),
             }
             (folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
+            row = {
+                "id": number,
+                "kind": "train",
+                "model": model,
+                "state": "running",
+                "author": author,
+                "created": now(),
+                "options": {k: values[k] for k in ("images", "preset", "settings", "max_seconds")},
+                "attempts": 0,  # `_look` starts the process
+            }
+            self._station.database.write(lambda connection: _insert_alone(connection, row))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        options = {k: values[k] for k in ("images", "preset", "settings", "max_seconds")}
-        row = {
-            "id": number,
-            "kind": "train",
-            "model": model,
-            "state": "running",
-            "author": author,
-            "created": now(),
-            "options": options,
-            "attempts": 1,
-        }
-        self._station.database.write(lambda c: c.execute(insert(jobs).values(**row)))
-        self._spawn(number)
         return self.get(number)
 
     def all(self) -> list[dict[str, Any]]:
@@ -157,7 +150,6 @@ class Jobs:
         if self.get(number)["state"] != "running":
             raise StationError("the training is over already", code="training.over")
         (self._folder / number / "cancel").touch()
-        self._cancelled[number] = time.monotonic()
         return self.get(number)
 
     def comparison(self, number: str) -> dict[str, Any]:
@@ -187,7 +179,7 @@ class Jobs:
 
     def _spawn(self, number: str) -> None:
         folder = self._folder / number
-        with (folder / "log.txt").open("ab") as log:
+        with (folder / LOG).open("ab") as log:
             self._children[number] = subprocess.Popen(
                 [sys.executable, "-m", "cflow_ad.station.training.child", str(folder.absolute())],
                 stdin=subprocess.DEVNULL,
@@ -210,14 +202,13 @@ class Jobs:
         for row in rows:
             folder = self._folder / row.id
             child = self._children.get(row.id)
-            alive = child.poll() is None if child is not None else not _is_free(folder / "lock")
-            if alive:
+            if child is not None and child.poll() is not None:
+                child = None
+            if child is not None or not is_free(folder / "lock"):
                 self._publish_progress(row.id)
-                since = self._cancelled.get(row.id)
-                if since is not None and time.monotonic() - since > _GRACE:
-                    _end(folder / "lock")
+                if _age(folder / "cancel") > _GRACE:
+                    child.terminate() if child is not None else _end(folder / "lock")
                 continue
-            self._children.pop(row.id, None)
             result = _read(folder / "result.json")
             if result is not None:
                 self._finish(row.id, row.model, row.author, result)
@@ -228,38 +219,42 @@ class Jobs:
                 self._station.database.write(lambda c, again=again: c.execute(again))  # type: ignore[misc]
                 self._spawn(row.id)
             else:
-                log = str(folder / "log.txt")
-                failure = {
-                    "state": "failed",
-                    "error": f"the process ended without a word; see {log}",
-                    "code": "training.silent",
-                    "values": {"file": log},
-                }
-                self._finish(row.id, row.model, row.author, failure)
+                log = str(folder / LOG)
+                error = TrainingError(
+                    f"the process ended without a word; see {log}", code="training.silent", file=log
+                )
+                self._finish(row.id, row.model, row.author, describe_failure(error, folder))
 
     def _finish(self, number: str, model: str, author: str, result: dict[str, Any]) -> None:
         folder = self._folder / number
-        values: dict[str, Any] = {
-            "state": result["state"],
-            "error": result.get("error"),
-            "finished": now(),
-        }
+        version = None
         if result["state"] == "done":
+            registry = self._station.registry
             try:
-                path = folder / "model.safetensors"
-                registry = self._station.registry
-                origin = f"training {number}"
-                new = model not in registry.names()
-                values["version"] = registry.add(
-                    model, path, origin=origin, author=author, activate=new
+                version = registry.add(
+                    model,
+                    folder / "model.safetensors",
+                    origin=f"training {number}",
+                    author=author,
+                    activate=model not in registry.names(),
                 )
             except CflowError as error:
-                result = {"code": error.code, "values": error.values}
-                values |= {"state": "failed", "error": str(error)}
-        if result.get("code"):
-            values["failure"] = {"code": result["code"], "values": result["values"]}
-        change = update(jobs).where(jobs.c.id == number).values(**values)
+                result = describe_failure(error, folder)
+        failed = result["state"] == "failed"
+        change = (
+            update(jobs)
+            .where(jobs.c.id == number)
+            .values(
+                state=result["state"],
+                error=result["error"] if failed else None,
+                failure={k: result[k] for k in ("code", "values")} if failed else None,
+                version=version,
+                finished=now(),
+            )
+        )
         self._station.database.write(lambda connection: connection.execute(change))
+        self._children.pop(number, None)
+        self._seen.pop(number, None)
         for part in ("work", "images"):
             shutil.rmtree(folder / part, ignore_errors=True)
         self._station.broadcast.send("job", self.get(number))
@@ -279,12 +274,21 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _is_free(lock: Path) -> bool:
+def _insert_alone(connection: Connection, row: dict[str, Any]) -> None:
+    """Add a job, unless another is running."""
+    if connection.scalar(select(func.count()).where(jobs.c.state == "running")):
+        raise StationError(
+            "another training is not done yet; wait for it, or cancel it", code="training.another"
+        )
+    connection.execute(insert(jobs).values(**row))
+
+
+def _age(file: Path) -> float:
+    """Seconds since a file was written; 0 where there is none."""
     try:
-        with lock.open("a+", encoding="utf-8") as file:
-            return try_lock(file)
+        return time.time() - file.stat().st_mtime
     except OSError:
-        return True
+        return 0.0
 
 
 def _end(lock: Path) -> None:

@@ -32,7 +32,7 @@ function showJobs() {
 function describeJob(job) {
   const { stage, done, total, loss } = job.progress ?? {};
   const share = total ? done / total : 0;
-  const running = ["queued", "running"].includes(job.state);
+  const running = job.state === "running";
   return h("li", { class: "job", "data-id": job.id, "data-state": job.state },
     h("div", { class: "row between" },
       h("span", {}, h("strong", {}, t(`job.${job.state}`)), " ", h("span", { class: "soft small" }, `${formatTime(job.created)}, ${job.author}`)),
