@@ -15,6 +15,7 @@ import struct
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from cflow_ad.station.config import (
     StationConfig,
     Webhook,
 )
+from cflow_ad.station.sinks.modbus import ModbusSink
+from cflow_ad.station.sources import camera as camera_module
 from cflow_ad.station.sources.cameras import CameraError, open_device
 from tests.station.conftest import Client
 
@@ -95,6 +98,26 @@ def test_inspected_files_are_moved_where_asked(config, pictures, tmp_path):
     with Client(dataclasses.replace(config, folders=(moving,))) as client:
         wait_for(lambda: (folder / "inspected" / "a.png").exists())
         assert len(records(client)) == 1
+
+
+def test_a_file_that_cannot_be_read_holds_up_no_other(config, pictures, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(pictures[0])
+    read_bytes = Path.read_bytes
+
+    def read(path):
+        if path.name == "a.png":
+            raise PermissionError(13, "another program has it")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    moving = Folder(folder=str(folder), every=0.05, after="move")
+    with Client(dataclasses.replace(config, folders=(moving,))):
+        wait_for(lambda: (folder / "inspected" / "b.png").exists())
+        monkeypatch.undo()
+        wait_for(lambda: (folder / "inspected" / "a.png").exists())
 
 
 @pytest.fixture
@@ -167,6 +190,76 @@ def test_a_deep_picture_is_written_in_the_depth_of_its_model(
         found = client.post("/v1/cameras/top/inspect").json()
     in_depth = {8: (frame >> 4).astype(np.uint8), 12: frame, 16: frame << 4}[bits]
     assert found["score"] == pytest.approx(detector.predict(in_depth).score, abs=1e-5)
+
+
+class Scripted:
+    """A camera of a library that fails in every way: it gives what it is told to, then is gone."""
+
+    def __init__(self, frames):
+        self.frames = iter(frames)
+
+    def read(self):
+        time.sleep(0.01)
+        found = next(self.frames, None)
+        if found is None:
+            raise RuntimeError("it was unplugged")
+        return found
+
+    def close(self):
+        raise RuntimeError("it is not there")
+
+
+def play(monkeypatch, frames):
+    opened = []
+    monkeypatch.setattr(camera_module, "_LONGEST_PAUSE", 0.01)
+
+    def open_device(url):
+        opened.append(url)
+        return Scripted(frames)
+
+    monkeypatch.setattr(camera_module, "open_device", open_device)
+    return opened
+
+
+def test_a_camera_that_cannot_be_closed_is_opened_again(config, images, monkeypatch):
+    opened = play(monkeypatch, [np.asarray(images[0], np.uint8)])
+    camera = Camera(name="top", url="basler:")
+    with Client(dataclasses.replace(config, cameras=(camera,))):
+        wait_for(lambda: len(opened) > 2)
+
+
+def test_a_fault_of_every_picture_is_told_once(config, monkeypatch):
+    play(monkeypatch, [np.zeros((1, 1), np.uint8)] * 100)
+    camera = Camera(name="top", url="basler:", every=0.02)
+    with Client(dataclasses.replace(config, cameras=(camera,))) as client:
+        inspected = []
+        real = client.station.inspector.inspect
+
+        def fail(*arguments, **options):
+            inspected.append(1)
+            options["name"] = "the picture"
+            return real(b"none", *arguments[1:], **options)
+
+        monkeypatch.setattr(client.station.inspector, "inspect", fail)
+        wait_for(lambda: len(inspected) > 5)
+        events = client.get("/v1/events?kind=camera&limit=100").json()["items"]
+        assert sum("the picture" in event["data"]["text"] for event in events) == 1
+
+
+def test_a_port_that_stays_in_use_is_told_once(config, monkeypatch):
+    pytest.importorskip("pymodbus")
+    tries = []
+
+    async def serve(sink):
+        tries.append(1)
+        raise OSError("in use")
+
+    monkeypatch.setattr(ModbusSink, "serve", serve)
+    with Client(dataclasses.replace(config, modbus=Modbus(port=free_port()))) as client:
+        (sink,) = client.station._sinks
+        monkeypatch.setattr(sink._stopping, "wait", lambda seconds: time.sleep(0.01))
+        wait_for(lambda: len(tries) > 3)
+        assert len(client.get("/v1/events?kind=sink").json()["items"]) == 1
 
 
 def write_video(path, images):
@@ -453,6 +546,9 @@ def test_a_configuration_file_says_what_is_wrong_with_it(tmp_path):
         ("[retention]\nkeep = 'some'", "all, anomalous or none"),
         ("x = ", "not a TOML file"),
         ("[[folders]]\nfolder = 1", "folder: 1 is not a str"),
+        ("[[folders]]\nfolder = 'in'\nafter = 'remove'", "keep, delete or move"),
+        ("[[folders]]\nfolder = 'in'\nevery = 0", "every is 0"),
+        ("name = 'hall 1/line 3'", "name is 'hall 1/line 3'"),
     ):
         path.write_text(text)
         with pytest.raises(SettingsError, match=said):

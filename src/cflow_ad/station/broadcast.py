@@ -57,7 +57,7 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._readers: set[Reader] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may call `close` in the thread that holds it
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Reader]:

@@ -74,6 +74,12 @@ class Folder:
     after: str = "keep"
     """What becomes of an image: `keep`, `delete`, or `move` into its sub-folder `inspected`."""
 
+    def __post_init__(self) -> None:
+        if self.after not in ("keep", "delete", "move"):
+            raise SettingsError(f"folders.after is {self.after!r}: keep, delete or move")
+        if not self.every > 0:
+            raise SettingsError(f"folders.every is {self.every:g}: it must be greater than 0")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
@@ -181,6 +187,11 @@ class StationConfig:
     modbus: Modbus | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= 100 or set(self.name) & set("/\\+#\0"):
+            raise SettingsError(
+                f"name is {self.name!r}: it must have 1 to 100 letters, and none of / \\ + #, "
+                "which mean something else in names of files and MQTT topics"
+            )
         if not self.memory > 0:
             raise SettingsError(f"memory is {self.memory} GiB: it must be greater than 0")
         if not 0 <= self.audit_share <= 1:

@@ -114,11 +114,14 @@ class LiveSink(ABC):
         self._row = row
 
     def _run(self) -> None:
+        told = ""
         while not self._stopping.is_set():
             try:
                 asyncio.run(self.serve())
             except Exception as error:
                 _LOG.exception("%s: the server stopped", self.name)
                 stopped = StationError(str(error)[:500], code="sink.stopped", sink=self.name)
-                self.station.add_event("sink", {"sink": self.name, **say(stopped)})
+                if told != str(stopped):  # its port may stay in use for days
+                    self.station.add_event("sink", {"sink": self.name, **say(stopped)})
+                told = str(stopped)
                 self._stopping.wait(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -88,6 +89,7 @@ class CameraThread:
 
     def _read(self) -> None:
         pause, was_told = 1.0, False
+        name = self.config.name
         while not self._stopping.is_set():
             device: Device | None = None
             problem: CflowError | None = None
@@ -101,19 +103,17 @@ class CameraThread:
                     if not self.is_connected:
                         self.is_connected, pause = True, 1.0
                         if was_told:
-                            name = self.config.name
-                            self._tell(
-                                CameraError("connected again", code="camera.back", camera=name)
-                            )
+                            back = CameraError("connected again", code="camera.back", camera=name)
+                            self._tell(back)
                             was_told = False
             except CflowError as error:
                 problem = error
             except Exception as error:  # whatever a camera's library raises
-                _LOG.exception("camera %s", self.config.name)
-                problem = CameraError(str(error), code="camera.no_picture", camera=self.config.name)
-            finally:
-                self.is_connected = False
-                if device is not None:
+                _LOG.exception("camera %s", name)
+                problem = CameraError(str(error), code="camera.no_picture", camera=name)
+            self.is_connected = False
+            if device is not None:
+                with contextlib.suppress(Exception):  # it may be unplugged
                     device.close()
             if problem is not None and not was_told:
                 self._tell(problem)
@@ -122,7 +122,7 @@ class CameraThread:
             pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def _inspect(self) -> None:
-        due = time.monotonic()
+        due, told = time.monotonic(), ""
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
             due = max(due + self.config.every, time.monotonic())
             try:
@@ -135,10 +135,13 @@ class CameraThread:
                     request=None,
                     stopping=self._stopping,
                 )
+                told = ""
             except CameraError:
                 continue  # told already
             except ImageError as error:
-                self._tell(error)
+                if told != str(error):  # one picture after another may have the same fault
+                    self._tell(error)
+                told = str(error)
             except Exception:
                 _LOG.exception("camera %s: it cannot be inspected now", self.config.name)
 

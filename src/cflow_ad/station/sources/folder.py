@@ -99,6 +99,10 @@ class WatchedFolder:
         key = hashlib.sha256(f"{path.absolute()}|{stamp}".encode()).hexdigest()
         try:
             data = path.read_bytes()
+        except OSError as error:  # gone, or open in another program; the next files are not
+            _LOG.warning("%s: it cannot be read now (%s)", path, error.strerror)
+            return
+        try:
             row = inspect_patiently(
                 self._station,
                 data,
@@ -108,8 +112,6 @@ class WatchedFolder:
                 request=f"folder/{key}",
                 stopping=self._stopping,
             )
-        except FileNotFoundError:
-            return
         except ImageError as error:
             self._done[name] = stamp
             self._station.add_event("folder", say(error), self._model)
