@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from starlette.requests import Request
 
+from cflow_ad.station.api import system
 from cflow_ad.station.config import Limits
 from cflow_ad.station.failures import FREE_TRIES, Failures
 from tests.station.conftest import Client
@@ -77,6 +81,32 @@ def test_wrong_passwords_make_the_next_try_wait(client, password):
     answers = [log_in(client, "wrong").status_code for _ in range(FREE_TRIES + 1)]
     assert answers == [401] * FREE_TRIES + [429]
     assert log_in(client, password).status_code == 429
+
+
+def test_many_guesses_at_once_are_no_more_than_one_after_the_other(client, password):
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: log_in(client, f"guess number {n}"), range(20)))
+    assert sum(answer.status_code == 401 for answer in answers) <= FREE_TRIES + 1
+
+
+def test_news_end_with_the_session(client, password, monkeypatch):
+    log_in(client, password)
+    monkeypatch.setattr(system, "_ALIVE_EVERY", 0.05)
+    cookie = client.cookies["cflow_session"]
+    scope = {"type": "http", "app": client.application, "headers": [
+        (b"cookie", f"cflow_session={cookie}".encode())
+    ]}  # fmt: skip
+    request = Request(scope)
+    user = client.station.auth.identify(request)
+
+    async def read():
+        news = system.stream(client.station, request, user)
+        for _ in range(3):
+            await anext(news)
+        client.station.auth.log_out(cookie)
+        return [item async for item in news]
+
+    assert len(asyncio.run(asyncio.wait_for(read(), 30))) < 3
 
 
 def test_waiting_times_grow_and_end():

@@ -6,14 +6,16 @@ import hashlib
 import math
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from fastapi import Request
 from itsdangerous import BadSignature, URLSafeSerializer
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from cflow_ad.errors import StationError
 from cflow_ad.station.database import Database, now
@@ -44,6 +46,7 @@ class Auth:
         self._cookies = URLSafeSerializer(secret, salt="session")
         self._hasher = PasswordHasher()
         self._failures = Failures()
+        self._checking = threading.Lock()  # one at a time: each takes 64 MiB, and many could guess
         self._checked: dict[str, tuple[User, float]] = {}
 
     def first_password(self) -> str | None:
@@ -70,14 +73,31 @@ class Auth:
         Raises:
             Refusal: 401, the name or the password is wrong; 429, too many tries.
         """
+        with self._checking:
+            row = self._check_password(name, password, address)
+        token, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        now = time.time()
+
+        def begin(connection: Connection) -> None:
+            connection.execute(delete(sessions).where(sessions.c.expires < now))
+            connection.execute(
+                insert(sessions).values(
+                    sha256=_sha256(token), user=row.name, csrf=csrf, expires=now + SESSION_SECONDS
+                )
+            )
+
+        self._database.write(begin)
+        return str(self._cookies.dumps(token)), User(row.name, row.role, csrf)
+
+    def _check_password(self, name: str, password: str, address: str) -> Row[Any]:
         who = (f"user {name}", f"address {address}")
-        if (wait := self._failures.wait(*who)) > 0:
+        if (wait := math.ceil(self._failures.wait(*who))) > 0:
             raise Refusal(
                 429,
-                f"too many wrong passwords; wait {math.ceil(wait)} s",
+                f"too many wrong passwords; wait {wait} s",
                 code="login.wait",
-                headers={"Retry-After": str(math.ceil(wait))},
-                n=math.ceil(wait),
+                headers={"Retry-After": str(wait)},
+                n=wait,
             )
         with self._database.engine.connect() as connection:
             row = connection.execute(select(users).where(users.c.name == name)).one_or_none()
@@ -92,19 +112,7 @@ class Auth:
             self._failures.note(*who)
             raise Refusal(401, "the user name or the password is wrong", code="login.wrong")
         self._failures.forget(*who)
-        token, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        now = time.time()
-
-        def begin(connection: Connection) -> None:
-            connection.execute(delete(sessions).where(sessions.c.expires < now))
-            connection.execute(
-                insert(sessions).values(
-                    sha256=_sha256(token), user=row.name, csrf=csrf, expires=now + SESSION_SECONDS
-                )
-            )
-
-        self._database.write(begin)
-        return str(self._cookies.dumps(token)), User(row.name, row.role, csrf)
+        return row
 
     def log_out(self, cookie: str | None) -> None:
         """End a session."""
@@ -151,12 +159,12 @@ class Auth:
         Raises:
             Refusal: 409, the name is taken; 422, the password is too short.
         """
-        hashed = self._hash(password)
+        row = {"name": name, "role": role, "password": self._hash(password), "created": now()}
 
         def add(connection: Connection) -> bool:
             if connection.scalar(select(users.c.name).where(users.c.name == name)):
                 return False
-            connection.execute(insert(users).values(**_user(name, role, hashed)))
+            connection.execute(insert(users).values(**row))
             return True
 
         if not self._database.write(add):
@@ -275,10 +283,6 @@ class Auth:
                 n=_SHORTEST_PASSWORD,
             )
         return self._hasher.hash(password)
-
-
-def _user(name: str, role: str, hashed: str) -> dict[str, str]:
-    return {"name": name, "role": role, "password": hashed, "created": now()}
 
 
 def _sha256(text: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from cflow_ad.station.api.common import (
     ERRORS,
@@ -78,11 +80,8 @@ def list_events(
     if cursor is not None:
         query = query.where(events.c.id < cursor)
     with station.database.engine.connect() as connection:
-        rows = [dict(row._mapping) for row in connection.execute(query)]
-    for row in rows:
-        author, time = row.pop("acknowledged_by"), row.pop("acknowledged_at")
-        row["acknowledged"] = None if author is None else {"author": author, "time": time}
-    return {"items": rows[:limit], "next": rows[limit - 1]["id"] if len(rows) > limit else None}
+        found = [_event(row) for row in connection.execute(query)]
+    return {"items": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None}
 
 
 @router.post("/events/{number}/acknowledge", summary="Say that an event was seen", status_code=204)
@@ -98,26 +97,45 @@ def acknowledge(
             acknowledged_at=func.coalesce(events.c.acknowledged_at, now()),
         )
     )
-    if not station.database.write(lambda connection: connection.execute(change).rowcount):
+
+    def write(connection: Connection) -> Row[Any] | None:
+        connection.execute(change)
+        return connection.execute(select(events).where(events.c.id == number)).one_or_none()
+
+    row = station.database.write(write)
+    if row is None:
         raise Refusal(404, f"there is no event {number}", code="event.unknown")
+    station.broadcast.send("event", _event(row))
+
+
+def _event(row: Row[Any]) -> dict[str, Any]:
+    event = dict(row._mapping)
+    author, at = event.pop("acknowledged_by"), event.pop("acknowledged_at")
+    return {**event, "acknowledged": None if author is None else {"author": author, "time": at}}
 
 
 @router.get("/stream", response_class=EventSourceResponse, summary="News as they happen")
 async def stream(
     station: Here,
+    request: Request,
     user: Operator,
     view: Annotated[
         str, Query(max_length=20, description="Of the page; on `inspect` verdicts are shown.")
     ] = "",
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send news: `inspection`, `mark`, `threshold`, `model`, `job` and `event`."""
+    """Send news: `inspection`, `mark`, `threshold`, `model`, `rule`, `job` and `event`."""
     with station.broadcast.reader() as reader:
         yield ServerSentEvent(comment="connected", retry=2000)
+        checked = time.monotonic()
         while True:
             try:
                 item = await reader.next(_ALIVE_EVERY)
             except ClosedError:
                 return
+            if time.monotonic() - checked >= _ALIVE_EVERY:
+                if await asyncio.to_thread(current_user, request) is None:
+                    return  # the session is over, or the key revoked
+                checked = time.monotonic()
             if item is None:
                 yield ServerSentEvent(comment="alive")
             else:
