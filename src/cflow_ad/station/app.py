@@ -21,9 +21,9 @@ from cflow_ad.station import pages
 from cflow_ad.station.api import access, cameras, inspect, jobs, models, records, system
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import UnavailableError
-from cflow_ad.station.drift.routes import build_router as build_drift_router
+from cflow_ad.station.drift import routes as drift
 from cflow_ad.station.guard import Guard
-from cflow_ad.station.pages.routes import build_router as build_page_router
+from cflow_ad.station.pages import routes as page
 from cflow_ad.station.refusal import RETRY_SOON, Refusal, refuse
 from cflow_ad.station.scoring import QueueFullError
 from cflow_ad.station.station import Station
@@ -65,11 +65,10 @@ def create_app(config: StationConfig, station: Station | None = None) -> FastAPI
     )
     app.state.station = station
     _add_handlers(app, station)
-    for module in (inspect, records, models, jobs, cameras, access, system):
+    for module in (inspect, records, models, jobs, cameras, access, drift, system):
         app.include_router(module.router)
     app.include_router(system.health)
-    app.include_router(build_drift_router(station))
-    app.include_router(build_page_router(station), include_in_schema=False)
+    app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=Path(pages.__file__).parent / "static"))
     hosts = (config.host, *config.hosts) if config.is_local or config.hosts else ()
     app.add_middleware(Guard, limits=config.limits, hosts=hosts)

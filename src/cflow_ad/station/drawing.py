@@ -33,18 +33,18 @@ def draw(kind: str, prediction: Prediction, pixels: NDArray[Any]) -> bytes:
         share = np.clip(2 * prediction.anomaly_map / (high - low), 0, 1)
         colours = heatmap(prediction.anomaly_map, (low, high))
         alpha = np.rint(255 * share).astype(np.uint8)
-        return _png(Image.fromarray(np.dstack((colours, alpha))))
+        return to_png(Image.fromarray(np.dstack((colours, alpha))))
     if kind == "map":
         scaled = np.clip(np.rint(prediction.anomaly_map * 1000), 0, 65535).astype(np.uint16)
-        return _png(Image.fromarray(scaled))
+        return to_png(Image.fromarray(scaled))
     mask = Image.fromarray(prediction.mask.astype(np.uint8) * 255)
     if kind == "mask":
-        return _png(mask)
+        return to_png(mask)
     pixels = to_uint8(pixels).copy()
     line = 2 * max(1, round(max(pixels.shape[:2]) / 256)) + 1
     around = np.asarray(mask.filter(ImageFilter.MaxFilter(line))) > 0
     pixels[around & ~prediction.mask] = _RED
-    return _png(Image.fromarray(pixels))
+    return to_png(Image.fromarray(pixels))
 
 
 def shrink_to_jpeg(pixels: NDArray[Any], longest: int = _THUMBNAIL) -> bytes:
@@ -56,7 +56,8 @@ def shrink_to_jpeg(pixels: NDArray[Any], longest: int = _THUMBNAIL) -> bytes:
     return file.getvalue()
 
 
-def _png(image: Image.Image) -> bytes:
+def to_png(image: Image.Image) -> bytes:
+    """Write an image as a PNG file, fast rather than small."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
