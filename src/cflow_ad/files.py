@@ -61,6 +61,14 @@ def _flush_names(folder: Path) -> None:
             os.close(handle)
 
 
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a file that never changes a second name; on another disk, copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def reserve(path: Path, n_bytes: int) -> None:
     """Lengthen a file to so many bytes, which its disk then has; what it holds stays.
 

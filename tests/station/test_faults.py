@@ -26,6 +26,7 @@ from cflow_ad.cli import app
 from cflow_ad.errors import ModelFileError, StationError
 from cflow_ad.station import database as database_module
 from cflow_ad.station import inspector
+from cflow_ad.station import station as station_module
 from cflow_ad.station.database import as_stored
 from cflow_ad.station.locking import Lock
 from cflow_ad.station.verify import verify as find_faults
@@ -211,6 +212,32 @@ def test_a_model_file_that_becomes_garbage_harms_nothing(config, model_file, pic
         Client(fresh)
     with Client(dataclasses.replace(fresh, models=(model_file,))):
         pass  # what failed to open lets go of its folder
+
+
+def test_a_fault_of_the_model_store_stops_no_cleaning(client, monkeypatch):
+    station, cleaned = client.station, []
+    monkeypatch.setattr(station_module, "_CLEAN_EVERY", 0.01)
+    monkeypatch.setattr(station.pictures, "clean", cleaned.append)
+
+    class Broken:
+        def follow(self):
+            raise OSError("no space for a temporary file")
+
+    station._store = Broken()
+    cleaning = threading.Thread(target=station._clean)
+    cleaning.start()
+    wait_for(lambda: len(cleaned) > 1)
+    station._stopping.set()
+    cleaning.join()
+
+
+def test_the_folder_of_today_stays_while_pictures_are_deleted(client):
+    """A picture may be on its way into it."""
+    days = [client.station.pictures.folder / day for day in ("2026-05-03", "2026-05-04")]
+    for day in days:
+        day.mkdir()
+    client.station.pictures.clean(client.station.database)
+    assert [day.exists() for day in days] == [False, True]
 
 
 def test_a_clock_that_is_set_back_changes_neither_order_nor_seals(

@@ -6,6 +6,8 @@ import contextlib
 import csv
 import dataclasses
 import sqlite3
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,12 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from cflow_ad.cli import app
-from cflow_ad.station import inspector
-from cflow_ad.station.config import Retention
+from cflow_ad.errors import StationError
+from cflow_ad.station import backup, inspector
+from cflow_ad.station.backup import back_up
+from cflow_ad.station.config import Retention, StationConfig
 from cflow_ad.station.schema import marks, sightings
+from cflow_ad.station.verify import verify
 from tests.station.conftest import Client
 
 
@@ -113,6 +118,22 @@ def test_a_score_that_does_not_come_again_shows(recorded, images, toy_settings):
     done = records("verify", "--data", recorded)
     assert "in the record" in done.output
     assert done.exit_code == 1
+
+
+def test_a_picture_that_is_deleted_during_the_check_is_not_missing(recorded, monkeypatch):
+    with contextlib.closing(sqlite3.connect(recorded / "station.db")) as connection:
+        ((name,),) = connection.execute("select file from pictures where seq = 1")
+    oldest, read_bytes = recorded / "pictures" / name, Path.read_bytes
+
+    def read(path):
+        if path.suffix == ".png" and oldest.exists():
+            oldest.unlink()
+            change(recorded, "delete from pictures where seq = 1")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert list(verify(StationConfig(data=recorded), rescore=0)) == []
+    assert not oldest.exists()
 
 
 def test_export_writes_every_row(recorded, tmp_path):
@@ -267,7 +288,7 @@ def test_who_was_told_a_verdict_is_not_blind_to_it(config, pictures, odd):
 
 def test_the_draw_is_random_and_has_the_share_asked_for(client):
     station = client.station
-    from cflow_ad.station.inspector import is_drawn
+    from cflow_ad.station.pictures import is_drawn
 
     drawn = [is_drawn(0.25) for _ in range(4000)]
     assert 800 < sum(drawn) < 1200
@@ -339,6 +360,22 @@ def test_the_policy_says_which_pictures_are_kept(config, pictures, odd, keep, ke
         assert len([each for each in config.data.glob("pictures/**/*") if each.is_file()]) == sum(
             kept
         )
+
+
+def test_a_back_up_harms_no_other_of_the_same_second(client, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *_: "2026-05-04T060000Z")
+    copy, into, written = backup._copy_sqlite, tmp_path / "backups", []
+
+    def back_up_meanwhile(source, target):
+        monkeypatch.setattr(backup, "_copy_sqlite", copy)
+        written.append(back_up(config, into))
+        copy(source, target)
+
+    monkeypatch.setattr(backup, "_copy_sqlite", back_up_meanwhile)
+    with pytest.raises(StationError):
+        back_up(config, into)
+    assert list(into.iterdir()) == written
+    assert records("verify", "--data", written[0]).exit_code == 0
 
 
 def test_a_back_up_of_a_running_station_is_a_station(config, pictures, tmp_path):

@@ -20,6 +20,7 @@ from cflow_ad.station.locking import try_lock
 from cflow_ad.station.training import child
 from cflow_ad.station.training import jobs as jobs_module
 from cflow_ad.station.training.jobs import Jobs
+from cflow_ad.station.training.parts import list_marked_parts
 from tests.station.conftest import Client
 from tests.station.test_background import wait_for
 
@@ -123,6 +124,21 @@ def test_what_cannot_be_trained_is_refused_or_said(config, client, tmp_path, toy
     )  # fmt: skip
 
 
+def test_a_part_that_another_version_judged_is_scored_by_the_model_in_use(
+    client, odd, toy_detector, model_file
+):
+    number = client.inspect(odd)["id"]
+    client.post("/v1/marks", json={"ids": [number], "label": "defect"})
+    version = client.station.registry.active("part")
+    (own,) = list_marked_parts(client.station, version)
+    assert own["old_score"] == client.get(f"/v1/inspections/{number}").json()["score"]
+    (other,) = list_marked_parts(client.station, dataclasses.replace(version, id=7))
+    job = {"parts": [other], "old": {"file": str(model_file), "threshold": 1e9}, "device": "cpu"}
+    (compared,) = child.compare(toy_detector, job, lambda done: None)
+    assert compared["old_score"] == pytest.approx(own["old_score"], rel=1e-5)
+    assert compared["old_anomalous"] is False
+
+
 @pytest.mark.parametrize(
     ("error", "code", "values"),
     [
@@ -144,7 +160,7 @@ def test_each_failure_has_a_code(error, code, values):
 def test_of_two_trainings_that_begin_at_once_one_is_refused(client, carpet_folder, monkeypatch):
     both = threading.Barrier(2)
 
-    def list_parts(station, model):
+    def list_parts(station, version):
         both.wait(60)
         return []
 

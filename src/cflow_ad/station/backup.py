@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 
 from cflow_ad.errors import StationError
+from cflow_ad.files import link_or_copy
 from cflow_ad.station.config import StationConfig
 
 
@@ -28,21 +29,21 @@ def back_up(config: StationConfig, into: Path, *, with_pictures: bool = False) -
         StationError: it cannot be written.
     """
     folder = into / time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-    new = folder.with_name(f".{folder.name}.new")
     try:
-        new.mkdir(parents=True)
-        if config.database is None:
-            _copy_sqlite(config.data / "station.db", new / "station.db")
-        key = new / "station.key"
-        key.touch(mode=0o600)
-        key.write_bytes((config.data / "station.key").read_bytes())
-        for part in ("models", *(("pictures",) if with_pictures else ())):
-            if (config.data / part).is_dir():
-                shutil.copytree(config.data / part, new / part, copy_function=_link_or_copy)
-        new.replace(folder)
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".new", dir=into) as place:
+            new = Path(place) / folder.name
+            new.mkdir()
+            if config.database is None:
+                _copy_sqlite(config.data / "station.db", new / "station.db")
+            key = new / "station.key"
+            key.touch(mode=0o600)
+            key.write_bytes((config.data / "station.key").read_bytes())
+            for part in ("models", *(("pictures",) if with_pictures else ())):
+                if (config.data / part).is_dir():
+                    shutil.copytree(config.data / part, new / part, copy_function=_link_if_there)
+            new.rename(folder)
     except (OSError, sqlite3.Error) as error:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(new)
         raise StationError(f"{folder}: the back-up cannot be written ({error})") from error
     return folder
 
@@ -56,9 +57,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         old.backup(new)
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    """Link a file that is never changed; copy it where the disk is another."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _link_if_there(source: str, target: str) -> None:
+    """Link or copy a file that never changes; a picture may be deleted meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        link_or_copy(source, target)

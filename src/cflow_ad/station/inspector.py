@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import secrets
 import time
 import uuid
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from sqlalchemy import Connection
 
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.station.database import now
+from cflow_ad.station.pictures import is_drawn
 from cflow_ad.station.records import as_item
 from cflow_ad.station.scoring import QueueFullError
 from cflow_ad.station.version import Version
@@ -34,6 +34,8 @@ class Judged(NamedTuple):
     knew the request's key already."""
     began: float
     """When it came, on the monotonic clock."""
+    odds: dict[str, int] | None
+    """Of its score, by the calibration of the version that judged it."""
     has_picture: bool
     """Whether its picture is kept."""
     pixels: NDArray[Any]
@@ -128,6 +130,7 @@ class Inspector:
             "measures": outcome.measures,
             "audit": audit,
         }
+        odds = version.odds(row["p_value"])
         verdict = prediction.is_anomalous
         if station.pictures.wants(
             is_anomalous=verdict,
@@ -145,7 +148,6 @@ class Inspector:
 
         def follow(stored: dict[str, Any]) -> None:
             if stored["id"] == number:
-                odds = version.odds(stored["p_value"])
                 station.follower.hand(as_item(stored, odds, has_picture=picture is not None))
 
         written = station.database.submit(write, follow)
@@ -154,11 +156,14 @@ class Inspector:
             written.add_done_callback(
                 lambda done: None if _is_stored(done, number) else station.pictures.drop(kept)
             )
-        return Judged(number, prediction, written, began, picture is not None, outcome.pixels)
+        return Judged(number, prediction, written, began, odds, picture is not None, outcome.pixels)
 
-    def score_kept(self, number: str) -> Prediction:
+    def score_kept(self, number: str) -> tuple[dict[str, Any], Prediction, NDArray[Any]]:
         """Score the kept picture of an inspection again, with the model and threshold that judged
         it.
+
+        Returns:
+            The inspection, the result, and the picture's pixels, shape `(H, W, 3)`, 0 to 255.
 
         Raises:
             KeyError: there is no such inspection, or its picture is not kept.
@@ -173,14 +178,10 @@ class Inspector:
         outcome = station.scorers.submit(
             station.scorers.score, detector, data, is_extra=True
         ).result()
-        return dataclasses.replace(
+        prediction = dataclasses.replace(
             outcome.prediction, threshold=row["threshold"], map_threshold=row["map_threshold"]
         )
-
-
-def is_drawn(share: float) -> bool:
-    """Draw at random, with a probability that nothing of the part enters."""
-    return secrets.randbelow(1_000_000) < 1_000_000 * share
+        return row, prediction, outcome.pixels
 
 
 def _is_stored(done: Future[dict[str, Any]], number: str) -> bool:

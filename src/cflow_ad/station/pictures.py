@@ -21,7 +21,25 @@ _LOG = logging.getLogger(__name__)
 _DAY = 86400.0
 _GIGABYTE = 1e9
 _AT_ONCE = 500
-_SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
+_KINDS = (
+    (b"\x89PNG", ".png", "image/png"),
+    (b"\xff\xd8\xff", ".jpg", "image/jpeg"),
+    (b"RIFF", ".webp", "image/webp"),
+    (b"BM", ".bmp", "image/bmp"),
+    (b"P", ".pnm", "image/x-portable-anymap"),
+    (b"", ".tif", "image/tiff"),
+)
+"""How the files of each format begin, their suffix, and their media type."""
+
+
+def media_type(path: Path) -> str:
+    """Return the media type of a kept picture."""
+    return next(kind for _, suffix, kind in _KINDS if path.suffix == suffix)
+
+
+def is_drawn(share: float) -> bool:
+    """Draw at random, with a probability that nothing of the part enters."""
+    return secrets.randbelow(1_000_000) < 1_000_000 * share
 
 
 class PictureStore:
@@ -50,7 +68,7 @@ class PictureStore:
             is_anomalous or abs(score - threshold) <= self.policy.near * abs(threshold)
         ):
             return True
-        return secrets.randbelow(1_000_000) < 1_000_000 * self.policy.share
+        return is_drawn(self.policy.share)
 
     def keep(self, data: bytes, number: str, *, longer: bool) -> dict[str, Any]:
         """Write a picture, which is on the disk when this returns.
@@ -65,7 +83,7 @@ class PictureStore:
         """
         day = self.folder / time.strftime("%Y-%m-%d", time.gmtime())
         day.mkdir(parents=True, exist_ok=True)
-        suffix = next((each for magic, each in _SUFFIXES if data.startswith(magic)), ".tif")
+        suffix = next(suffix for magic, suffix, _ in _KINDS if data.startswith(magic))
         path = day / f"{number}{suffix}"
         try:
             with path.open("wb") as file:
@@ -112,7 +130,7 @@ class PictureStore:
             done += len(rows)
         if done:
             _LOG.info("%d pictures deleted, as the policy says", done)
-        for day in self.folder.glob("????-??-??"):
+        for day in sorted(self.folder.glob("????-??-??"))[:-1]:  # `keep` may be at the last one
             with contextlib.suppress(OSError):
                 day.rmdir()  # only an empty one goes
         return done

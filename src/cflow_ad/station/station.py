@@ -17,6 +17,7 @@ from cflow_ad.station.background import Part, build_sinks, build_sources
 from cflow_ad.station.broadcast import Broadcast
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.database import Database, now
+from cflow_ad.station.describing import describe_model
 from cflow_ad.station.drift.monitor import DriftMonitor
 from cflow_ad.station.follower import Follower
 from cflow_ad.station.from_store import StoreFollower
@@ -132,8 +133,9 @@ class Station:
 
     def set_rule(self, model: str, rule: dict[str, int] | None) -> None:
         """Set the rule of a model, or none."""
-        self._rules = {**self._rules, model: rule}
-        self.save_state("rules", self._rules)
+        rules = {**self._rules, model: rule}
+        self.save_state("rules", rules)
+        self._rules = rules
 
     def picture_path(self, number: str) -> Path | None:
         """Return where the picture of an inspection lies, if it is kept."""
@@ -172,8 +174,9 @@ class Station:
         while not self._stopping.wait(_CLEAN_EVERY):
             try:
                 if self._store is not None:
-                    self._store.follow()
-            except CflowError as error:
+                    for name in self._store.follow():
+                        self.broadcast.send("model", describe_model(self, name))
+            except Exception as error:  # of the store, the disk or the database
                 _LOG.warning("the model store cannot be followed: %s", error)
             try:
                 self.pictures.clean(self.database)

@@ -140,20 +140,12 @@ def _last(version: int, parts: int, *columns: Any) -> Select[Any]:
 def _marked(version: int, *, blind: bool) -> Select[Any]:
     """Score and label of the marked parts of a version; only blind marks, or all."""
     other = marks.alias()
-    newest = select(func.max(other.c.id)).where(other.c.seq == marks.c.seq).scalar_subquery()
+    last = select(func.max(other.c.id)).where(other.c.seq == marks.c.seq)
     query = (
         select(inspections.c.seq, inspections.c.score, marks.c.label)
         .join(marks, marks.c.seq == inspections.c.seq)
         .where(inspections.c.version == version, marks.c.label.is_not(None))
     )
     if blind:  # what was said before the verdict was in view, unless that was taken back
-        return query.where(marks.c.audit, marks.c.id == _last_blind(other))
-    return query.where(marks.c.id == newest)
-
-
-def _last_blind(other: Any) -> Any:
-    return (
-        select(func.max(other.c.id))
-        .where(other.c.seq == marks.c.seq, other.c.audit)
-        .scalar_subquery()
-    )
+        query, last = query.where(marks.c.audit), last.where(other.c.audit)
+    return query.where(marks.c.id == last.scalar_subquery())

@@ -13,8 +13,10 @@ from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from cflow_ad.errors import CflowError, DependencyError, StationError
+from cflow_ad.data.encoded import EncodedImage
+from cflow_ad.errors import CflowError, StationError, optional_library
 from cflow_ad.files import replacing
+from cflow_ad.fleet.serving import DetectorCache
 from cflow_ad.station import chain
 from cflow_ad.station.config import StationConfig
 from cflow_ad.station.model_files import hash_model
@@ -120,7 +122,9 @@ def _check_pictures(
 ) -> Iterator[str]:
     from cflow_ad.runtime.opening import open_detector
 
-    detectors: dict[int, Any] = {}
+    detectors = DetectorCache[int](
+        lambda number: open_detector(files[number], device=config.device), config.memory
+    )
     query = (
         select(inspections, pictures.c.file)
         .join(pictures, pictures.c.seq == inspections.c.seq)
@@ -133,7 +137,8 @@ def _check_pictures(
         try:
             data = path.read_bytes()
         except OSError:
-            yield f"{name}: missing"
+            if _is_kept(config, row.seq):
+                yield f"{name}: missing"
             continue
         if hashlib.sha256(data).hexdigest() != row.image_sha256:
             yield f"{name}: altered"
@@ -141,14 +146,18 @@ def _check_pictures(
         if rescore is not None and number >= rescore:
             continue
         try:
-            if row.version not in detectors:
-                detectors[row.version] = open_detector(files[row.version], device=config.device)
-            score = detectors[row.version].predict(path).score
+            score = detectors.get(row.version).predict(EncodedImage(data, str(path))).score
         except CflowError as error:
             yield f"{name}: it cannot be scored again ({error})"
             continue
         if abs(score - row.score) > _SAME * max(1.0, abs(row.score)):
             yield f"{name}: its score is {score:.6g}, and {row.score:.6g} in the record"
+
+
+def _is_kept(config: StationConfig, seq: int) -> bool:
+    """Whether a picture is kept still: a station that runs may have deleted it meanwhile."""
+    with connect(config) as connection:
+        return connection.scalar(select(pictures.c.seq).where(pictures.c.seq == seq)) is not None
 
 
 def _rows(connection: Connection) -> Iterator[dict[str, Any]]:
@@ -175,13 +184,9 @@ def _write_csv(connection: Connection, path: Path) -> int:
 
 
 def _write_parquet(connection: Connection, path: Path) -> int:
-    try:
+    with optional_library():
         import pyarrow
         from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            "Parquet needs pyarrow, which is not installed: pip install 'cflow-ad[parquet]'"
-        ) from error
     kinds = {int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
     fields = [(c.name, kinds.get(c.type.python_type, pyarrow.string())) for c in _COLUMNS]
     schema = pyarrow.schema([*fields, ("mark", pyarrow.string())])

@@ -15,11 +15,9 @@ from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, ex
 from cflow_ad.station.api.examples import INSPECTION, NO_IMAGE
 from cflow_ad.station.drawing import KINDS, draw
 from cflow_ad.station.inspector import Judged
-from cflow_ad.station.permission import User
 from cflow_ad.station.records import as_item
 from cflow_ad.station.refusal import RETRY_SOON, Refusal, code_of
 from cflow_ad.station.station import Station
-from cflow_ad.station.version import Version
 
 router = APIRouter(prefix="/v1", tags=["inspect"], responses=ERRORS)
 
@@ -104,7 +102,7 @@ async def inspect(
         ((image, data),) = await _files(request, station, 1)
     else:
         image, data = _UNNAMED, await request.body()
-    key = None if idempotency_key is None else f"{_who(user)}/{idempotency_key}"
+    key = None if idempotency_key is None else f"{user.name[:38]}/{idempotency_key}"
     answer = await judge(
         station, data, name, source=source, image=image, request=key, include=wanted
     )
@@ -165,7 +163,6 @@ async def judge(
         CflowError: the image cannot be used, too many wait, or the record cannot be written.
         Refusal: it takes too long.
     """
-    version = station.registry.active(model)
     work = station.inspector.inspect(data, model, source=source, name=image, request=request)
     try:
         async with asyncio.timeout(station.config.limits.score_seconds):
@@ -177,7 +174,7 @@ async def judge(
             503, "no result in time; try again", code="inspect.late", headers=RETRY_SOON
         ) from None
     if row["id"] == judged.number:
-        answer = _answer(row, version, judged, scored)
+        answer = _answer(row, judged, scored)
     else:  # the record knew the request's key
         earlier = await asyncio.to_thread(station.records.get, row["id"])
         assert earlier is not None
@@ -187,9 +184,9 @@ async def judge(
     return answer
 
 
-def _answer(row: dict[str, Any], version: Version, judged: Judged, scored: float) -> dict[str, Any]:
+def _answer(row: dict[str, Any], judged: Judged, scored: float) -> dict[str, Any]:
     now = time.monotonic()
-    answer = as_item(row, version.odds(row["p_value"]), has_picture=judged.has_picture)
+    answer = as_item(row, judged.odds, has_picture=judged.has_picture)
     answer["latency_ms"] = {
         **row["latency_ms"],
         "record": round(1000 * (now - scored), 3),
@@ -219,16 +216,10 @@ def _parse_include(text: str) -> tuple[str, ...]:
 
 async def _files(request: Request, station: Station, limit: int) -> list[tuple[str, bytes]]:
     """Read the names and bytes of the files in a form's fields `image`."""
-    form = await request.form(
+    async with request.form(
         max_files=limit, max_fields=20, max_part_size=station.config.limits.upload_bytes
-    )
-    files = [item for item in form.getlist("image") if isinstance(item, UploadFile)]
-    if not files:
-        raise Refusal(422, "the form has no file in a field `image`", code="upload.empty")
-    found = [((file.filename or _UNNAMED)[:200], await file.read()) for file in files]
-    await form.close()
-    return found
-
-
-def _who(user: User) -> str:
-    return user.name[:38]
+    ) as form:
+        files = [item for item in form.getlist("image") if isinstance(item, UploadFile)]
+        if not files:
+            raise Refusal(422, "the form has no file in a field `image`", code="upload.empty")
+        return [((file.filename or _UNNAMED)[:200], await file.read()) for file in files]

@@ -168,4 +168,6 @@ def set_rule(
     """Set when a run of anomalous parts raises an event; null for never."""
     name = known(station, model)
     station.set_rule(name, None if body is None else body.model_dump())
-    return describe_model(station, name)
+    found = describe_model(station, name)
+    station.broadcast.send("rule", found)
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from cflow_ad.data.images import read_image
@@ -25,11 +24,11 @@ from cflow_ad.station.api.common import (
 )
 from cflow_ad.station.api.examples import INSPECTION
 from cflow_ad.station.drawing import draw, shrink_to_jpeg
+from cflow_ad.station.pictures import media_type
 from cflow_ad.station.records import Filter
 from cflow_ad.station.refusal import Refusal
 from cflow_ad.station.review import list_queue
 from cflow_ad.station.similar import find_similar
-from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1", tags=["record"], responses=ERRORS)
 
@@ -110,18 +109,20 @@ def get_inspection(station: Here, user: Operator, number: Number) -> dict[str, A
 @router.get("/inspections/{number}/picture", response_class=Response, summary="Its picture")
 def get_picture(station: Here, user: Operator, number: Number) -> Response:
     """Return the picture as it came, if it is kept."""
-    data = _picture(station, number)
-    kind = next(
-        (name for magic, name in _TYPES if data.startswith(magic)), "application/octet-stream"
-    )
-    return Response(data, media_type=kind, headers=_FOREVER)
+    path = station.picture_path(number)
+    if path is None:
+        raise _no_picture()
+    return Response(path.read_bytes(), media_type=media_type(path), headers=_FOREVER)
 
 
 @router.get("/inspections/{number}/thumbnail", response_class=Response, summary="Its thumbnail")
 def get_thumbnail(station: Here, user: Operator, number: Number) -> Response:
     """Return the picture, shrunk, as JPEG."""
-    data = shrink_to_jpeg(_pixels(station, number))
-    return Response(data, media_type="image/jpeg", headers=_FOREVER)
+    row, path = station.records.get(number), station.picture_path(number)
+    if row is None or path is None:
+        raise _no_picture()
+    pixels = read_image(path, station.registry.reading(row["version"]))
+    return Response(shrink_to_jpeg(pixels), media_type="image/jpeg", headers=_FOREVER)
 
 
 @router.get("/inspections/{number}/similar", summary="Parts that look like it")
@@ -157,12 +158,11 @@ def get_drawing(
     kind: Literal["heat", "map", "mask", "overlay"],
 ) -> Response:
     """Score the kept picture again with the model that judged it, and draw the result as PNG."""
-    pixels = _pixels(station, number)
-    tell(station, user, *filter(None, [station.records.get(number)]))
     try:
-        prediction = station.inspector.score_kept(number)
+        row, prediction, pixels = station.inspector.score_kept(number)
     except KeyError:
         raise _no_picture() from None
+    tell(station, user, row)
     return Response(draw(kind, prediction, pixels), media_type="image/png", headers=_FOREVER)
 
 
@@ -215,16 +215,6 @@ def list_marks(
     return {"items": items, "next": following}
 
 
-_TYPES = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"RIFF", "image/webp"),
-    (b"BM", "image/bmp"),
-    (b"II", "image/tiff"),
-    (b"MM", "image/tiff"),
-)
-
-
 def _unknown(number: str) -> Refusal:
     return Refusal(404, f"there is no inspection {number}", code="part.unknown")
 
@@ -232,19 +222,3 @@ def _unknown(number: str) -> Refusal:
 def _no_picture() -> Refusal:
     text = "there is no such inspection, or its picture is not kept"
     return Refusal(404, text, code="picture.none")
-
-
-def _picture(station: Station, number: str) -> bytes:
-    """Return the picture of an inspection as it came."""
-    path = station.picture_path(number)
-    if path is None:
-        raise _no_picture()
-    return path.read_bytes()
-
-
-def _pixels(station: Station, number: str) -> NDArray[Any]:
-    """Return the picture of an inspection as its model reads it, `(H, W, 3)`, 0 to 255."""
-    row, path = station.records.get(number), station.picture_path(number)
-    if row is None or path is None:
-        raise _no_picture()
-    return read_image(path, station.registry.reading(row["version"]))

@@ -14,8 +14,9 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cflow_ad.errors import (
     CflowError,
@@ -28,6 +29,10 @@ from cflow_ad.errors import (
 from cflow_ad.files import replacing
 from cflow_ad.process import tune_process
 from cflow_ad.station.locking import try_lock
+
+if TYPE_CHECKING:
+    from cflow_ad.detector import Detector
+    from cflow_ad.scoring.base import BaseDetector
 
 LOG = "log.txt"
 """What a process of a job prints."""
@@ -114,20 +119,44 @@ def _train(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
             progress=lambda at: progress.note(at.stage, at.done, at.total, at.loss),
         )
     detector.save(folder / "model.safetensors", bundle=True)
-    parts = []
-    for number, part in enumerate(job["parts"]):
-        progress.note("compare", number, len(job["parts"]), None)
-        try:
-            score = detector.predict(part["picture"]).score
-        except CflowError:
-            continue  # the picture is not kept any more
-        parts.append({**part, "new_score": score, "new_anomalous": score > detector.threshold})
+    parts = compare(
+        detector, job, lambda done: progress.note("compare", done, len(job["parts"]), None)
+    )
     return {
         "threshold": detector.threshold,
         "seconds": detector.training.get("seconds"),
         "notes": [str(each.message) for each in noted],
         "parts": parts,
     }
+
+
+def compare(
+    detector: Detector, job: dict[str, Any], progress: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """Score the marked parts of a job; with the old model too, where another version judged them.
+
+    Args:
+        detector: the new one.
+        job: as its file says.
+        progress: called with the number of parts done.
+    """
+    from cflow_ad.runtime.opening import open_detector
+
+    old: BaseDetector | None = None
+    parts = []
+    for number, part in enumerate(job["parts"]):
+        progress(number)
+        try:
+            score = detector.predict(part["picture"]).score
+            if part["old_score"] is None:
+                old = old or open_detector(Path(job["old"]["file"]), device=job["device"])
+                old_score = old.predict(part["picture"]).score
+                is_anomalous = old_score > job["old"]["threshold"]
+                part |= {"old_score": old_score, "old_anomalous": is_anomalous}
+        except CflowError:
+            continue  # the picture is not kept any more
+        parts.append({**part, "new_score": score, "new_anomalous": score > detector.threshold})
+    return parts
 
 
 class _Progress:

@@ -93,6 +93,8 @@ class Jobs:
         number = str(uuid.uuid4())
         folder = self._folder / number
         folder.mkdir(parents=True)
+        registry = self._station.registry
+        old = registry.active(model) if model in registry.names() else None
         try:
             if images is None:
                 images = folder / "images"
@@ -103,7 +105,8 @@ class Jobs:
                 "settings": settings or {},
                 "max_seconds": max_seconds,
                 "device": self._station.config.device,
-                "parts": list_marked_parts(self._station, model),
+                "old": old and {"file": str(old.path), "threshold": old.threshold},
+                "parts": list_marked_parts(self._station, old) if old else [],
             }
             (folder / "job.json").write_text(json.dumps(values), encoding="utf-8")
             row = {
@@ -186,7 +189,6 @@ class Jobs:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                cwd=Path.cwd(),
             )
 
     def _watch(self) -> None:

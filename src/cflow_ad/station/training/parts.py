@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cflow_ad.errors import StationError
+from cflow_ad.files import link_or_copy
 from cflow_ad.station.records import Filter
+from cflow_ad.station.version import Version
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -40,7 +40,7 @@ def link_good_parts(
         for row in rows:
             path = station.picture_path(row["id"])
             if path is not None:
-                _link(path, folder / path.name)
+                link_or_copy(path, folder / path.name)
         left -= len(rows)
         if before is None:
             break
@@ -54,23 +54,25 @@ def link_good_parts(
         )
 
 
-def list_marked_parts(station: Station, model: str) -> list[dict[str, Any]]:
-    """List the newest parts that people have marked, with what the model in use says of them."""
-    if model not in station.registry.names():
-        return []
-    threshold = station.registry.active(model).threshold
-    wanted = Filter(model=model, mark="any", with_picture=True)
+def list_marked_parts(station: Station, version: Version) -> list[dict[str, Any]]:
+    """List the newest parts of a model that people have marked, with what a version says of them;
+    None where another version judged them.
+    """
+    wanted = Filter(model=version.name, mark="any", with_picture=True)
     rows, _ = station.records.page(wanted, limit=_COMPARED)
-    return [
-        {
-            "id": row["id"],
-            "label": row["mark"]["label"],
-            "picture": str(station.picture_path(row["id"])),
-            "old_score": row["score"],
-            "old_anomalous": row["score"] > threshold,
-        }
-        for row in rows
-    ]
+    parts = []
+    for row in rows:
+        score = row["score"] if row["version"] == version.id else None
+        parts.append(
+            {
+                "id": row["id"],
+                "label": row["mark"]["label"],
+                "picture": str(station.picture_path(row["id"])),
+                "old_score": score,
+                "old_anomalous": None if score is None else score > version.threshold,
+            }
+        )
+    return parts
 
 
 def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -85,10 +87,3 @@ def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "new_anomalous": sum(part["new_anomalous"] for part in of),
         }
     return {"items": items, "summary": summary}
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
