@@ -2,13 +2,6 @@
 import { say } from "./say.js";
 import { t } from "./texts.js";
 
-export class ApiError extends Error {
-  constructor(status, text) {
-    super(text);
-    this.status = status;
-  }
-}
-
 async function call(method, path, { query, body, form, headers } = {}) {
   const url = new URL(path, location.origin);
   for (const [name, value] of Object.entries(query ?? {})) {
@@ -22,12 +15,12 @@ async function call(method, path, { query, body, form, headers } = {}) {
   try {
     answer = await fetch(url, { method, headers: sent, body: form ?? (body === undefined ? undefined : JSON.stringify(body)) });
   } catch {
-    throw new ApiError(0, t("error.unreachable"));
+    throw new Error(t("error.unreachable"));
   }
   if (answer.status === 401 && document.body.dataset.user) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
   }
-  if (!answer.ok) throw new ApiError(answer.status, await readError(answer));
+  if (!answer.ok) throw new Error(await readError(answer));
   return answer.status === 204 ? null : answer.json();
 }
 

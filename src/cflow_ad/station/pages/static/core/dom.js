@@ -32,10 +32,17 @@ export function settle(action, ms) {
   };
 }
 
+/* Call a function once for all calls that come within some milliseconds of the first. */
+export function atMostEvery(ms, action) {
+  let timer = null;
+  return () => {
+    timer ??= setTimeout(() => { timer = null; action(); }, ms);
+  };
+}
+
 export function setCookie(name, value) {
   document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=strict`;
 }
 
 export const getRole = () => document.body.dataset.role;
 export const getModel = () => document.body.dataset.model;
-export const isEngineer = () => ["engineer", "admin"].includes(getRole());

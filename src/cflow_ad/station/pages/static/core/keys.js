@@ -28,7 +28,7 @@ document.addEventListener("keydown", (event) => {
 
 export function showHelp() {
   put(find("#help dl"), bindings.map(([keys, text]) => [
-    h("dt", {}, keys.filter((key) => key !== "?" || keys.length === 1).map((key) => h("kbd", {}, SHOWN[key] ?? key.toUpperCase()))),
+    h("dt", {}, keys.map((key) => h("kbd", {}, SHOWN[key] ?? key.toUpperCase()))),
     h("dd", {}, text),
   ]).flat());
   find("#help").showModal();

@@ -1,6 +1,6 @@
 /* The frame around each view: link to the station, banner of events, keys, log-out. */
 import { get, post, remove } from "./api.js";
-import { find, findAll, getModel, h, isEngineer, put, setCookie } from "./dom.js";
+import { atMostEvery, find, findAll, getModel, h, put, setCookie } from "./dom.js";
 import { formatTime } from "./format.js";
 import { addKeys, showHelp } from "./keys.js";
 import { attempt } from "./notice.js";
@@ -61,25 +61,23 @@ function showBanners() {
 
 const EVENT_KINDS = ["drift", "rule", "camera", "folder", "sink", "model"];
 
-async function acknowledge(event) {
-  await attempt(async () => {
-    const alike = events.filter((each) => areAlike(each, event));
-    await Promise.all(alike.map((each) => post(`/v1/events/${each.id}/acknowledge`)));
-    events = events.filter((each) => !alike.includes(each));
-    showBanners();
-  });
-}
+const acknowledge = (event) => attempt(async () => {
+  const alike = events.filter((each) => areAlike(each, event));
+  await Promise.all(alike.map((each) => post(`/v1/events/${each.id}/acknowledge`)));
+  events = events.filter((each) => !alike.includes(each));
+  showBanners();
+});
 
 const concerns = (event) => !event.acknowledged && (!event.model || event.model === getModel());
 
 async function loadEvents() {
-  events = (await get("/v1/events", { limit: 20 })).items.filter(concerns);
+  events = (await get("/v1/events", { limit: 200 })).items.filter(concerns);
   showBanners();
 }
 
 follow("event", (event) => {
-  if (!concerns(event)) return;
-  events = [event, ...events.filter((each) => each.id !== event.id)];
+  events = events.filter((each) => each.id !== event.id);
+  if (concerns(event)) events.unshift(event);
   showBanners();
 });
 
@@ -95,5 +93,6 @@ if (getModel()) {
   loadAndFollow(() => attempt(loadEvents));
   loadAndFollow(() => attempt(countReviews));
   follow("mark", () => attempt(countReviews));
+  follow("inspection", atMostEvery(60000, () => attempt(countReviews)));
 }
-export { countReviews, isEngineer };
+export { countReviews };

@@ -1,6 +1,6 @@
 /* Drift: what moved, since when, by how much, and what to do. */
 import { get, post } from "../core/api.js";
-import { find, getModel, h, put, s } from "../core/dom.js";
+import { atMostEvery, find, getModel, h, put, s } from "../core/dom.js";
 import { formatCount, formatShare, formatTime } from "../core/format.js";
 import { attempt, notice } from "../core/notice.js";
 import { follow, loadAndFollow } from "../core/stream.js";
@@ -24,6 +24,7 @@ async function load() {
 
 function describe(alarm) {
   const picture = (side) => {
+    // `since` only tells the browser that the picture of a later alarm is another one.
     const query = new URLSearchParams({ model: getModel(), measure: alarm.measure, side, since: alarm.since });
     const image = h("img", { src: `/v1/drift/picture?${query}`, alt: t(`drift.median_${side}`), onerror: (event) => event.target.replaceWith(h("p", { class: "thumb none" }, t("no_picture"))) });
     return h("figure", {}, image, h("figcaption", { class: "small soft" }, t(`drift.median_${side}`)));
@@ -79,9 +80,7 @@ find("#restart")?.addEventListener("submit", (event) => {
   });
 });
 
-let late;
 follow("event", (event) => { if (event.kind === "drift") attempt(load); });
-follow("inspection", () => {
-  late ??= setTimeout(() => { late = undefined; attempt(load); }, 3000);
-});
+follow("model", () => attempt(load));
+follow("inspection", atMostEvery(3000, () => attempt(load)));
 if (getModel()) loadAndFollow(() => attempt(load));

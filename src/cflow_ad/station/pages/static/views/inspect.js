@@ -129,10 +129,14 @@ find("#follow").addEventListener("change", (event) => {
 });
 
 follow("mark", (marked) => {
-  if (shown && JSON.stringify(marked).includes(shown.id)) attempt(refresh);
+  if (marked.items.some((item) => item.id === shown?.id)) attempt(refresh);
 });
 
 /* The rule. */
+
+follow("rule", (model) => {
+  if (model.name === getModel()) strip.set(strip.items, model.rule);
+});
 
 find("#set-rule")?.addEventListener("click", () => {
   find("#rule-on").checked = strip.rule !== null;
@@ -146,10 +150,7 @@ find("#rule-dialog").addEventListener("close", (event) => {
   const rule = find("#rule-on").checked
     ? { anomalous: Number(find("#rule-anomalous").value), of: Number(find("#rule-of").value) }
     : null;
-  attempt(async () => {
-    await change(`/v1/models/${getModel()}/rule`, rule);
-    strip.set(strip.items, rule);
-  });
+  attempt(() => change(`/v1/models/${getModel()}/rule`, rule));
   event.target.returnValue = "";
 });
 
@@ -157,10 +158,10 @@ find("#rule-dialog").addEventListener("close", (event) => {
 
 async function showCameras() {
   const { items } = await get("/v1/cameras");
-  put(find("#cameras"), items.filter((camera) => !camera.model || camera.model === getModel()).map((camera) => h("button", {
-    type: "button", disabled: camera.connected === false,
+  put(find("#cameras"), items.filter((camera) => camera.model === getModel()).map((camera) => h("button", {
+    type: "button",
     onclick: () => attempt(async () => {
-      const answer = await post(`/v1/cameras/${camera.name}/inspect`);
+      const answer = await post(`/v1/cameras/${encodeURIComponent(camera.name)}/inspect`);
       strip.add(answer);
       await show(answer);
     }),
@@ -189,7 +190,7 @@ async function load() {
     get(`/v1/models/${getModel()}`),
   ]);
   const early = strip.items;
-  strip.set(items, model.rule ?? null);
+  strip.set(items, model.rule);
   for (const item of early) strip.add(item);
   const [newest] = strip.items;
   if (newest && newest.id !== shown?.id && (!shown || find("#follow").checked)) await show(await get(`/v1/inspections/${newest.id}`));

@@ -98,5 +98,7 @@ find("#apply")?.addEventListener("submit", (event) => {
   });
 });
 addKeys([[["b"], t("threshold.back"), () => histogram.move(current)]]);
-follow("threshold", () => attempt(load));
+for (const kind of ["threshold", "model"]) {
+  follow(kind, (model) => { if (model.name === getModel()) attempt(load); });
+}
 if (getModel()) loadAndFollow(() => attempt(load));
