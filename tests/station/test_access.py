@@ -166,6 +166,12 @@ def test_a_page_of_elsewhere_that_points_here_is_refused(client):
     assert client.get("/v1/models", headers={"Host": "localhost:8000"}).status_code == 200
 
 
+def test_a_name_of_the_station_is_the_same_in_capitals(config):
+    with Client(dataclasses.replace(config, hosts=("Line-3.plant",))) as client:
+        for host in ("line-3.plant", "LINE-3.plant:8000"):
+            assert client.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
 def test_what_is_too_large_is_refused(config, pictures):
     small = dataclasses.replace(config, limits=Limits(upload_bytes=2_000, pixels=100))
     with Client(small) as client:

@@ -98,6 +98,11 @@ def test_inspected_files_are_moved_where_asked(config, pictures, tmp_path):
     with Client(dataclasses.replace(config, folders=(moving,))) as client:
         wait_for(lambda: (folder / "inspected" / "a.png").exists())
         assert len(records(client)) == 1
+        (folder / ".b.png").write_bytes(pictures[2])
+        (folder / "a.png").write_bytes(pictures[1])
+        wait_for(lambda: len(list((folder / "inspected").iterdir())) == 2)
+    moved = {path.read_bytes() for path in (folder / "inspected").iterdir()}
+    assert moved == set(pictures[:2])
 
 
 def test_a_file_that_cannot_be_read_holds_up_no_other(config, pictures, tmp_path, monkeypatch):

@@ -48,13 +48,13 @@ def test_promotions_of_a_store_are_followed(store, toy_detector, tmp_path, pictu
             assert registry.detector(registry.active(name).id).threshold == toy_detector.threshold
             assert len(registry._detectors) == 1
         store.promote("M8 screw", "b2")
-        client.station._store.follow()
+        assert client.station._store.follow() == ["M8-screw"], "which the pages are told"
         assert used(client, "M8-screw") == versions["b2"].sha256
         store.rollback("M8 screw")
         client.station._store.follow()
         assert used(client, "M8-screw") == versions["a1"].sha256
         changes = registry.active("M8-screw").id
-        client.station._store.follow()
+        assert client.station._store.follow() == []
         assert registry.active("M8-screw").id == changes
 
 

@@ -59,6 +59,22 @@ def test_a_form_and_a_batch_give_the_same_as_single_images(client, pictures, odd
     assert client.get("/v1/inspections").json()["items"][0]["seq"] == 5  # one was no image
 
 
+def test_a_disk_that_fails_at_one_image_of_a_batch_costs_no_other_its_answer(
+    client, pictures, monkeypatch
+):
+    keep = client.station.pictures.keep
+
+    def fail(data, number, **options):
+        if data == pictures[1]:
+            raise OSError(28, "No space left on device")
+        return keep(data, number, **options)
+
+    monkeypatch.setattr(client.station.pictures, "keep", fail)
+    files = [("image", (f"{n}.png", data)) for n, data in enumerate(pictures[:3])]
+    items = client.post("/v1/models/part/inspect/batch", files=files).json()["items"]
+    assert [item.get("code", "") for item in items] == ["", "disk.failed", ""]
+
+
 def test_the_score_does_not_depend_on_who_else_asks(client, pictures, odd):
     alone = [client.inspect(data)["score"] for data in (*pictures[:3], odd)]
     found = {}

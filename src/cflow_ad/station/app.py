@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from cflow_ad._version import __version__
-from cflow_ad.errors import CflowError, ImageError, StationError
+from cflow_ad.errors import CflowError
 from cflow_ad.station import pages
 from cflow_ad.station.api import access, cameras, inspect, jobs, models, records, system
 from cflow_ad.station.config import StationConfig
-from cflow_ad.station.database import UnavailableError
 from cflow_ad.station.drift import routes as drift
 from cflow_ad.station.guard import Guard
 from cflow_ad.station.pages import routes as page
-from cflow_ad.station.refusal import RETRY_SOON, Refusal, refuse
-from cflow_ad.station.scoring import QueueFullError
+from cflow_ad.station.refusal import Refusal, refusal_of
 from cflow_ad.station.station import Station
 
-_LOG = logging.getLogger(__name__)
 _THREADS = 64
 """For routes that wait for the database or for a drawing."""
 
@@ -79,7 +74,7 @@ def _add_handlers(app: FastAPI, station: Station) -> None:
     """Answer each error by a status and one sentence."""
 
     def on_error(request: Request, error: Exception) -> JSONResponse:
-        refusal = _refusal_of(error)
+        refusal = refusal_of(error)
         station.metrics.note_refusal(refusal.status_code)
         return refusal.answer()
 
@@ -92,65 +87,3 @@ def _add_handlers(app: FastAPI, station: Station) -> None:
         RequestValidationError,
     ):
         app.add_exception_handler(kind, on_error)
-
-
-def _refusal_of(error: Exception) -> Refusal:
-    """Return an error as an answer tells it; raises it again where that is a mistake of ours."""
-    match error:
-        case Refusal():
-            return error
-        case CflowError():
-            status, headers = _status_of(error)
-            return refuse(status, error, headers)
-        case RequestValidationError():
-            return _invalid(error.errors()[0])
-        case DataError() | UnicodeError():
-            return Refusal(422, "a value cannot be stored", code="invalid.text")
-        case SQLAlchemyError():
-            _LOG.error("%s", error)
-            text = "the database cannot be read now"
-            return Refusal(503, text, code="database.read", headers=RETRY_SOON)
-        case OSError():
-            _LOG.error("%s", error)
-            text = f"the disk cannot be used now ({error.strerror})"
-            return Refusal(503, text, code="disk.failed", headers=RETRY_SOON)
-    raise error
-
-
-def _status_of(error: CflowError) -> tuple[int, dict[str, str] | None]:
-    match error:
-        case QueueFullError():
-            return 429, {"Retry-After": "1"}
-        case UnavailableError():
-            return 503, RETRY_SOON
-        case ImageError():
-            return 422, None
-        case StationError():
-            return 409, None
-    return 422, None
-
-
-LIMITS = {
-    "string_too_short": "min_length",
-    "string_too_long": "max_length",
-    "greater_than_equal": "ge",
-    "greater_than": "gt",
-    "less_than_equal": "le",
-    "less_than": "lt",
-}
-"""What pydantic calls a value that is beyond a limit, and that limit."""
-
-
-def _invalid(first: dict[str, Any]) -> Refusal:
-    """Return the refusal of a request whose first wrong field is this one."""
-    where = ".".join(str(part) for part in first["loc"])
-    kind = first["type"]
-    code = f"invalid.{kind}" if kind in LIMITS or kind == "rule" else "invalid"
-    values = {"n": first["ctx"][LIMITS[kind]]} if kind in LIMITS else {}
-    return Refusal(
-        422,
-        f"{where}: {first['msg']}"[:500].encode("utf-8", "replace").decode(),
-        code=code,
-        field=str(first["loc"][-1])[:100].encode("utf-8", "replace").decode(),
-        **values,
-    )

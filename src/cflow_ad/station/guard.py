@@ -43,7 +43,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, limits: Limits, hosts: Sequence[str] = ()) -> None:
         self._app = app
         self._limits = limits
-        self._hosts = {*hosts, *_LOCAL} if hosts else set()
+        self._hosts = {host.lower() for host in (*hosts, *_LOCAL)} if hosts else set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -69,7 +69,7 @@ class Guard:
     def _refuse(self, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
-        if self._hosts and name not in self._hosts:
+        if self._hosts and name.lower() not in self._hosts:
             detail = f"this is not {name or 'a host without a name'}"
             return JSONResponse({"detail": detail}, 400)
         length = headers.get("content-length", "")

@@ -4,13 +4,20 @@ code with values, from which the page makes the sentence of its own language.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.responses import JSONResponse
 
-from cflow_ad.errors import CflowError
+from cflow_ad.errors import CflowError, ImageError, StationError
+from cflow_ad.station.database import UnavailableError
+from cflow_ad.station.scoring import QueueFullError
+
+_LOG = logging.getLogger(__name__)
 
 RETRY_SOON = {"Retry-After": "5"}
 
@@ -60,3 +67,65 @@ def code_of(error: CflowError | Refusal) -> dict[str, Any]:
 def say(error: CflowError) -> dict[str, Any]:
     """Return an error as an event tells it: `text`, and the code and values of an answer."""
     return {"text": str(error), **code_of(error)}
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Return an error as an answer tells it; raises it again where it is a fault of the program."""
+    match error:
+        case Refusal():
+            return error
+        case CflowError():
+            status, headers = _status_of(error)
+            return refuse(status, error, headers)
+        case RequestValidationError():
+            return _invalid(error.errors()[0])
+        case DataError() | UnicodeError():
+            return Refusal(422, "a value cannot be stored", code="invalid.text")
+        case SQLAlchemyError():
+            _LOG.error("%s", error)
+            text = "the database cannot be read now"
+            return Refusal(503, text, code="database.read", headers=RETRY_SOON)
+        case OSError():
+            _LOG.error("%s", error)
+            text = f"the disk cannot be used now ({error.strerror})"
+            return Refusal(503, text, code="disk.failed", headers=RETRY_SOON)
+    raise error
+
+
+def _status_of(error: CflowError) -> tuple[int, dict[str, str] | None]:
+    match error:
+        case QueueFullError():
+            return 429, {"Retry-After": "1"}
+        case UnavailableError():
+            return 503, RETRY_SOON
+        case ImageError():
+            return 422, None
+        case StationError():
+            return 409, None
+    return 422, None
+
+
+LIMITS = {
+    "string_too_short": "min_length",
+    "string_too_long": "max_length",
+    "greater_than_equal": "ge",
+    "greater_than": "gt",
+    "less_than_equal": "le",
+    "less_than": "lt",
+}
+"""What pydantic calls a value that is beyond a limit, and that limit."""
+
+
+def _invalid(first: dict[str, Any]) -> Refusal:
+    """Return the refusal of a request whose first wrong field is this one."""
+    where = ".".join(str(part) for part in first["loc"])
+    kind = first["type"]
+    code = f"invalid.{kind}" if kind in LIMITS or kind == "rule" else "invalid"
+    values = {"n": first["ctx"][LIMITS[kind]]} if kind in LIMITS else {}
+    return Refusal(
+        422,
+        f"{where}: {first['msg']}"[:500].encode("utf-8", "replace").decode(),
+        code=code,
+        field=str(first["loc"][-1])[:100].encode("utf-8", "replace").decode(),
+        **values,
+    )

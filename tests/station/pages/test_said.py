@@ -13,11 +13,10 @@ import pytest
 import cflow_ad
 from cflow_ad.errors import CflowError
 from cflow_ad.fitting.progress import Stage
-from cflow_ad.station.app import LIMITS
 from cflow_ad.station.describing import REASONS
 from cflow_ad.station.pages.rendering import LANGUAGES, read_texts
 from cflow_ad.station.permission import ROLES
-from cflow_ad.station.refusal import Refusal, refuse, say
+from cflow_ad.station.refusal import LIMITS, Refusal, refuse, say
 from cflow_ad.station.training import child
 
 ROOT = Path(cflow_ad.__file__).parent

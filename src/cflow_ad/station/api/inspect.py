@@ -10,13 +10,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.datastructures import UploadFile
 
-from cflow_ad.errors import CflowError
 from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known, tell
 from cflow_ad.station.api.examples import INSPECTION, NO_IMAGE
 from cflow_ad.station.drawing import KINDS, draw
 from cflow_ad.station.inspector import Judged
 from cflow_ad.station.records import as_item
-from cflow_ad.station.refusal import RETRY_SOON, Refusal, code_of
+from cflow_ad.station.refusal import RETRY_SOON, Refusal, code_of, refusal_of
 from cflow_ad.station.station import Station
 
 router = APIRouter(prefix="/v1", tags=["inspect"], responses=ERRORS)
@@ -137,10 +136,9 @@ async def inspect_batch(
         async with room:
             try:
                 return await judge(station, data, name, source=source, image=image, include=wanted)
-            except Refusal as error:
-                return {"error": error.detail, **code_of(error)}
-            except CflowError as error:
-                return {"error": str(error), **code_of(error)}
+            except Exception as error:  # the others have their records, and so their answers
+                refusal = refusal_of(error)
+                return {"error": refusal.detail, **code_of(refusal)}
 
     items = await asyncio.gather(*map(one, files))
     tell(station, user, *(item for item in items if "error" not in item))

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cflow_ad.data.listing import IMAGE_SUFFIXES
+from cflow_ad.data.listing import is_image
 from cflow_ad.errors import ImageError, StationError
 from cflow_ad.station.config import Folder
 from cflow_ad.station.refusal import say
@@ -78,7 +78,8 @@ class WatchedFolder:
         found: dict[str, Stamp] = {}
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+                is_hidden = entry.name.startswith(".")  # as a writer calls what is not whole
+                if is_image(Path(entry.name)) and not is_hidden and entry.is_file():
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat()
                         found[entry.name] = (status.st_mtime_ns, status.st_size)
@@ -122,5 +123,8 @@ class WatchedFolder:
         if self._config.after == "delete":
             path.unlink(missing_ok=True)
         elif self._config.after == "move":
-            (self._folder / _DONE).mkdir(exist_ok=True)
-            path.replace(self._folder / _DONE / name)
+            target = self._folder / _DONE / name
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():  # an earlier picture of this name
+                target = target.with_stem(f"{target.stem}-{stamp[0]}")
+            path.replace(target)
