@@ -30,7 +30,7 @@ from cflow_ad.data.images import (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variant(ComputedImage):
-    """An image with a small change, computed anew each time."""
+    """An image with a small change, computed each time it is needed."""
 
     source: ImageSource
     """The unchanged image."""

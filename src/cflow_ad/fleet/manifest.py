@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cflow_ad.data.table import read_table
-from cflow_ad.errors import DataError, SettingsError
+from cflow_ad.errors import DataError, SettingsError, StoreError
 from cflow_ad.fleet.objects import is_url
 from cflow_ad.fleet.versions import check_product
 from cflow_ad.settings import Settings
@@ -99,7 +99,7 @@ def _read_row(
     given = dict(changes)
     try:
         check_product(name)
-    except Exception as found:
+    except StoreError as found:
         raise DataError(f"{where}: {found}") from None
     try:
         if not good:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
+from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import DataError
 from cflow_ad.fleet.archive import Archive, Shard, is_image, printable
 from cflow_ad.fleet.objects import MissingObjectError
@@ -64,24 +63,8 @@ def _read_images(archive: Archive, keys: Iterable[str]) -> Iterator[Item]:
         except MissingObjectError as error:  # deleted since it was listed
             return Item(printable(key), b"", str(error))
 
-    return ahead(keys, read, workers=_READERS, most=_AHEAD)
-
-
-def ahead(
-    items: Iterable[Any], work: Callable[[Any], Any], *, workers: int, most: int
-) -> Iterator[Any]:
-    """Do something with each item in threads, at most so many ahead; the results are in order."""
-    pool = ThreadPoolExecutor(workers)
-    pending: deque[Future[Any]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) >= most:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    for _, item in work_ahead(keys, read, workers=_READERS, ahead=_AHEAD):
+        yield item
 
 
 def _read_tar(archive: Archive, key: str) -> Iterator[Item]:

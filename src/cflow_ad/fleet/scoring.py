@@ -18,10 +18,10 @@ from cflow_ad.errors import DataError, ImageError, optional_library
 from cflow_ad.fleet.archive import Archive, Shard
 from cflow_ad.fleet.decoding import ReadyView, Source, decode_in_threads, decode_on_ray
 from cflow_ad.fleet.engines import Engine
-from cflow_ad.fleet.objects import Folder
+from cflow_ad.fleet.objects import Folder, is_url
 from cflow_ad.fleet.pool import Pool, run_tasks
 from cflow_ad.fleet.reading import read_shard
-from cflow_ad.runtime.opening import is_exported, open_detector
+from cflow_ad.runtime.opening import describe, files_of, is_exported, open_detector
 from cflow_ad.scoring.base import BaseDetector
 
 ABOUT = "_about.json"
@@ -209,14 +209,8 @@ def score_archive(
 
 def _read_model(path: Path) -> dict[str, bytes]:
     """Read the files of a model, after checking that it can be used."""
-    from cflow_ad.runtime.opening import describe
-
     describe(path)
-    files = {path.name: path.read_bytes()}
-    weights = path.with_suffix(".bin")
-    if path.suffix.lower() == ".xml" and weights.exists():
-        files[weights.name] = weights.read_bytes()
-    return files
+    return {file.name: file.read_bytes() for file in files_of(path)}
 
 
 def _hash(files: dict[str, bytes]) -> str:
@@ -231,7 +225,7 @@ def _prepare(scoring: Scoring, files: dict[str, bytes]) -> None:
     from cflow_ad.fleet.results import UNFINISHED
 
     out, place = scoring.out, scoring.archive
-    if "://" not in place:
+    if not is_url(place):
         place = str(Path(place).resolve())
         if out.resolve().is_relative_to(place):
             raise DataError(f"{out}: this folder lies in the archive; name one elsewhere")

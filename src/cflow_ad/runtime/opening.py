@@ -17,6 +17,12 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() in EXPORTED
 
 
+def files_of(path: Path) -> list[Path]:
+    """List the files of a model, the one that is named first: an OpenVINO model has two."""
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix.lower() == ".xml" and weights.exists() else [path]
+
+
 def open_detector(
     path: Path,
     *,

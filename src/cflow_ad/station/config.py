@@ -232,7 +232,7 @@ def read_config(path: Path | None, **options: Any) -> StationConfig:
         except OSError as error:
             raise SettingsError(f"{path}: it cannot be read ({error.strerror})") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: not a TOML file ({error}); mend it") from error
+            raise SettingsError(f"{path}: not a TOML file ({error}); correct it") from error
     values |= {name: value for name, value in options.items() if value is not None}
     return _build(StationConfig, values, str(path) if path else "the options")
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from cflow_ad._version import __version__
 from cflow_ad.errors import CflowError
+from cflow_ad.process import usable_cores
 from cflow_ad.station.config import StationConfig
 
 _PARTS = (
@@ -66,8 +67,8 @@ def examine(config: StationConfig) -> Iterator[Finding]:
 
 
 def _examine_machine() -> Iterator[Finding]:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("ok", "cores", f"{allowed} may be used: as many images are scored at a time")
+    cores = usable_cores()
+    yield Finding("ok", "cores", f"{cores} may be used: as many images are scored at a time")
     if importlib.util.find_spec("torch") is not None:
         import torch
 

@@ -11,17 +11,12 @@ import shutil
 from pathlib import Path
 
 from cflow_ad.errors import StationError
+from cflow_ad.runtime.opening import files_of
 
 
 def name_of(path: Path) -> str:
     """Return a model's name, from its file's: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")[:100] or "model"
-
-
-def files_of(path: Path) -> list[Path]:
-    """List the files of a model: an OpenVINO model has two."""
-    weights = path.with_suffix(".bin")
-    return [path, weights] if path.suffix.lower() == ".xml" and weights.exists() else [path]
 
 
 def hash_model(path: Path) -> str:

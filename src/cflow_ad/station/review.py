@@ -12,7 +12,6 @@ from cflow_ad.station.schema import inspections, pictures, sightings
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
 
-KINDS = ("all", "anomalous", "near", "audit")
 _BLIND = ("id", "seq", "time", "model", "version", "width", "height", "has_picture")
 
 
@@ -27,7 +26,7 @@ def list_queue(
     Args:
         station: with the record.
         user: who looks through it.
-        kind: one of `KINDS`.
+        kind: `all`, `anomalous`, `near` or `audit`.
         model: only this one's.
         limit: how many.
         before: only those with a smaller `seq`.

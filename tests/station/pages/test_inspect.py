@@ -167,6 +167,24 @@ def test_a_lost_link_is_told_and_what_was_missed_is_loaded(site, open_view, imag
     page.wait_for_selector(f'#strip li[data-id="{missed["id"]}"]')
 
 
+def test_what_is_done_on_another_page_shows(site, open_view):
+    page, other = open_view("/inspect"), open_view("/inspect", "ada")
+    for each in (page, other):
+        wait_for_part(each)
+    site.station.add_event("camera", {"text": "the lens is dirty"}, "carpet")
+    banners = [each.locator(".banner").filter(has_text="lens") for each in (page, other)]
+    for banner in banners:
+        banner.wait_for()
+    banners[1].get_by_role("button").click()
+    banners[0].wait_for(state="detached")
+    other.click("#set-rule")
+    other.check("#rule-on")
+    other.fill("#rule-anomalous", "30")
+    other.fill("#rule-of", "35")
+    other.click("#rule-dialog button.primary")
+    wait_for_text(page, "#rule", "limit: 30 of the last 35")
+
+
 def test_an_event_that_repeats_hides_no_other_and_is_acknowledged_once(site, open_view):
     for text in ("full disk", "unplugged", "unplugged", "unplugged"):
         site.station.add_event("camera", {"text": text}, "carpet")

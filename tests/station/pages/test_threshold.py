@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cflow_ad.station.describing import describe_model
 from cflow_ad.station.records import Filter
 from tests.station.pages.conftest import wait_for_part, wait_for_text
 
@@ -64,6 +65,18 @@ def test_a_change_needs_a_reason_and_is_recorded_with_its_author(site, open_view
     assert "eve" in page.inner_text("#changes tr:first-child")
     assert site.station.registry.active("carpet").threshold == round(before * 1.05, 3)
     site.station.registry.set_threshold("carpet", before, "test", "as it was")
+
+
+def test_another_version_that_is_put_to_use_shows(site, open_view):
+    registry = site.station.registry
+    before = registry.active("carpet").threshold
+    page = open_view("/threshold")
+    page.locator("[role=slider]").wait_for()
+    registry.set_threshold("carpet", before * 1.25, "test", "as of another version")
+    site.station.broadcast.send("model", describe_model(site.station, "carpet"))
+    wait_for_text(page, "#changes tr:first-child", "as of another version")
+    assert abs(value_of(page) - before * 1.25) < 1e-9
+    registry.set_threshold("carpet", before, "test", "as it was")
 
 
 def test_an_operator_sees_but_does_not_change(open_view):

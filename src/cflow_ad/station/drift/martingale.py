@@ -69,18 +69,17 @@ class Martingales:
         capital: Floats = self.asleep + self._awake.sum(axis=1)
         return capital
 
-    def bet(self, p_values: Floats, asleep: float | None = None) -> Floats:
+    def bet(self, p_values: Floats) -> Floats:
         """Bet on the next part.
 
         Args:
             p_values: shape `(n_tests,)`, in `[0, 1]`.
-            asleep: the share left asleep, at most the last one; by default `sleeping_share`.
 
         Returns:
             The capital after it.
         """
         self.n += 1
-        left = sleeping_share(self.n) if asleep is None else asleep
+        left = sleeping_share(self.n)
         self._awake += (self.asleep - left) / self._awake.shape[1]
         self._awake = np.minimum(self._awake * compute_rewards(p_values), _LARGEST)
         self.asleep = left

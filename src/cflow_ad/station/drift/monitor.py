@@ -110,7 +110,7 @@ class DriftMonitor:
             return next((a for a in self._of(version).test.alarms() if a.measure == measure), None)
 
     def restart(self, model: str, author: str, reason: str, time: str) -> None:
-        """Begin anew: what comes from now on is what later parts are compared with.
+        """Restart the test: later parts are compared with those from now on.
 
         Raises:
             KeyError: there is no such model.

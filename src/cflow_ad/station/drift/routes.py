@@ -38,7 +38,7 @@ _SIDE = 320  # pixels of a median picture's longer side, at most
 
 
 class Restart(Body):
-    """Why a drift test begins anew."""
+    """Why a drift test is restarted."""
 
     model: Name
     reason: Reason
@@ -50,9 +50,9 @@ def status(station: Here, user: Operator, model: Model) -> dict[str, Any]:
     return station.drift.status(known(station, model))
 
 
-@router.post("/restart", summary="Begin the drift test anew")
+@router.post("/restart", summary="Restart the drift test")
 def restart(station: Here, user: Engineer, body: Restart) -> dict[str, Any]:
-    """Begin anew: later parts are compared with those from now on."""
+    """Restart the test: later parts are compared with those from now on."""
     model = known(station, body.model)
     station.drift.restart(model, user.name, body.reason, now())
     return station.drift.status(model)
