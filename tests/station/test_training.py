@@ -58,6 +58,7 @@ def test_a_job_survives_the_service_and_its_model_is_compared_and_put_to_use(
     with Client(dataclasses.replace(config, models=())) as client:
         job = ended(client, job["id"])
         assert job["state"] == "done", job
+        wait_for(lambda: not list((config.data / "jobs").rglob("*.safetensors")))
         compared = client.get(f"/v1/jobs/{job['id']}/comparison").json()
         assert {item["id"]: item["old_score"] for item in compared["items"]} == {
             part["id"]: part["score"] for part in parts

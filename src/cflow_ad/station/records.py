@@ -157,18 +157,6 @@ class Records:
             .limit(limit)
         )
 
-    def count(self, wanted: Filter = Filter()) -> int:
-        """Count inspections."""
-        with self._database.engine.connect() as connection:
-            return int(
-                connection.scalar(
-                    select(func.count())
-                    .select_from(inspections)
-                    .where(and_(True, *_conditions(wanted)))
-                )
-                or 0
-            )
-
     def picture_file(self, number: str) -> str | None:
         """Return where an inspection's picture lies in the folder of pictures, if it is kept."""
         with self._database.engine.connect() as connection:

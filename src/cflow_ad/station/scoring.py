@@ -72,12 +72,12 @@ class ScorerPool:
         max_pixels: int,
         gather: float = 0.005,
     ) -> None:
-        self.workers = workers or usable_cores()
+        workers = workers or usable_cores()
         self.limit = limit
         self._max_pixels = max_pixels
         # One thread more than compute, which writes its picture to the disk meanwhile.
-        self._pool = _build_pool(self.workers + 1)
-        self._cores = threading.Semaphore(self.workers)
+        self._pool = _build_pool(workers + 1)
+        self._cores = threading.Semaphore(workers)
         self._lock = threading.Lock()
         self._waiting: dict[Future[Any], float] = {}
         self._gpu = _GpuThread(gather)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cflow_ad.errors import StationError, optional_library
 from cflow_ad.station.config import Mqtt
-from cflow_ad.station.sinks.outbox import Message
-from cflow_ad.station.sinks.sink import OutboxSink
+from cflow_ad.station.sinks.sink import Sink
 
 if TYPE_CHECKING:
     from cflow_ad.station.station import Station
@@ -28,7 +27,7 @@ _LONGEST_PAUSE = 30.0
 _KEEPALIVE = 10
 
 
-class MqttSink(OutboxSink):
+class MqttSink(Sink):
     """Publishes.
 
     Args:
@@ -63,10 +62,6 @@ class MqttSink(OutboxSink):
     def run(self) -> None:
         """Connect, publish, and connect again, until the station stops."""
         asyncio.run(self._run())
-
-    def send(self, message: Message) -> None:
-        """Not used: messages are published in the event loop."""
-        raise NotImplementedError
 
     async def _run(self) -> None:
         pause = 1.0

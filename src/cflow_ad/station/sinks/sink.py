@@ -1,11 +1,11 @@
-"""A sink's thread: it is woken by each inspection, and goes on by itself when something fails."""
+"""A sink's thread, which sends the messages of the outbox and goes on when something fails."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cflow_ad.errors import StationError
 from cflow_ad.station.refusal import say
@@ -18,8 +18,8 @@ _LOG = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0
 
 
-class OutboxSink(ABC):
-    """Sends the messages of the outbox, one after another.
+class Sink(ABC):
+    """A thread with messages of the outbox.
 
     Args:
         station: whose outbox it is.
@@ -31,9 +31,7 @@ class OutboxSink(ABC):
         self.station = station
         self.outbox = Outbox(station.database, self.name)
         self.stopping = threading.Event()
-        self._wake = threading.Event()
         self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
-        station.follower.listen(self._on_inspection)
 
     def start(self) -> None:
         """Begin; what an earlier start left is sent first."""
@@ -42,9 +40,27 @@ class OutboxSink(ABC):
     def close(self) -> None:
         """Stop; what is not sent stays."""
         self.stopping.set()
-        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=15)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Send until the station stops."""
+
+
+class OutboxSink(Sink):
+    """Sends the messages one after another; each inspection wakes it."""
+
+    def __init__(self, station: Station) -> None:
+        super().__init__(station)
+        self._wake = threading.Event()
+        station.follower.listen(lambda row: self._wake.set())
+
+    def close(self) -> None:
+        """Stop; what is not sent stays."""
+        self.stopping.set()
+        self._wake.set()
+        super().close()
 
     def run(self) -> None:
         """Send until the station stops."""
@@ -84,6 +100,3 @@ class OutboxSink(ABC):
                 _LOG.warning("%s: inspection %d was not sent: %s", self.name, message.seq, text)
         else:
             self.outbox.sent([message])
-
-    def _on_inspection(self, row: dict[str, Any]) -> None:
-        self._wake.set()

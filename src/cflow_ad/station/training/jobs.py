@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from cflow_ad.errors import CflowError, StationError, TrainingError
 from cflow_ad.settings import Settings
@@ -212,44 +212,41 @@ class Jobs:
                     child.terminate() if child is not None else _end(folder / "lock")
                 continue
             result = _read(folder / "result.json")
+            if result is None and (folder / "cancel").exists():
+                result = {"state": "cancelled"}
+            if result is None and row.attempts >= _ATTEMPTS:
+                text = f"the process ended without a word; see {folder / LOG}"
+                error = TrainingError(text, code="training.silent", file=str(folder / LOG))
+                result = describe_failure(error, folder)
             if result is not None:
-                self._finish(row.id, row.model, row.author, result)
-            elif (folder / "cancel").exists():
-                self._finish(row.id, row.model, row.author, {"state": "cancelled"})
-            elif row.attempts < _ATTEMPTS:
-                again = update(jobs).where(jobs.c.id == row.id).values(attempts=row.attempts + 1)
-                self._station.database.write(lambda c, again=again: c.execute(again))  # type: ignore[misc]
-                self._spawn(row.id)
-            else:
-                log = str(folder / LOG)
-                error = TrainingError(
-                    f"the process ended without a word; see {log}", code="training.silent", file=log
-                )
-                self._finish(row.id, row.model, row.author, describe_failure(error, folder))
+                self._finish(row, result)
+                continue
+            again = update(jobs).where(jobs.c.id == row.id).values(attempts=row.attempts + 1)
+            self._station.database.write(lambda c, again=again: c.execute(again))  # type: ignore[misc]
+            self._spawn(row.id)
 
-    def _finish(self, number: str, model: str, author: str, result: dict[str, Any]) -> None:
-        folder = self._folder / number
+    def _finish(self, row: Row[Any], result: dict[str, Any]) -> None:
+        number, folder = row.id, self._folder / row.id
         version = None
         if result["state"] == "done":
             registry = self._station.registry
             try:
                 version = registry.add(
-                    model,
+                    row.model,
                     folder / "model.safetensors",
                     origin=f"training {number}",
-                    author=author,
-                    activate=model not in registry.names(),
+                    author=row.author,
+                    activate=row.model not in registry.names(),
                 )
             except CflowError as error:
                 result = describe_failure(error, folder)
-        failed = result["state"] == "failed"
         change = (
             update(jobs)
             .where(jobs.c.id == number)
             .values(
                 state=result["state"],
-                error=result["error"] if failed else None,
-                failure={k: result[k] for k in ("code", "values")} if failed else None,
+                error=result.get("error"),
+                failure={k: result[k] for k in ("code", "values") if k in result} or None,
                 version=version,
                 finished=now(),
             )
@@ -259,6 +256,8 @@ class Jobs:
         self._seen.pop(number, None)
         for part in ("work", "images"):
             shutil.rmtree(folder / part, ignore_errors=True)
+        if version is not None:  # the registry has its own copy
+            (folder / "model.safetensors").unlink(missing_ok=True)
         self._station.broadcast.send("job", self.get(number))
 
     def _publish_progress(self, number: str) -> None:
