@@ -18,36 +18,20 @@ def open_file(path: Path) -> IO[bytes]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(
-                f"{path}: this is a folder; name an image file in it",
-                code="image.unreadable",
-                name=str(path),
-            )
+            raise _unreadable(path, "this is a folder; name an image file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(
-                f"{path}: this is a device, not a file; name an image file",
-                code="image.unreadable",
-                name=str(path),
-            )
+            raise _unreadable(path, "this is a device, not a file; name an image file")
         return path.open("rb")
     except FileNotFoundError as error:
-        raise ImageError(
-            f"{path}: there is no such file; check the path",
-            code="image.unreadable",
-            name=str(path),
-        ) from error
+        raise _unreadable(path, "there is no such file; check the path") from error
     except PermissionError as error:
-        raise ImageError(
-            f"{path}: no permission to read it; change its permissions",
-            code="image.unreadable",
-            name=str(path),
-        ) from error
+        raise _unreadable(path, "no permission to read it; change its permissions") from error
     except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{path}: the file cannot be opened ({reason(error)})",
-            code="image.unreadable",
-            name=str(path),
-        ) from error
+        raise _unreadable(path, f"the file cannot be opened ({reason(error)})") from error
+
+
+def _unreadable(path: Path, why: str) -> ImageError:
+    return ImageError(f"{path}: {why}", code="image.unreadable", name=str(path))
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
