@@ -31,6 +31,7 @@ def verify(
     Exit status: 0, all is whole; 1, something is not.
     """
     with plain_errors():
+        from cflow_ad.evaluation._wording import count
         from cflow_ad.station.config import read_config
         from cflow_ad.station.verify import verify as find_faults
 
@@ -39,7 +40,7 @@ def verify(
         for found, fault in enumerate(find_faults(settings, rescore=rescore), start=1):  # noqa: B007
             print_message(fault, "red")
         if found:
-            print_message(f"{data}: {found} faults", "red")
+            print_message(f"{data}: {count(found, 'fault')}", "red")
             raise typer.Exit(BROKEN)
         typer.echo(f"{data}: the record is whole")
 
