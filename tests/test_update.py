@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,15 @@ def test_an_update_is_the_model_of_old_and_new(lots, toy_settings):
     assert updated.training["n_images"] == 12
     with pytest.raises(DataError, match="trained on these images already"):
         updated.update(lots / "second")
+
+
+def test_the_image_that_others_are_aligned_to_is_known_again(lots, toy_settings):
+    aligned = dataclasses.replace(toy_settings, align="shift")
+    before = Detector.fit(lots / "first", aligned, device="cpu")
+    before.save(lots / "aligned.safetensors")
+    updated = Detector.load(lots / "aligned.safetensors", weights="random").update(lots / "second")
+    assert Path(updated.training["aligned_to"]).name == before.training["aligned_to"]
+    assert updated.calibration.n_images == 11
 
 
 def test_old_images_are_found_by_content(lots):

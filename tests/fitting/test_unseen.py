@@ -103,7 +103,7 @@ def test_the_alignments_reference_is_none_of_the_calibration_set(good, settings)
     images[split.unseen[0]] = np.mean(good, axis=0).astype(np.uint8)
     detector = Detector.fit(images, aligned, device="cpu")
     number = int(detector.training["aligned_to"].removeprefix("image ")) - 1
-    assert number in range(len(split.fitted_to))
+    assert number in split.fitted_to
     pictures = Detector.fit(good, aligned, device="cpu").view.pictures()
     assert detector.view.pictures() == pictures
 

@@ -82,7 +82,7 @@ def fit_parts(
         "ended_by": [level.why for level in fitted.ended],
         "seconds": round(time.perf_counter() - began, 2),
         "device": str(encoder.mean.device),
-        **({"aligned_to": fitted.view.reference.name} if fitted.view.reference else {}),
+        **({} if fitted.reference is None else {"aligned_to": good.names[fitted.reference]}),
         **provenance(),
     }
     reading = dataclasses.replace(settings.reading, brightness=depth.brightness)

@@ -25,7 +25,7 @@ from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.running import run_over
 from cflow_ad.data.augmentation import variants
-from cflow_ad.data.images import ImageSource, source_name
+from cflow_ad.data.images import ImageSource, as_image
 from cflow_ad.errors import TrainingError
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.calibration import GoodScores, score_images
@@ -54,6 +54,8 @@ class Fitted(NamedTuple):
     ended: list[Ended]
     """How the training of each level ended; see `fit_levels`."""
     view: View
+    reference: int | None
+    """Number of the image that the others are aligned to, if it is one of these."""
     fitted_to: list[int]
     """Numbers of the images that the model is fitted to."""
     scores: GoodScores
@@ -106,8 +108,13 @@ def fit_model(
     models = splits if len(splits) == 1 else [*splits, Split(everything, [])]
     fitted_to = models[-1].fitted_to  # the last model is kept
     sources = [good.sources[i] for i in fitted_to]
-    if view is None:
+    reference: int | None
+    if view is not None:
+        reference = _find_reference(view, good.sources)
+    else:
         view = View.of(settings, sources, roi=roi, own=good.regions)
+        chosen = view.reference.number if view.reference else None
+        reference = None if chosen is None else fitted_to[chosen]
     key = _compute_key(encoder, settings, good.fingerprint + view.fingerprint())
     features = _encode(encoder, sources, view, settings, work, key, group, progress)
     to_fit = []
@@ -121,8 +128,6 @@ def fit_model(
         n_scored = len([i for split in splits for i in split.unseen] or everything)
         pace = 2 * _time_encoding(encoder, sources, view, settings) / group.size
         seconds = deadline - time.monotonic() - pace * n_scored
-    # The reference is aligned with itself, as no new image is.
-    reference = _find_reference(view, sources) if len(splits) > 1 else None
     scores = GoodScores()
     found = fit_levels(
         encoder,
@@ -137,7 +142,8 @@ def fit_model(
     for number, (split, fitted) in enumerate(zip(models, found, strict=True)):
         model = CflowModel(encoder, fitted.levels)
         unseen = split.unseen if splits else everything
-        own = group.part([i for i in unseen if i != reference])
+        # The reference is aligned with itself, as no new image is.
+        own = group.part([i for i in unseen if i != reference or not splits])
         of_own = GoodScores()
         if own:
             images = {i: good.sources[i] for i in own}
@@ -147,7 +153,7 @@ def fit_model(
             )
         for of_process in group.gather(of_own):
             scores.add(of_process)
-    return Fitted(model, fitted.ended, view, fitted_to, scores, len(splits))
+    return Fitted(model, fitted.ended, view, reference, fitted_to, scores, len(splits))
 
 
 def _encode(
@@ -193,11 +199,13 @@ def _select(
 
 
 def _find_reference(view: View, sources: Sequence[ImageSource]) -> int | None:
-    """Find the number of the image that the others are aligned to."""
+    """Find the number of the image that an earlier model's images are aligned to, by its pixels;
+    None where it is none of these.
+    """
     if view.reference is None:
         return None
-    names = [source_name(source) or f"image {n}" for n, source in enumerate(sources, start=1)]
-    return names.index(view.reference.name)
+    made_from = (view.reference.is_made_from(as_image(source)) for source in sources)
+    return next((number for number, found in enumerate(made_from) if found), None)
 
 
 def _time_encoding(

@@ -46,18 +46,22 @@ class Reference:
     Args:
         grey: Shape `(h, w)`, `uint8`, at most 256 pixels a side.
         turns: Whether parts are turned as well as shifted.
-        name: Of the image that it was made from.
+        number: Of the image, among those that it was chosen from; None where that is not known.
     """
 
-    def __init__(self, grey: NDArray[np.uint8], *, turns: bool, name: str = "") -> None:
+    def __init__(self, grey: NDArray[np.uint8], *, turns: bool, number: int | None = None) -> None:
         self.grey = grey
         self.turns = turns
-        self.name = name
+        self.number = number
         self._levels = _copies(grey.astype(np.float32))
         self._angles = np.arange(0, 360, _STEP) if turns else np.zeros(1)
         coarse = _centred(self._levels[0])
         turned = [Motion(0.0, 0.0, float(angle)).give_back(coarse) for angle in self._angles]
         self._spectra = np.fft.rfft2(np.stack(turned)).conj().astype(np.complex64)
+
+    def is_made_from(self, image: NDArray[Any]) -> bool:
+        """Whether an image, `(H, W, 3)`, 0 to 255, is the one that was chosen."""
+        return np.array_equal(_shrunk(image, (self.grey.shape[0], self.grey.shape[1])), self.grey)
 
     def motion_of(self, image: NDArray[Any], name: str = "") -> Motion | None:
         """Find how a part lies in an image, `(H, W, 3)`, 0 to 255, which an error calls `name`.
@@ -157,9 +161,7 @@ class Reference:
         stack = np.stack(greys).astype(np.float32)
         apart = [float(np.abs(stack - grey).mean()) for grey in stack]
         best = int(np.argmin(apart))
-        return cls(
-            greys[best], turns=turns, name=source_name(some[best]) or f"image {index[best] + 1}"
-        )
+        return cls(greys[best], turns=turns, number=int(index[best]))
 
 
 def _shrunk(image: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
