@@ -12,7 +12,6 @@ import typer.main
 import typer.testing
 
 from cflow_ad import CalibrationWarning, Detector, Settings
-from cflow_ad.cflow import building
 from cflow_ad.data.carpet import write_carpet
 from cflow_ad.data.images import read_image
 from cflow_ad.method import Method
@@ -22,7 +21,6 @@ torch.set_num_threads(1)
 
 # Made once in a process, not for each command and each model that is read.
 typer.testing._get_command = functools.cache(typer.main.get_command)
-building.random_weights = functools.cache(building.random_weights)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from scipy import ndimage
 from torch import nn
 
 from cflow_ad.cflow import weights
-from cflow_ad.cflow.building import empty_encoder, fill_encoder, hash_weights, plain_levels
+from cflow_ad.cflow.building import empty_encoder, fill_encoder, hash_weights, list_levels
 from cflow_ad.cflow.encoder import Encoder, EncoderSpec, LevelSpec
-from cflow_ad.cflow.pyramid import build_pyramid, random_weights
+from cflow_ad.cflow.pyramid import build_pyramid
 from cflow_ad.cflow.weights import PackagedWeights
 from cflow_ad.errors import SettingsError, WeightsError
 from tests.cflow.networks import SMALL, encoder_of, random_pixels
@@ -239,9 +239,9 @@ def test_an_encoder_is_filled_with_weights_and_has_one_level_per_map():
     pyramid = build_pyramid(SMALL, (8, 16))
     encoder = fill_encoder(
         pyramid,
-        random_weights(SMALL, (8, 16), 0),
+        pyramid.network.state_dict(),
         backbone=SMALL,
-        levels=plain_levels(pyramid),
+        levels=list_levels(pyramid, [(8,), (16,)]),
         source="here",
     )
     expected = encoder_of()

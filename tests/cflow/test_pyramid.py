@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cflow_ad.cflow.building import empty_encoder
-from cflow_ad.cflow.pyramid import MOBILENET_V3, build_pyramid, join_strides, random_weights
+from cflow_ad.cflow.pyramid import MOBILENET_V3, build_pyramid, join_strides
 from cflow_ad.cflow.weights import match_weights
 from cflow_ad.errors import SettingsError
 from tests.cflow.networks import encoder_of, shaken
@@ -75,16 +75,16 @@ def test_fewer_levels_are_the_deepest(backbone, levels, channels):
 
 
 def test_a_finer_map_comes_first_where_the_backbone_has_one():
-    assert join_strides("resnet18", STRIDES) == (4, *STRIDES)
-    assert join_strides(MOBILENET_V3, (16, 32)) == STRIDES
-    assert join_strides(MOBILENET_V3, STRIDES) == STRIDES
+    assert join_strides("resnet18", STRIDES) == [(4, 8), (16,), (32,)]
+    assert join_strides(MOBILENET_V3, (16, 32)) == [(8, 16), (32,)]
+    assert join_strides(MOBILENET_V3, STRIDES) == [(8,), (16,), (32,)]
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_100"])
 @torch.inference_mode()
 def test_the_last_two_stages_of_a_stride_are_timms(backbone):
-    strides = join_strides(backbone, STRIDES)
-    assert strides == (4, 8, 16, 16, 32, 32)
+    assert join_strides(backbone, STRIDES) == [(4, 8), (16, 16), (32, 32)]
+    strides = (4, 8, 16, 16, 32, 32)
     whole = shaken(timm.create_model(backbone, num_classes=0)).eval()
     x = torch.randn(1, 3, 64, 96)
     stages = whole.forward_intermediates(x, intermediates_only=True, extra_blocks=True)[1:]
@@ -156,5 +156,5 @@ def test_random_weights_leave_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    random_weights("test_resnet", (8,), 3)
+    build_pyramid("test_resnet", (8,), seed=3)
     assert torch.rand(1) == expected

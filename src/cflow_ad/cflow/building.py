@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from cflow_ad.cflow.encoder import Encoder, EncoderSpec, LevelSpec
-from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, join_strides, random_weights
+from cflow_ad.cflow.pyramid import Padding, Pyramid, build_pyramid, join_strides
 from cflow_ad.cflow.transformer import rename_weights
 from cflow_ad.cflow.weights import PACKAGED, download_weights, match_weights, read_weights
 from cflow_ad.errors import WeightsError
@@ -30,29 +31,23 @@ def build_encoder(settings: Settings) -> Encoder:
             how to get them.
     """
     backbone, method, blocks = settings.backbone, settings.method, settings.transformer_blocks
-    strides = settings.strides
     if method.join and not blocks:
-        strides = join_strides(backbone, strides)
-    pyramid = build_pyramid(backbone, strides, blocks=blocks, padding=method.padding)
+        joined = join_strides(backbone, settings.strides)
+    else:
+        joined = [(stride,) for stride in settings.strides]
+    strides = [stride for of_level in joined for stride in of_level]
+    pyramid = build_pyramid(
+        backbone, strides, blocks=blocks, padding=method.padding, seed=settings.seed
+    )
     weights, source, scaled = _find_weights(pyramid, backbone, settings.weights, settings.seed)
     return fill_encoder(
         scaled,
         weights,
         backbone=backbone,
-        levels=plain_levels(pyramid) if pyramid.blocks else _level_specs(pyramid, settings),
+        levels=list_levels(pyramid, joined, () if blocks else method.average),
         source=source,
         padding=method.padding,
     )
-
-
-def _level_specs(pyramid: Pyramid, settings: Settings) -> tuple[LevelSpec, ...]:
-    specs = []
-    for stride in settings.strides:
-        joined = (stride, stride // 2) if stride == settings.strides[0] else (stride,)
-        maps = tuple(number for number, of in enumerate(pyramid.strides) if of in joined)
-        channels = sum(pyramid.channels[number] for number in maps)
-        specs.append(LevelSpec(stride, channels, maps, stride in settings.method.average))
-    return tuple(specs)
 
 
 def _find_weights(
@@ -61,8 +56,7 @@ def _find_weights(
     """Find a backbone's weights, their source, and the pyramid with their scale of pixels."""
     packaged = PACKAGED.get(backbone)
     if weights == "random":
-        drawn = random_weights(backbone, pyramid.strides, seed, blocks=pyramid.blocks)
-        return drawn, f"random, seed {seed}", pyramid
+        return pyramid.network.state_dict(), f"random, seed {seed}", pyramid
     if weights is not None:
         return read_weights(Path(weights)), Path(weights).name, pyramid
     if packaged is not None and (file := packaged.find()) is not None:
@@ -116,10 +110,22 @@ def _load(pyramid: Pyramid, weights: Mapping[str, Tensor], source: str) -> nn.Mo
     return network
 
 
-def plain_levels(pyramid: Pyramid) -> tuple[LevelSpec, ...]:
-    """Make one level of each of a backbone's maps, as the paper does."""
-    columns = zip(pyramid.strides, pyramid.channels, strict=True)
-    return tuple(LevelSpec(s, c, (number,)) for number, (s, c) in enumerate(columns))
+def list_levels(
+    pyramid: Pyramid, joined: Sequence[Sequence[int]], average: Sequence[int] = ()
+) -> list[LevelSpec]:
+    """Say how levels are made from a backbone's maps.
+
+    Args:
+        pyramid: the backbone.
+        joined: the strides of the maps of each level, all maps in their order.
+        average: the strides of the levels that are averaged.
+    """
+    numbers, levels = count(), []
+    for strides in joined:
+        maps = tuple(islice(numbers, len(strides)))
+        channels = sum(pyramid.channels[number] for number in maps)
+        levels.append(LevelSpec(strides[-1], channels, maps, strides[-1] in average))
+    return levels
 
 
 def empty_encoder(spec: EncoderSpec) -> Encoder:
@@ -127,8 +133,10 @@ def empty_encoder(spec: EncoderSpec) -> Encoder:
     return Encoder(_build_again(spec).network, spec)
 
 
-def _build_again(spec: EncoderSpec) -> Pyramid:
-    return build_pyramid(spec.backbone, spec.map_strides, blocks=spec.blocks, padding=spec.padding)
+def _build_again(spec: EncoderSpec, seed: int = 0) -> Pyramid:
+    return build_pyramid(
+        spec.backbone, spec.map_strides, blocks=spec.blocks, padding=spec.padding, seed=seed
+    )
 
 
 def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model: Path) -> Encoder:
@@ -145,7 +153,7 @@ def rebuild_encoder(spec: EncoderSpec, *, weights: str | None, seed: int, model:
         SettingsError: this version of timm has no such backbone.
         WeightsError: the weights are not on this machine, or are not those of training.
     """
-    pyramid = _build_again(spec)
+    pyramid = _build_again(spec, seed)
     found, source, _ = _find_weights(pyramid, spec.backbone, weights, seed)
     network = _load(pyramid, found, source)
     if hash_weights(network) != spec.sha256:

@@ -55,8 +55,9 @@ def build_pyramid(
     *,
     blocks: Sequence[int] = (),
     padding: Padding = "zeros",
+    seed: int = 0,
 ) -> Pyramid:
-    """Build the structure of a backbone up to the last map wanted.
+    """Build the structure of a backbone up to the last map wanted, its weights drawn at random.
 
     Args:
         backbone: a timm model name, or `mobilenet_v3_large`.
@@ -66,17 +67,20 @@ def build_pyramid(
         blocks: of a vision transformer, see `transformer`.
         padding: `zeros` is what backbones are trained with; `reflect` mirrors the feature maps in
             every convolution that pads, as the authors of CFLOW-AD do in their ResNets.
+        seed: of the weights.
 
     Raises:
         SettingsError: there is no such backbone, no map of such a stride, or the convolutions
             cannot pad so.
     """
-    if backbone == MOBILENET_V3:
-        pyramid = _mobilenet_v3(strides)
-    elif blocks:
-        pyramid = _transformer_pyramid(backbone, strides, blocks)
-    else:
-        pyramid = _timm_pyramid(backbone, strides)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if backbone == MOBILENET_V3:
+            pyramid = _mobilenet_v3(strides)
+        elif blocks:
+            pyramid = _transformer_pyramid(backbone, strides, blocks)
+        else:
+            pyramid = _timm_pyramid(backbone, strides)
     if padding == "reflect":
         _reflect(pyramid.network, backbone)
     return pyramid
@@ -101,20 +105,21 @@ def list_taps(backbone: str) -> list[Tap]:
     return list({tap.stride: tap for tap in _list_maps(backbone)}.values())
 
 
-def join_strides(backbone: str, strides: Sequence[int]) -> tuple[int, ...]:
-    """List the strides of the maps that are joined to levels of these strides, for `build_pyramid`:
-    each stride twice if the backbone has two maps of it or more, and before them half the first
-    one, if the backbone has a map of that.
+def join_strides(backbone: str, strides: Sequence[int]) -> list[tuple[int, ...]]:
+    """List for each level of these strides the strides of the maps that are joined to it: its own,
+    twice if the backbone has two maps of it or more; and to the first level's, before them, half of
+    its own, if the backbone has a map of that.
 
     Raises:
         SettingsError: there is no such backbone, or it gives no feature maps.
     """
     available = [tap.stride for tap in _list_maps(backbone)]
-    half = strides[0] // 2
-    before = [half] if half in available else []
     # One that is missing is named where the pyramid is built.
-    own = [[stride] * max(1, min(2, available.count(stride))) for stride in strides]
-    return (*before, *(stride for one in own for stride in one))
+    joined = [(stride,) * max(1, min(2, available.count(stride))) for stride in strides]
+    half = strides[0] // 2
+    if half in available:
+        joined[0] = (half, *joined[0])
+    return joined
 
 
 def _list_maps(backbone: str) -> list[Tap]:
@@ -202,8 +207,8 @@ def _mobilenet_v3(strides: Sequence[int]) -> Pyramid:
     )
 
 
-def _timm_network(backbone: str) -> nn.Module:
-    """With all the taps that timm gives."""
+def _timm_network(backbone: str, **taps: Any) -> nn.Module:
+    """Build timm's pyramid of a backbone: with `out_indices` as the taps, else with all."""
     if not timm.is_model(backbone):
         near = ", ".join(timm.list_models(f"*{backbone.split('_')[0]}*")[:5])
         raise SettingsError(
@@ -211,26 +216,26 @@ def _timm_network(backbone: str) -> nn.Module:
             + (f"; it has {near}" if near else "")
         )
     try:
-        network: nn.Module = timm.create_model(backbone, features_only=True, pretrained=False)
+        network: nn.Module = timm.create_model(
+            backbone, features_only=True, pretrained=False, **taps
+        )
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise SettingsError(f"backbone {backbone!r}: timm gives no feature maps for it") from error
     return network
 
 
 def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
-    network = _timm_network(backbone)
-    available = _number_taps(network)
+    with torch.device("meta"):
+        outline = _timm_network(backbone)
+        available = _number_taps(outline)
     chosen = _choose(backbone, strides, [tap.stride for _, tap in available])
-    numbers = [available[at][0] for at in chosen]
+    numbers = tuple(available[at][0] for at in chosen)
     channels = tuple(available[at][1].channels for at in chosen)
-    mean, std = _pixel_scale(network)
-    if isinstance(network, _STAGED):
-        network = StagePyramid(network, numbers)
+    if isinstance(outline, _STAGED):
+        network: nn.Module = StagePyramid(_timm_network(backbone), numbers)
     else:
-        network = timm.create_model(
-            backbone, features_only=True, pretrained=False, out_indices=tuple(numbers)
-        )
-    return Pyramid(network, tuple(strides), channels, mean, std)
+        network = _timm_network(backbone, out_indices=numbers)
+    return Pyramid(network, tuple(strides), channels, *_pixel_scale(outline))
 
 
 def _transformer_pyramid(backbone: str, strides: Sequence[int], blocks: Sequence[int]) -> Pyramid:
@@ -287,14 +292,3 @@ def _reflect(network: nn.Module, backbone: str) -> None:
             )
         if any(cast(Sequence[int], module.padding)):
             module.padding_mode = "reflect"
-
-
-def random_weights(
-    backbone: str, strides: Sequence[int], seed: int, *, blocks: Sequence[int] = ()
-) -> dict[str, Tensor]:
-    """A backbone's weights as drawn before any training; arguments as for `build_pyramid`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_pyramid(backbone, strides, blocks=blocks).network
-        state: dict[str, Tensor] = network.state_dict()
-    return state

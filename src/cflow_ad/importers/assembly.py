@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cflow_ad.cflow.building import fill_encoder, plain_levels
+from cflow_ad.cflow.building import fill_encoder, list_levels
 from cflow_ad.cflow.device import pick_device
 from cflow_ad.cflow.flow import ConditionalFlow
 from cflow_ad.cflow.level import Level
@@ -62,7 +62,7 @@ def assemble(
         SettingsError: a value is out of its range.
         WeightsError: the weights are not of the backbone.
     """
-    levels = plain_levels(pyramid)
+    levels = list_levels(pyramid, [(stride,) for stride in pyramid.strides])
     encoder = fill_encoder(
         pyramid, weights, backbone=backbone, levels=levels, source=source, padding=padding
     )
