@@ -18,8 +18,9 @@ from cflow_ad import (
 )
 from cflow_ad.cflow.level import Level
 from cflow_ad.cflow.model import CflowModel
+from cflow_ad.fitting.folds import split_good
 from cflow_ad.fitting.scale import LOW
-from cflow_ad.scoring.threshold import calibrate_thresholds, split_good
+from cflow_ad.scoring.threshold import calibrate_thresholds
 
 
 @pytest.fixture(scope="module")

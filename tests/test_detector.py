@@ -24,9 +24,10 @@ from cflow_ad import (
 from cflow_ad.cflow import predicting
 from cflow_ad.cflow.device import pick_device
 from cflow_ad.cflow.pipeline import run_on_accelerator
+from cflow_ad.fitting.folds import split_good
 from cflow_ad.method import Method
 from cflow_ad.scoring.region import Region
-from cflow_ad.scoring.threshold import calibrate_thresholds, split_good
+from cflow_ad.scoring.threshold import calibrate_thresholds
 from cflow_ad.scoring.view import View
 
 

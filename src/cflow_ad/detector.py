@@ -30,7 +30,8 @@ from cflow_ad.fitting.progress import ProgressCallback, silent
 from cflow_ad.fitting.screening import Screening
 from cflow_ad.fitting.trained_images import find_trained_images, join_images
 from cflow_ad.scoring.base import BaseDetector, Scored
-from cflow_ad.scoring.canvas import Canvas, cell_of, cells_inside
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import cell_of, cells_inside
 from cflow_ad.scoring.prediction import Prediction
 from cflow_ad.scoring.region import RegionSource
 from cflow_ad.scoring.threshold import Calibration

@@ -11,7 +11,8 @@ from cflow_ad.cflow import maps as maps_module
 from cflow_ad.cflow.maps import MapBuilder
 from cflow_ad.scoring import anomaly_map as anomaly_map_module
 from cflow_ad.scoring.anomaly_map import compute_anomaly_map
-from cflow_ad.scoring.canvas import Canvas, cell_of
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import cell_of
 
 SHAPE = (64, 96)
 FRAMES = [((64, 96), (64, 96)), ((64, 96), (150, 220)), ((50, 96), (25, 48)), ((33, 40), (33, 40))]

@@ -25,10 +25,10 @@ def mixed(images):
 def build(encoder, sources, **changes):
     settings = Settings(
         seed=changes.pop("seed", 0),
+        feature_budget=changes.pop("budget", 1.0),
         method=Method(positions="absolute", place_means=False, place_scales=0.0),
     )
-    arguments = {"budget": 1.0, "batch_size": 2} | changes
-    return build_cache(encoder, sources, View(sizing=SIZING), settings, **arguments)
+    return build_cache(encoder, sources, View(sizing=SIZING), settings, **changes)
 
 
 def same(ours, theirs):
@@ -43,7 +43,7 @@ def test_files_hold_what_memory_holds(encoder, mixed, tmp_path):
 
 
 def test_vectors_are_the_encoders_at_their_positions(encoder, images):
-    (level, _) = build(encoder, images[:1], batch_size=1)
+    (level, _) = build(encoder, images[:1])
     pixels = torch.from_numpy(SIZING.prepare(images[0]).pixels)[None]
     expected = encoder(pixels)[0][0].permute(1, 2, 0)
     z, rows, columns = level.take(np.arange(len(level)))

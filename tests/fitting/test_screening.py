@@ -10,8 +10,8 @@ import pytest
 
 from cflow_ad import DataError, Detector, open_dataset
 from cflow_ad.data.images import as_image
+from cflow_ad.fitting.folds import split_good
 from cflow_ad.fitting.screening import FEWEST, compute_limit
-from cflow_ad.scoring.threshold import split_good
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
 

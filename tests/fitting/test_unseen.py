@@ -10,8 +10,8 @@ import torch
 
 from cflow_ad import Detector
 from cflow_ad.fitting.fit import fit_model
+from cflow_ad.fitting.folds import split_good
 from cflow_ad.fitting.good_images import find_good_images
-from cflow_ad.scoring.threshold import split_good
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
 

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from cflow_ad.method import Method
 from cflow_ad.scoring import prediction as module
-from cflow_ad.scoring.canvas import Canvas, cell_of
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import cell_of
 from cflow_ad.scoring.prediction import Prediction, build_prediction
 from cflow_ad.scoring.score import compute_image_score, weigh_terms
 from cflow_ad.scoring.threshold import calibrate_thresholds

@@ -11,7 +11,8 @@ from PIL import Image
 
 from cflow_ad.data.augmentation import variants
 from cflow_ad.errors import DataError, ImageError, MaskError, SettingsError
-from cflow_ad.scoring.canvas import Sizing, cells_of
+from cflow_ad.scoring.canvas import Sizing
+from cflow_ad.scoring.cells import cells_of
 from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
 from cflow_ad.scoring.region import Region
 from cflow_ad.scoring.view import View
@@ -152,7 +153,7 @@ def test_a_manifest_says_where_to_look_in_each_image(tmp_path):
     assert regions.inside(str(tmp_path / "b.png"), (8, 8)) is None
     view = View(sizing=Sizing(32, 32), regions=regions)
     assert view.prepare(tmp_path / "b.png").inside is None
-    assert all(cells.all() for cells in view.cells_of(tmp_path / "b.png", lambda canvas: [(8, 8)]))
+    assert all(cells.all() for cells in view.cells_of(tmp_path / "b.png", [(8, 8)]))
     with pytest.raises(ImageError, match="list does not list it"):
         regions.inside(tmp_path / "roi.png", (8, 8))
     with pytest.raises(ImageError, match="from memory"):

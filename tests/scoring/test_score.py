@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from cflow_ad.method import Method
-from cflow_ad.scoring.canvas import Canvas, cell_of
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import cell_of
 from cflow_ad.scoring.score import LEAST_TERM, compute_image_score, weigh_terms
 
 SHAPE = (64, 96)

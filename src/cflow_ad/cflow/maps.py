@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cflow_ad.cflow.precision import products_in
 from cflow_ad.scoring.anomaly_map import LEAST, Band, resampling
-from cflow_ad.scoring.canvas import Canvas, Cell, Shape, cell_of
+from cflow_ad.scoring.canvas import Canvas, Shape
+from cflow_ad.scoring.cells import Cell, cell_of
 
 _KEPT = 16  # sizes of images whose matrices are kept
 _AT_ONCE = 2**25  # pixels of maps that are made together

@@ -14,9 +14,10 @@ from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import DataError
 from cflow_ad.evaluation.evaluate import evaluate
+from cflow_ad.fitting.folds import split_good
 from cflow_ad.runtime.detector import Detector as RuntimeDetector
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.scoring.threshold import Calibration, calibrate_thresholds, split_good
+from cflow_ad.scoring.threshold import Calibration, calibrate_thresholds
 from cflow_ad.scoring.view import View
 
 Report = Callable[[int, int], None]

@@ -7,7 +7,7 @@ image keeps the same share of its vectors, drawn at random.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from cflow_ad.cflow.encoder import Encoder
 from cflow_ad.cflow.folding import FoldedEncoder
 from cflow_ad.cflow.position import Frame, axis_places
-from cflow_ad.cflow.running import BATCH_SIZE, run_over
+from cflow_ad.cflow.running import run_over
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.errors import SettingsError
 from cflow_ad.fitting.feature_store import FeatureStore
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.group import ALONE, Group
-from cflow_ad.fitting.progress import Progress, ProgressCallback, Stage, silent
-from cflow_ad.scoring.canvas import Cell, Shape, cell_of
+from cflow_ad.fitting.progress import Progress, ProgressCallback, silent
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.scoring.cells import Cell
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
@@ -39,11 +40,8 @@ def build_cache(
     view: View,
     settings: Settings,
     *,
-    budget: float | None = None,
-    batch_size: int = BATCH_SIZE,
     folder: Path | None = None,
     key: str = "",
-    stage: Stage = "encode",
     group: Group = ALONE,
     progress: ProgressCallback = silent,
 ) -> list[LevelFeatures]:
@@ -56,12 +54,9 @@ def build_cache(
         sources: the images.
         view: how they come into the network.
         settings: of the model. Whatever the precision, vectors are kept in single precision.
-        budget: GiB of vectors to keep at the most; unset, that of the settings.
-        batch_size: the most images encoded at once on a GPU.
         folder: keeps the vectors in files there, and continues where an earlier call with the same
             `key` stopped; unset, they are kept in memory.
         key: identifies everything that the vectors depend on.
-        stage: in the reports of progress.
         group: the processes; several need a folder.
         progress: called as the work advances, with numbers of images.
 
@@ -74,39 +69,34 @@ def build_cache(
         SettingsError: the budget is too small.
         SpaceError: the disk of `folder` has too little space.
     """
-    budget = settings.feature_budget if budget is None else budget
     shapes = [image_shape(source) for source in sources]
     # Images of one canvas shape next to one another make full batches.
     order = sorted(range(len(sources)), key=lambda i: view.sizing.canvas_shape(shapes[i]))
-
-    def cells(canvas: Shape) -> list[Cell]:
-        return [cell_of(canvas, grid) for grid in encoder.spec.grids(canvas)]
-
     areas = [math.prod(view.sizing.canvas_shape(shapes[i])) for i in order]
     parts = group.bounds(areas)
     own = range(*parts[group.rank : group.rank + 2])
+    cells = [(level.stride, level.stride) for level in encoder.spec.levels]
     own_grids = _grids(view, [sources[order[number]] for number in own], cells)
     grids = list(zip(*chain(*group.gather(own_grids)), strict=True))
-    share = _share(grids, encoder.spec.channels, budget)
+    share = _share(grids, encoder.spec.channels, settings.feature_budget)
     counts = [_kept(of_level, share) for of_level in grids]
     totals = [int(of_level.sum()) for of_level in counts]
     if share < 1 and min(totals) < min(len(sources), _FEWEST):
         raise SettingsError(
-            f"feature_budget is {budget:.2g}: it leaves {min(totals)} feature vectors of a level "
-            f"for {len(sources)} images; give more"
+            f"feature_budget is {settings.feature_budget:.2g}: it leaves {min(totals)} feature "
+            f"vectors of a level for {len(sources)} images; give more"
         )
     starts = [np.concatenate([[0], np.cumsum(of_level)]) for of_level in counts]
     store = FeatureStore(encoder.spec, totals, folder, f"{key} {share!r} {len(sources)}", group)
 
     done = store.done
-    progress(Progress(stage, done, len(own)))
+    progress(Progress("encode", done, len(own)))
     encoded = run_over(
         FoldedEncoder(encoder, settings.precision),
         lambda canvas, pyramid: pyramid,
         [sources[order[number]] for number in own[done:]],
         view,
         device=encoder.mean.device,
-        batch_size=batch_size,
     )
     try:
         for number, (_, pyramid) in zip(own[done:], encoded, strict=True):
@@ -121,7 +111,7 @@ def build_cache(
                 )
             done += 1
             store.note(done)
-            progress(Progress(stage, done, len(own)))
+            progress(Progress("encode", done, len(own)))
     finally:
         store.note(done, now=True)
     of_all = zip(*(encoder.spec.grids(view.sizing.canvas_shape(s)) for s in shapes), strict=True)
@@ -136,7 +126,7 @@ def build_cache(
 
 
 def _grids(
-    view: View, sources: Sequence[ImageSource], cells: Callable[[Shape], list[Cell]]
+    view: View, sources: Sequence[ImageSource], cells: Sequence[Cell]
 ) -> list[list[NDArray[np.bool_]]]:
     """Find the positions to keep, of each image and level: not those of an image's reflection."""
     workers = torch.get_num_threads()

@@ -16,12 +16,12 @@ from cflow_ad.cflow.predicting import Predictor
 from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.features import LevelFeatures
+from cflow_ad.fitting.folds import split_good
 from cflow_ad.fitting.place_means import subtract_known_means
 from cflow_ad.fitting.progress import Progress, ProgressCallback, shift_progress, silent
 from cflow_ad.fitting.scale import fit_scale
 from cflow_ad.scoring.anomaly_map import Floats
 from cflow_ad.scoring.prediction import Prediction
-from cflow_ad.scoring.threshold import split_good
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 

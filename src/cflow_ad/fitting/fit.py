@@ -30,6 +30,7 @@ from cflow_ad.errors import TrainingError
 from cflow_ad.fitting.cache import build_cache
 from cflow_ad.fitting.calibration import GoodScores, score_images
 from cflow_ad.fitting.features import LevelFeatures
+from cflow_ad.fitting.folds import Split, split_good
 from cflow_ad.fitting.good_images import GoodImages
 from cflow_ad.fitting.group import ALONE, Group
 from cflow_ad.fitting.levels import ToFit, fit_levels
@@ -37,7 +38,6 @@ from cflow_ad.fitting.likelihood import Ended
 from cflow_ad.fitting.progress import ProgressCallback, shift_progress, silent
 from cflow_ad.fitting.screening import MOST_SHOWN
 from cflow_ad.scoring.region import RegionSource
-from cflow_ad.scoring.threshold import Split, split_good
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 

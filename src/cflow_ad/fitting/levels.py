@@ -236,7 +236,7 @@ def _fit_by_passes(
         seconds=deadline - time.monotonic(),
         checkpoint=None if to_fit.work is None else to_fit.work / "passes.safetensors",
         key=key,
-        progress=lambda done, total, loss: report(done, loss),
+        progress=report,
     )
     for number, (level, of_level) in enumerate(zip(levels, features, strict=True)):
         fit_scale(level, of_level, settings, number)

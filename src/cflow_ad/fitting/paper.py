@@ -23,7 +23,8 @@ from cflow_ad.data.images import ImageSource
 from cflow_ad.fitting.checkpoint import Checkpoint
 from cflow_ad.fitting.likelihood import Ended, check_finite, compute_loss
 from cflow_ad.method import PaperSchedule
-from cflow_ad.scoring.canvas import Canvas, Cell, cell_of, cells_of
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import Cell, cell_of, cells_of
 from cflow_ad.scoring.loading import Batch, load_batches
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
@@ -37,11 +38,11 @@ def train_by_passes(
     levels: Sequence[Level],
     settings: Settings,
     *,
-    view: View | None = None,
+    view: View,
     seconds: float = math.inf,
     checkpoint: Path | None = None,
     key: str = "",
-    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+    progress: Callable[[int, float], None] = lambda done, loss: None,
 ) -> Ended:
     """Train the flows of all levels, in place.
 
@@ -50,13 +51,13 @@ def train_by_passes(
         sources: the images, at least one.
         levels: their flows in their initial state.
         settings: of the model.
-        view: of the model; unset, all of each image.
+        view: of the model.
         seconds: time limit.
         checkpoint: a file to save to every few seconds, and to continue from where it was written
             with the same `key`.
         key: identifies everything that the training depends on.
-        progress: called after each image batch with the images done, the total over all passes,
-            and the smoothed loss.
+        progress: called after each image batch with the images done, over all passes, and the
+            smoothed loss.
 
     Returns:
         The complete passes, as steps, and why training ended.
@@ -69,8 +70,8 @@ def train_by_passes(
         Gudovskiy et al., CFLOW-AD, WACV 2022, Sec. 5.1, and the authors' code.
     """
     began = time.monotonic()
-    paper = settings.paper or PaperSchedule()
-    view = view or View(sizing=settings.sizing)
+    paper = settings.paper
+    assert paper is not None
     parameters = {
         f"{number}.{name}": parameter
         for number, level in enumerate(levels)
@@ -82,7 +83,7 @@ def train_by_passes(
     passes = paper.epochs * paper.passes_per_epoch
     total = passes * in_a_pass
     state = kept.restore()
-    progress(state.done, total, state.loss)
+    progress(state.done, state.loss)
     for number in range(state.done // in_a_pass, passes):
         epoch = number // paper.passes_per_epoch
         order = np.random.default_rng([settings.seed, number]).permutation(len(sources))
@@ -105,7 +106,7 @@ def train_by_passes(
             check_finite(loss, f"image {state.done} of {total}")
             state.smooth(loss)
             kept.save(state, now=state.done == total)
-            progress(state.done, total, state.loss)
+            progress(state.done, state.loss)
             if time.monotonic() - began > seconds:
                 return Ended(state.done // in_a_pass, "time")
     return Ended(passes, "steps")

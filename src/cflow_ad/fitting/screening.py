@@ -1,7 +1,7 @@
 """Screen the good images for outliers, by their out-of-fold scores.
 
 Defective images among the good ones teach the model that they are normal. So each image's score is
-that of a model that was fitted without it; see `scoring.threshold.split_good`.
+that of a model that was fitted without it; see `fitting.folds`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.scoring.canvas import Cell, Shape, cells_inside
+from cflow_ad.scoring.canvas import Shape
+from cflow_ad.scoring.cells import Cell, cells_inside
 
 Floats = NDArray[np.float32]
 

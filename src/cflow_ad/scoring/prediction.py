@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cflow_ad.errors import ImageError
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
-from cflow_ad.scoring.canvas import Canvas, cell_of
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import cell_of
 from cflow_ad.scoring.components import label_runs
 from cflow_ad.scoring.score import compute_image_score, weigh_terms
 from cflow_ad.scoring.threshold import Calibration

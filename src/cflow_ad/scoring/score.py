@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
-from cflow_ad.scoring.canvas import Canvas, Cell, cells_of
+from cflow_ad.scoring.canvas import Canvas
+from cflow_ad.scoring.cells import Cell, cells_of
 
 if TYPE_CHECKING:
     from cflow_ad.method import Method

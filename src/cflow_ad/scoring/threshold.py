@@ -3,7 +3,7 @@
 Each score is given by a model that the image had no part in. With many images, that is the model
 itself, and the images are a calibration set that it was not fitted to (split conformal prediction).
 With fewer, it is one of several models, each fitted without one fold of the images, while the model
-itself is fitted to all of them (cross-fitting). `split_good` states which images are used for what.
+itself is fitted to all of them (cross-fitting). See `fitting.folds`.
 
 If a new good image is exchangeable with the `n` images of a calibration set, its score exceeds the
 `k`-th smallest of theirs with probability at most `(n + 1 - k) / (n + 1)`, whatever the
@@ -19,23 +19,15 @@ folds, it is at most `2 a + sqrt(2 / n)` (Vovk, Annals of Mathematics and Artifi
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cflow_ad.errors import CalibrationError
-
-FEW = 100
-"""Good images below which there are 10 folds where `Settings.folds` is unset: models that are
-fitted to fewer images give good ones higher scores. Of 44 images (`alien`), out-of-fold scores were
-1.9, 1.3 and 1.0 times those of new images with 3, 5 and 10 folds."""
-
-MANY = 500
-"""Good images from which on a calibration set is held out where `Settings.folds` is unset: a fifth
-of them allows a false-alarm rate of 1 %, and training hardly misses it."""
 
 MOST = 10_000
 """Images at the most that calibrate, drawn at random: their scores are stored in the model."""
@@ -45,49 +37,7 @@ _ROUNDING = 5e-4
 threads or GPU batch to another. The threshold lies this much above the score that sets it, so that
 the image it was set on is not flipped."""
 
-
 _LISTS = ("scores", "peaks", "defects")
-
-
-class Split(NamedTuple):
-    """Numbers of good images, by whether a model is fitted to them."""
-
-    fitted_to: list[int]
-    unseen: list[int]
-
-
-def split_good(n: int, folds: int | None, seed: int) -> list[Split]:
-    """Choose which of `n` good images each model is fitted to, and which it scores.
-
-    - With several folds, each model is fitted without one of the folds and scores it: every image
-      is scored once. The model that is kept is another, fitted to all images.
-    - With one, a fifth of the images is the calibration set. The model that is kept is fitted to
-      the others.
-    - With none, or a single image, nothing is split.
-
-    Args:
-        n: at least 1.
-        folds: at most `n` count; unset, 10; from `FEW` images on, 4; from `MANY` on, 1.
-        seed: of the random order.
-
-    Returns:
-        One split for each model that scores images that it is not fitted to.
-
-    Example:
-        >>> [len(split.unseen) for split in split_good(100, None, seed=0)]
-        [25, 25, 25, 25]
-        >>> [len(split.unseen) for split in split_good(500, None, seed=0)]
-        [100]
-    """
-    if folds is None:
-        folds = 10 if n < FEW else 4 if n < MANY else 1
-    folds = min(folds, n)
-    if n < 2 or folds == 0:
-        return []
-    order = np.random.default_rng([seed, n]).permutation(n)
-    held = min(max(1, n // 5), MOST)
-    parts = np.array_split(order, folds) if folds > 1 else [order[:held]]
-    return [Split(np.setdiff1d(order, part).tolist(), np.sort(part).tolist()) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +98,7 @@ class Calibration:
         """
         if not self.folds:
             return None
-        higher = self.n_images - int(np.searchsorted(_raise(self.scores), score, side="left"))
+        higher = self.n_images - bisect_left(self.scores, score, key=place_above)
         return (1 + higher) / (self.n_images + 1)
 
     @property
@@ -237,7 +187,7 @@ def calibrate_thresholds(
     n = both.shape[1]
     # The rounding guards against 0.99 * 100 being a hair above 99.
     k = min(n, math.ceil(round((n + 1) * (1 - false_alarm_rate), 9)))
-    threshold, map_threshold = (float(_raise(of)[k - 1]) for of in both)
+    threshold, map_threshold = (place_above(float(of[k - 1])) for of in both)
     return Calibration(
         threshold=threshold,
         map_threshold=map_threshold,
@@ -275,10 +225,10 @@ def lower_to_find(calibration: Calibration, defects: Sequence[float]) -> Calibra
     below, n = place_below(found[0]), calibration.n_images
     if below < threshold:
         threshold = below
-        k = n - int(np.count_nonzero(_raise(calibration.scores) > threshold))
-        peaks = _raise(calibration.peaks)
-        map_threshold = float(peaks[k - 1]) if k else place_below(calibration.peaks[0])
-    above = int(np.count_nonzero(_raise(calibration.scores) > threshold))
+        k = bisect_right(calibration.scores, threshold, key=place_above)
+        peaks = calibration.peaks
+        map_threshold = place_above(peaks[k - 1]) if k else place_below(peaks[0])
+    above = n - bisect_right(calibration.scores, threshold, key=place_above)
     rate = (1 + above) / (n + 1)
     return replace(
         calibration,
@@ -290,17 +240,16 @@ def lower_to_find(calibration: Calibration, defects: Sequence[float]) -> Calibra
     )
 
 
+def place_above(score: float) -> float:
+    """Return the lowest threshold that rounding does not move a score above."""
+    return score + _ROUNDING * max(1.0, abs(score))
+
+
 def place_below(score: float) -> float:
-    """Return the highest threshold that rounding does not lift above a score."""
+    """Return the highest threshold that rounding does not move a score below."""
     return score - _ROUNDING * max(1.0, abs(score))
 
 
 def count_needed(false_alarm_rate: float) -> int:
     """Count the good images that a rate asks for: `1 / rate - 1`, rounded up."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
-
-
-def _raise(scores: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Raise scores by what rounding may add to them."""
-    values = np.asarray(scores, np.float64)
-    return values + _ROUNDING * np.maximum(1.0, np.abs(values))

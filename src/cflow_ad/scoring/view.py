@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,8 @@ from cflow_ad.data.images import (
 )
 from cflow_ad.errors import DataError, ImageError, SettingsError
 from cflow_ad.scoring.alignment import Reference
-from cflow_ad.scoring.canvas import Canvas, Cell, Shape, Sizing, cells_of
+from cflow_ad.scoring.canvas import Canvas, Shape, Sizing
+from cflow_ad.scoring.cells import Cell, cells_of
 from cflow_ad.scoring.foreground import find_foreground
 from cflow_ad.scoring.image_regions import RegionFiles, open_region, open_regions
 from cflow_ad.scoring.motion import Motion
@@ -160,10 +161,12 @@ class View:
         _require_some(inside, name)
         return dataclasses.replace(canvas, inside=inside, motion=motion)
 
-    def cells_of(self, source: ImageSource, cells: Callable[[Shape], Sequence[Cell]]) -> list[Mask]:
+    def cells_of(self, source: ImageSource, cells: Sequence[Cell]) -> list[Mask]:
         """Return which cells of each level lie in the image and where defects matter.
 
-        The function `cells` computes the size of each level's cells from the canvas's shape.
+        Args:
+            source: As for `prepare`.
+            cells: The size of each level's cells.
 
         Returns:
             Shape `(h, w)` each.
@@ -173,13 +176,13 @@ class View:
         """
         if self.foreground or self.reference:  # defects matter where the pixels show it
             canvas = self.prepare(source)
-            inside, valid, shape = canvas.inside, canvas.valid, canvas.shape
+            inside, valid = canvas.inside, canvas.valid
         else:
             original = image_shape(source, self.reading)
             inside = self._inside(source, original, None)
             _require_some(inside, source_name(source))
-            valid, shape = self.sizing.valid_shape(original), self.sizing.canvas_shape(original)
-        return [cells_of(inside, valid, cell) for cell in cells(shape)]
+            valid = self.sizing.valid_shape(original)
+        return [cells_of(inside, valid, cell) for cell in cells]
 
     def _inside(self, source: ImageSource, shape: Shape, motion: Motion | None) -> Mask | None:
         """Where the regions agree, in the reference's frame; None is everywhere."""
