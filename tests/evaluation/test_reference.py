@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 from scipy.interpolate import RegularGridInterpolator
 from sklearn.metrics import roc_auc_score
 
-from cflow_ad.data.layouts import open_dataset
+from cflow_ad.data.layouts import Sample, open_dataset
+from cflow_ad.evaluation import reference
 from cflow_ad.evaluation.evaluate import evaluate
 from cflow_ad.evaluation.reference import reference_maps
 from cflow_ad.evaluation.report import write_report
@@ -48,6 +50,21 @@ def test_maps_are_relative_to_the_whole_test_set():
     assert min(anomaly_map.min() for anomaly_map in ours) == 0
     alone = next(reference_maps(likelihoods[:1], shapes[:1]))
     assert not np.allclose(alone, ours[0])  # the flaw that the product's own scores do not have
+
+
+def test_the_shape_is_that_of_the_page_that_is_read(toy_detector, images, tmp_path, monkeypatch):
+    first, second = Image.fromarray(images[0][:40]), Image.fromarray(images[1])
+    path = tmp_path / "pages.tif"
+    first.save(path, save_all=True, append_images=[second])
+    detector = copy.copy(toy_detector).read_as(page=2)
+    shapes = []
+    monkeypatch.setattr(
+        reference,
+        "reference_maps",
+        lambda found, of: shapes.extend(of) or [np.zeros(s) for s in of],
+    )
+    reference.compute_reference(detector, [Sample(path, "good"), Sample(path, "hole")])
+    assert shapes == [detector.settings.sizing.valid_shape(images[1].shape[:2])] * 2
 
 
 @pytest.fixture(scope="module")

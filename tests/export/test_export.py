@@ -29,7 +29,7 @@ from cflow_ad.export.check import gather
 from cflow_ad.export.export import export_model
 from cflow_ad.export.files import suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
-from cflow_ad.export.quantise import _minima, _quantised, _run, quantise
+from cflow_ad.export.quantise import _minima, _observe, _quantised, quantise
 from cflow_ad.export.timing import Times
 from cflow_ad.runtime import Detector as RuntimeDetector
 from cflow_ad.scoring.threshold import calibrate_thresholds
@@ -336,10 +336,8 @@ def test_the_least_product_with_a_memory_is_found_in_int8_with_a_range_of_its_ow
     node = next(node for node in quantised.graph.node if node.op_type == "ReduceMin")
     before = next(one for one in quantised.graph.node if node.input[0] in one.output)
     assert before.op_type == "QuantizeLinear"
-    least_ones, every = (
-        [0.0, *(values.min() for (values,) in found), *(values.max() for (values,) in found)]
-        for found in (list(_run(model, [name], images)) for name in (least, product))
-    )
+    found = _observe(model, [least, product], images)
+    least_ones, every = ([0.0, found[name].low, found[name].high] for name in (least, product))
     scale = next(of for of in quantised.graph.initializer if of.name == before.input[1])
     assert onnx.numpy_helper.to_array(scale) * 255 == pytest.approx(np.ptp(least_ones), rel=0.01)
     assert np.ptp(every) > 2 * np.ptp(least_ones)

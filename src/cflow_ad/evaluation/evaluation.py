@@ -99,58 +99,54 @@ class Evaluation:
         """Convert to plain values, for JSON; an undefined metric is None."""
         alarms = self.false_alarms
         ratios = ("accuracy", "precision", "recall", "false_alarm_rate")
-        return {
+        values = {
             "dataset": {
                 "name": self.dataset.name,
                 "layout": self.dataset.layout,
-                "notes": list(self.dataset.notes),
+                "notes": self.dataset.notes,
                 "test_good": alarms.trials,
                 "test_defect": len(self.images) - alarms.trials,
             },
-            "image": _plain(self.image),
-            "pixel": _plain(self.pixel),
-            "reference": _plain(self.reference),
+            "image": self.image,
+            "pixel": self.pixel,
+            "reference": self.reference,
             "threshold": self.threshold,
             "map_threshold": self.map_threshold,
-            "confusion": _plain(self.confusion)
-            | {name: _plain(getattr(self.confusion, name)) for name in ratios},
+            "confusion": dataclasses.asdict(self.confusion)
+            | {name: getattr(self.confusion, name) for name in ratios},
             "false_alarms": {
                 "count": alarms.count,
                 "trials": alarms.trials,
-                "rate": _plain(alarms.rate),
-                "interval_95": [_plain(bound) for bound in alarms.interval],
-                "promised": _plain(alarms.promised),
+                "rate": alarms.rate,
+                "interval_95": alarms.interval,
+                "promised": alarms.promised,
             },
-            "tradeoff": None if self.tradeoff is None else _finite(self.tradeoff.to_dict()),
-            "per_defect": {name: _plain(result) for name, result in self.per_defect.items()},
+            "tradeoff": self.tradeoff and self.tradeoff.to_dict(),
+            "per_defect": self.per_defect,
             "images": [
                 {"path": str(record.sample.path), "label": record.sample.label}
                 | {name: getattr(record, name) for name in ("score", "is_anomalous", "n_regions")}
                 for record in self.images
             ],
-            "trained_on": list(self.trained_on),
+            "trained_on": self.trained_on,
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
             "seconds": self.seconds,
-            "detector": self.detector,
         }
+        return _plain(values) | {"detector": self.detector}
 
     def to_json(self) -> str:
         """Convert to indented JSON; see `to_dict`."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    """Plain values with None in place of what is undefined."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _plain(value: Any) -> Any:
-    """A result as a dictionary, without its curves, or a number; None where it is undefined."""
+    """Convert to plain values: results to dictionaries without their curves, what is undefined to
+    None.
+    """
     if dataclasses.is_dataclass(value):
-        fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {name: _plain(each) for name, each in fields if not isinstance(each, Curve)}
-    return None if value is None or math.isnan(value) else value
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {k: _plain(each) for k, each in value.items() if not isinstance(each, Curve)}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

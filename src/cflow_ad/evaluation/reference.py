@@ -58,7 +58,7 @@ def compute_reference(
     for done, sample in enumerate(samples, start=1):
         likelihoods.append(detector.log_likelihoods(sample.path))
         progress(done)
-    originals = [image_shape(sample.path) for sample in samples]
+    originals = [image_shape(sample.path, detector.reading) for sample in samples]
     scores = []
     pixels, has_mask = PixelMetrics(), False
     maps = reference_maps(likelihoods, [sizing.valid_shape(original) for original in originals])

@@ -94,7 +94,9 @@ def gather(
         return Material(View(sizing=sizing), made, len(made))
 
     def fits(source: ImageSource) -> bool:
-        return canvas is None or sizing.canvas_shape(image_shape(source)) == canvas
+        if canvas is None:
+            return True
+        return sizing.canvas_shape(image_shape(source, detector.reading)) == canvas
 
     good, ranges, unseen = detector.split(data)
     if needs_ranges and not ranges:

@@ -20,9 +20,9 @@ import contextlib
 import io
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,8 @@ def _by_nncf(model: Any, images: Canvases) -> Any:
 
     # OpenVINO runs depthwise convolutions in floating point whatever they hold.
     chosen = _quantised(model) - _depthwise(model)
-    graph = read_openvino(_correct_biases(model, chosen, images, steps=63.5))
+    seen = _observe(model, _inputs(model, chosen), images)
+    graph = read_openvino(_correct_biases(model, chosen, seen, steps=63.5))
     # Translation splits a convolution from its bias, and has operations of its own.
     names = {operation.get_friendly_name() for operation in graph.get_ops()}
     kept = {name for name in names if name.removesuffix("/WithoutBiases") not in chosen}
@@ -91,8 +92,12 @@ def _by_onnxruntime(model: Any, images: Canvases) -> Any:
     import onnx
     from onnxruntime import quantization as ort
 
-    chosen = _quantised(model)
-    minima = _minima(model)
+    chosen, minima = _quantised(model), _minima(model)
+    seen = _observe(model, [*_inputs(model, chosen), *minima.values()], images)
+    ranges = {
+        product: [{"rmin": seen[least].low, "rmax": seen[least].high}]
+        for product, least in minima.items()
+    }
 
     class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -104,7 +109,7 @@ def _by_onnxruntime(model: Any, images: Canvases) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        corrected = _correct_biases(model, chosen, images, steps=64)
+        corrected = _correct_biases(model, chosen, seen, steps=64)
         onnx.save(onnx.shape_inference.infer_shapes(corrected), before)
         ort.quantize_static(
             before,
@@ -116,20 +121,22 @@ def _by_onnxruntime(model: Any, images: Canvases) -> Any:
             weight_type=ort.QuantType.QInt8,
             reduce_range=True,
             nodes_to_quantize=sorted(chosen | _hidden_sums(model)),
-            extra_options={"TensorQuantOverrides": _ranges(model, minima, images)},
+            extra_options={"TensorQuantOverrides": ranges},
         )
         quantised = onnx.load(after)
     _find_minima_first(quantised, minima)
     return quantised
 
 
-def _correct_biases(model: Any, chosen: set[str], images: Canvases, *, steps: float) -> Any:
+def _correct_biases(
+    model: Any, chosen: set[str], seen: Mapping[str, _Values], *, steps: float
+) -> Any:
     """Take from each convolution's bias what rounding its weights will add on average.
 
     Args:
         model: the graph in fp32, which is left as it is.
         chosen: names of the nodes that will be quantised.
-        images: canvases, from which the means of the convolutions' inputs are taken.
+        seen: the convolutions' inputs, by name.
         steps: of a weight's rounding, from 0 to the largest weight of its output channel.
 
     References:
@@ -142,9 +149,8 @@ def _correct_biases(model: Any, chosen: set[str], images: Canvases, *, steps: fl
     corrected = onnx.ModelProto()
     corrected.CopyFrom(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in corrected.graph.initializer}
-    nodes = [n for n in corrected.graph.node if n.name in chosen and n.op_type == "Conv"]
-    for node, mean in zip(nodes, _mean_inputs(model, nodes, images), strict=True):
-        weight = weights[node.input[1]]
+    for node in _convolutions(corrected, chosen):
+        weight, mean = weights[node.input[1]], seen[node.input[0]].mean
         bias = weights[node.input[2]] if len(node.input) == 3 else np.float32(0)
         scale = np.abs(weight).max((1, 2, 3), keepdims=True) / steps + 1e-30
         rounding = (np.round(weight / scale) * scale - weight).sum((2, 3))
@@ -160,28 +166,45 @@ def _correct_biases(model: Any, chosen: set[str], images: Canvases, *, steps: fl
     return corrected
 
 
-def _mean_inputs(model: Any, nodes: Sequence[Any], images: Canvases) -> list[NDArray[np.float32]]:
-    """Compute the mean of each channel of each convolution's input, over all images."""
-    names = [node.input[0] for node in nodes]
-    total: list[Any] = [0.0] * len(names)
-    for values in _run(model, names, images):
-        total = [t + v.mean((0, 2, 3)) for t, v in zip(total, values, strict=True)]
-    return [t / len(images) for t in total]
+def _convolutions(model: Any, chosen: set[str]) -> list[Any]:
+    return [node for node in model.graph.node if node.name in chosen and node.op_type == "Conv"]
 
 
-def _run(model: Any, names: Sequence[str], images: Canvases) -> Iterator[list[NDArray[np.float32]]]:
-    """Compute values inside the graph, by their names, for each image."""
+def _inputs(model: Any, chosen: set[str]) -> list[str]:
+    """Names of the inputs of the convolutions among the chosen nodes."""
+    return [node.input[0] for node in _convolutions(model, chosen)]
+
+
+class _Values(NamedTuple):
+    """The values of a tensor inside the graph, over all images."""
+
+    mean: NDArray[np.float32]
+    """Of each channel."""
+    low: np.float32
+    high: np.float32
+
+
+def _observe(model: Any, names: Iterable[str], images: Canvases) -> dict[str, _Values]:
+    """Run the graph, and note values inside it, by their names."""
     import onnx
     import onnxruntime
 
+    noted: dict[str, list[Any]] = {name: [] for name in names}
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in noted)
     session = onnxruntime.InferenceSession(
         shown.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     for pixels in images:
-        yield session.run(names, {INPUT: pixels})
+        for name, values in zip(noted, session.run(list(noted), {INPUT: pixels}), strict=True):
+            axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+            noted[name].append((values.mean(axes), values.min(), values.max()))
+    found = {}
+    for name, of_images in noted.items():
+        means, lows, highs = zip(*of_images, strict=True)
+        found[name] = _Values(sum(means) / len(images), min(lows), max(highs))
+    return found
 
 
 def _minima(model: Any) -> dict[str, str]:
@@ -195,15 +218,6 @@ def _minima(model: Any) -> dict[str, str]:
         node.input[0]: node.output[0]
         for node in model.graph.node
         if node.op_type == "ReduceMin" and node.input[0] in products
-    }
-
-
-def _ranges(model: Any, minima: Mapping[str, str], images: Canvases) -> dict[str, Any]:
-    """Give the products of each memory the range that the least ones have, for onnxruntime."""
-    found = zip(*_run(model, list(minima.values()), images), strict=True) if minima else ()
-    return {
-        product: [{"rmin": min(v.min() for v in least), "rmax": max(v.max() for v in least)}]
-        for product, least in zip(minima, found, strict=True)
     }
 
 

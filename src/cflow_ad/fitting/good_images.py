@@ -51,8 +51,6 @@ def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
     Args:
         data: a folder, a manifest, a `Dataset` (its `train`), or images as for `as_image`.
         exclude: names of images to leave out, as for `find_excluded`.
-        reading: what images from memory do not say; paths are read later, see
-            `GoodImages.read_as`.
 
     Raises:
         DataError: there are no images, or all are excluded, or one cannot be read, or a name in
