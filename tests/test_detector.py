@@ -400,6 +400,11 @@ def test_no_images_are_an_error(toy_settings):
         Detector.fit([], toy_settings)
 
 
+def test_batches_without_an_image_are_an_error(toy_detector, images):
+    with pytest.raises(SettingsError, match="batch_size is 0: it must be at least 1"):
+        toy_detector.stream(images, batch_size=0)
+
+
 def test_an_unusable_image_is_raised_or_left_out_as_asked(toy_detector, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not an image")

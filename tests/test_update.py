@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from cflow_ad import DataError, Detector
+from cflow_ad.fitting.good_images import find_good_images
+from cflow_ad.fitting.trained_images import join_images
 from tests.cli.commands import TINY, refused, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::cflow_ad.CalibrationWarning")
@@ -49,6 +51,21 @@ def test_the_image_that_others_are_aligned_to_is_known_again(lots, toy_settings)
     updated = Detector.load(lots / "aligned.safetensors", weights="random").update(lots / "second")
     assert Path(updated.training["aligned_to"]).name == before.training["aligned_to"]
     assert updated.calibration.n_images == 11
+
+
+def test_features_of_another_order_are_not_continued_with(lots):
+    """After a stopped update the files of the features name their images by number."""
+    more = find_good_images(lots / "second")
+    turned = dataclasses.replace(
+        more, sources=more.sources[::-1], names=more.names[::-1], hashes=more.hashes[::-1]
+    )
+    training = {
+        "dataset": "first",
+        "excluded": [],
+        "hashes": {"trained_on": [], "excluded": []},
+    }
+    first, second = (join_images([], images, training) for images in (more, turned))
+    assert first.fingerprint != second.fingerprint
 
 
 def test_old_images_are_found_by_content(lots):

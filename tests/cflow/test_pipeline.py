@@ -73,8 +73,8 @@ def test_what_is_computed_beside_the_levels_reaches_the_right_image():
 
 
 def test_buffers_are_used_again_but_never_while_in_use(monkeypatch):
-    port = pipeline._Port(*pipeline._port_of(CPU)[:3], pipeline._Buffers(CPU))
-    monkeypatch.setattr(pipeline, "_port_of", lambda device: port)
+    queues = pipeline._Queues(*pipeline._queues_of(CPU)[:3], pipeline._Buffers(CPU))
+    monkeypatch.setattr(pipeline, "_queues_of", lambda device: queues)
     addresses = []
 
     class Watched(Network):

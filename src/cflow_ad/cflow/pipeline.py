@@ -23,7 +23,7 @@ from cflow_ad.cflow.device import Lane, give_memory_back, is_out_of_memory, one_
 from cflow_ad.cflow.threads import one_core_pool
 from cflow_ad.data.images import ImageSource
 from cflow_ad.data.parallel import ROOM, OnError, OwnThread, work_ahead
-from cflow_ad.errors import DeviceWarning, SettingsError
+from cflow_ad.errors import DeviceWarning
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.loading import canvas_pixels
 from cflow_ad.scoring.view import View
@@ -32,12 +32,12 @@ Result = TypeVar("Result")
 Extra = Callable[[list[Tensor], Sequence[Canvas]], list[Tensor]]
 
 _BUFFERS = 4  # kept for later batches
-_FLIGHTS = 2  # batches on the device, of which one is computed
+_RUNNING = 2  # batches on the device at once, of which one is computed
 _ORIGINALS = 2**26  # pixels of the images of a batch as they came, whose maps come back together
 
 
-class _Flight(NamedTuple):
-    """A batch on its way."""
+class _Batch(NamedTuple):
+    """A batch that the device computes."""
 
     sources: Sequence[ImageSource]
     canvases: Sequence[Canvas]
@@ -52,21 +52,21 @@ class _Flight(NamedTuple):
     arrived: Any
 
 
-class _Passenger(NamedTuple):
+class _Member(NamedTuple):
     """One image of a batch."""
 
-    flight: _Flight
+    batch: _Batch
     number: int
 
     @property
     def source(self) -> ImageSource:
-        return self.flight.sources[self.number]
+        return self.batch.sources[self.number]
 
     def finish(self, finish: Callable[[Canvas, list[Tensor]], Result]) -> Result:
-        flight, number = self
-        tensors = [level[number] for level in flight.levels] + flight.extra[number : number + 1]
+        batch, number = self
+        tensors = [level[number] for level in batch.levels] + batch.extra[number : number + 1]
         # In memory of their own: a result may be kept, and page-locked memory is scarce.
-        return finish(flight.canvases[number], [of.clone() for of in tensors])
+        return finish(batch.canvases[number], [of.clone() for of in tensors])
 
 
 def run_on_accelerator(
@@ -84,8 +84,6 @@ def run_on_accelerator(
 
     Where the device's memory runs out, batches are halved, with one warning.
     """
-    if batch_size < 1:
-        raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
     workers = torch.get_num_threads()
     if isinstance(sources, Sized):
         workers = max(1, min(workers, len(sources)))
@@ -97,20 +95,20 @@ def run_on_accelerator(
         size=lambda source: canvas_pixels(source, view),
         on_error=on_error,
     )
-    flights = _Carrier(network, extra, device, batch_size).fly(prepared)
+    batches = _Runner(network, extra, device, batch_size).run(prepared)
     finished = work_ahead(
-        (_Passenger(flight, number) for flight in flights for number in range(len(flight.sources))),
-        lambda passenger: passenger.finish(finish),
+        (_Member(batch, number) for batch in batches for number in range(len(batch.sources))),
+        lambda member: member.finish(finish),
         workers=workers,
         ahead=2 * batch_size if workers > 1 else 0,
-        on_error=on_error and (lambda passenger, error: on_error(passenger.source, error)),
+        on_error=on_error and (lambda member, error: on_error(member.source, error)),
         build_pool=one_core_pool if workers > 1 else lambda workers: OwnThread(),
     )
-    return ((passenger.source, result) for passenger, result in finished)
+    return ((member.source, result) for member, result in finished)
 
 
-class _Carrier:
-    """Carries batches to the device and their results back."""
+class _Runner:
+    """Runs batches on the device, two at a time."""
 
     def __init__(
         self,
@@ -120,20 +118,20 @@ class _Carrier:
         batch_size: int,
     ) -> None:
         self._network, self._extra, self._device = network, extra, device
-        self._port = _port_of(device)
+        self._queues = _queues_of(device)
         self._most = batch_size
-        self._in_flight: deque[_Flight] = deque()
+        self._running: deque[_Batch] = deque()
         self._has_warned = False
 
-    def fly(self, prepared: Iterable[tuple[ImageSource, Canvas]]) -> Iterator[_Flight]:
-        """Bring the results of all images, batch by batch."""
+    def run(self, prepared: Iterable[tuple[ImageSource, Canvas]]) -> Iterator[_Batch]:
+        """Compute all images, batch by batch."""
         with one_line_errors(self._device):
-            for images in self._batches(prepared):
-                yield from self._send(images)
-            while self._in_flight:
-                yield self._land()
+            for images in self._group(prepared):
+                yield from self._submit(images)
+            while self._running:
+                yield self._finish_oldest()
 
-    def _batches(
+    def _group(
         self, prepared: Iterable[tuple[ImageSource, Canvas]]
     ) -> Iterator[list[tuple[ImageSource, Canvas]]]:
         """Join neighbouring images of one canvas size."""
@@ -158,30 +156,30 @@ class _Carrier:
         """Count the images of a full batch."""
         return min(self._most, max(1, ROOM // math.prod(canvas.shape)))
 
-    def _send(self, images: Sequence[tuple[ImageSource, Canvas]]) -> Iterator[_Flight]:
+    def _submit(self, images: Sequence[tuple[ImageSource, Canvas]]) -> Iterator[_Batch]:
         """Start the work on images, in several batches where memory runs out for one."""
         most = self._places(images[0][1])
         if len(images) > most:
             for start in range(0, len(images), most):
-                yield from self._send(images[start : start + most])
+                yield from self._submit(images[start : start + most])
             return
         try:
-            self._in_flight.append(self._start(images))
+            self._running.append(self._start(images))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            while len(self._in_flight) >= _FLIGHTS:
-                yield self._land()
+            while len(self._running) >= _RUNNING:
+                yield self._finish_oldest()
             return
-        while self._in_flight:  # their memory is needed
-            yield self._land()
+        while self._running:  # their memory is needed
+            yield self._finish_oldest()
         give_memory_back(self._device)
         if len(images) == 1:
-            self._in_flight.append(self._start(images))
+            self._running.append(self._start(images))
             return
         self._halve(most)
-        yield from self._send(images)
+        yield from self._submit(images)
 
     def _halve(self, places: int) -> None:
         self._most = places // 2
@@ -195,10 +193,10 @@ class _Carrier:
             )
 
     @torch.no_grad()
-    def _start(self, images: Sequence[tuple[ImageSource, Canvas]]) -> _Flight:
+    def _start(self, images: Sequence[tuple[ImageSource, Canvas]]) -> _Batch:
         sources, canvases = zip(*images, strict=True)
         count = len(canvases)
-        up, compute, down, buffers = self._port
+        up, compute, down, buffers = self._queues
         pixels = buffers.take(1 if count == 1 else self._places(canvases[0]), canvases[0])
         for number, canvas in enumerate(canvases):
             pixels[number].copy_(torch.from_numpy(canvas.pixels))
@@ -216,14 +214,14 @@ class _Carrier:
             )
             mark = down.mark()
         held = [sent, *levels, *extra]
-        return _Flight(sources, canvases, pixels, held, levels_back, extra_back, mark)
+        return _Batch(sources, canvases, pixels, held, levels_back, extra_back, mark)
 
-    def _land(self) -> _Flight:
-        flight = self._in_flight.popleft()
-        if flight.arrived is not None:
-            flight.arrived.synchronize()
-        self._port.buffers.give(flight.pixels)
-        return flight
+    def _finish_oldest(self) -> _Batch:
+        batch = self._running.popleft()
+        if batch.arrived is not None:
+            batch.arrived.synchronize()
+        self._queues.buffers.give(batch.pixels)
+        return batch
 
 
 class _Buffers:
@@ -251,8 +249,8 @@ class _Buffers:
             self._free.append(tensor)
 
 
-class _Port(NamedTuple):
-    """What a device does beside its other work, and the memory of what is sent to it."""
+class _Queues(NamedTuple):
+    """What a device does at the same time, and the memory of what is sent to it."""
 
     up: Lane
     compute: Lane
@@ -261,6 +259,6 @@ class _Port(NamedTuple):
 
 
 @cache
-def _port_of(device: torch.device) -> _Port:
-    """The port of a device, the same for all threads: libraries have a workspace in each lane."""
-    return _Port(Lane(device), Lane(device), Lane(device), _Buffers(device))
+def _queues_of(device: torch.device) -> _Queues:
+    """The queues of a device, the same for all threads: libraries have a workspace in each lane."""
+    return _Queues(Lane(device), Lane(device), Lane(device), _Buffers(device))

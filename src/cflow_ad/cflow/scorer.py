@@ -118,14 +118,15 @@ class Scorer:
         return torch.cat(parts, dim=1)
 
     def _tables_of(self, number: int, grid: Shape) -> Tables:
+        key = number, grid
         with self._lock:
-            tables = self._tables.get((number, grid))
-            if tables is None:
+            if key not in self._tables:
                 level = cast(FoldedLevel, self.folded.levels[number])
-                tables = self._tables[number, grid] = level.tables(*grid).laid_out()
+                self._tables[key] = level.tables(*grid).laid_out()
                 while len(self._tables) > 1 and self._bytes() > _KEPT:
                     self._tables.popitem(last=False)
-            return tables
+            self._tables.move_to_end(key)
+            return self._tables[key]
 
     def _bytes(self) -> int:
         return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)

@@ -132,7 +132,7 @@ class Evaluation:
             "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
             "seconds": self.seconds,
         }
-        return _plain(values) | {"detector": self.detector}
+        return {**_plain(values), "detector": self.detector}
 
     def to_json(self) -> str:
         """Convert to indented JSON; see `to_dict`."""

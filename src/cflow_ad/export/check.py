@@ -20,7 +20,7 @@ from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.threshold import Calibration, calibrate_thresholds
 from cflow_ad.scoring.view import View
 
-Report = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 _MOST_COMPARED = 32
 """Good images, and test images, that are compared one by one."""
@@ -126,7 +126,7 @@ def gather(
 
 
 def recalibrate(
-    exported: RuntimeDetector, material: Material, detector: Detector, report: Report
+    exported: RuntimeDetector, material: Material, detector: Detector, progress: Progress
 ) -> Calibration:
     """Set the thresholds to the scores that a model exported below single precision gives unseen
     images, for the false-alarm rate of the model's settings.
@@ -135,7 +135,7 @@ def recalibrate(
     for prediction in exported.stream(material.unseen):
         scores.append(prediction.score)
         peaks.append(float(prediction.anomaly_map.max()))
-        report(len(scores), len(material.unseen))
+        progress(len(scores), len(material.unseen))
     return calibrate_thresholds(scores, peaks, detector.settings.false_alarm_rate)
 
 
@@ -146,7 +146,7 @@ def compare(
     *,
     with_auroc: bool,
     generated: bool,
-    report: Report,
+    progress: Progress,
 ) -> Change:
     """Run both models on the same images."""
     pairs = zip(detector.stream(material.compared), exported.stream(material.compared), strict=True)
@@ -157,7 +157,7 @@ def compare(
         of_map = float(np.abs(ours.anomaly_map - theirs.anomaly_map).max()) / unit
         largest = max(largest, of_scores[-1], of_map)
         flipped += ours.is_anomalous != theirs.is_anomalous
-        report(len(of_scores), len(material.compared))
+        progress(len(of_scores), len(material.compared))
     auroc: list[tuple[str, float, float]] = []
     if with_auroc and material.labelled is not None:
         before, after = (evaluate(model, material.labelled) for model in (detector, exported))

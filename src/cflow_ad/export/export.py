@@ -21,7 +21,7 @@ from cflow_ad.data.layouts import Dataset
 from cflow_ad.detector import Detector
 from cflow_ad.errors import CalibrationWarning, SettingsError, optional_library
 from cflow_ad.export.bounds import Precision, check_change, check_times
-from cflow_ad.export.check import Change, Report, compare, gather, recalibrate
+from cflow_ad.export.check import Change, Progress, compare, gather, recalibrate
 from cflow_ad.export.files import Format, suffix_of, write_file
 from cflow_ad.export.graph import ExportGraph
 from cflow_ad.export.program import OPSET, to_onnx, trace
@@ -71,7 +71,7 @@ def export_model(
     size: str | None = None,
     data: Dataset | None = None,
     force: bool = False,
-    progress: Report = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> ExportReport:
     """Write a detector as one graph, from an image's pixels to anomaly map and score.
 
@@ -147,7 +147,7 @@ def export_model(
             material,
             with_auroc=precision != "fp32",
             generated=data is None,
-            report=progress,
+            progress=progress,
         )
         check_change(change, precision, force=force)
         times = _time(ours, exported, in_fp32, material.compared[0], precision)

@@ -85,11 +85,10 @@ def find_good_images(data: GoodData, exclude: Sequence[str] = ()) -> GoodImages:
     kept = [number for number in range(len(sources)) if number not in out]
     _require_some(kept, "the sequence")
     hashes = [_hash(source) for source in sources]
-    digest = hashlib.sha256("".join(hashes[i] for i in kept).encode())
     return GoodImages(
         [sources[i] for i in kept],
         "images from memory",
-        digest.hexdigest()[:16],
+        hash_all([hashes[i] for i in kept]),
         [names[i] for i in kept],
         [shorten_hash(hashes[i]) for i in kept],
         {names[i]: shorten_hash(hashes[i]) for i in sorted(out)},
@@ -103,6 +102,11 @@ def _hash(source: ImageSource) -> str:
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
     digest.update(pixels.tobytes())
     return digest.hexdigest()
+
+
+def hash_all(digests: Sequence[str]) -> str:
+    """Hash the hashes of images, in their order, to 16 hexadecimal digits."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def shorten_hash(digest: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from cflow_ad.data.images import ImageSource, source_name
 from cflow_ad.data.layouts.dataset import hash_file
 from cflow_ad.data.listing import is_image, walk
 from cflow_ad.errors import DataError
-from cflow_ad.fitting.good_images import GoodImages, shorten_hash
+from cflow_ad.fitting.good_images import GoodImages, hash_all, shorten_hash
 
 _MOST_FOLDERS = 100
 
@@ -99,8 +98,3 @@ def join_images(old: Sequence[Path], more: GoodImages, training: Mapping[str, An
         digests,
         dict(zip(training["excluded"], hashes["excluded"], strict=True)),
     )
-
-
-def hash_all(digests: Sequence[str]) -> str:
-    """Hash the hashes of images, in any order, to 16 hexadecimal digits."""
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]

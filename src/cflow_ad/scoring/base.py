@@ -15,7 +15,7 @@ from cflow_ad.data.arrays import ArrayImage, Color, Layout, Tensor
 from cflow_ad.data.decoding.raster import Bayer, Reading
 from cflow_ad.data.images import ImageSource, PathLike, as_image
 from cflow_ad.data.parallel import OnError
-from cflow_ad.errors import CalibrationError, ForkError, ImageError
+from cflow_ad.errors import CalibrationError, ForkError, ImageError, SettingsError
 from cflow_ad.scoring.anomaly_map import Floats
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.prediction import Prediction, build_prediction
@@ -133,6 +133,8 @@ class BaseDetector(ABC):
             SettingsError: an argument is out of its range.
         """
         _ = self.calibration  # raises before the first image is decoded
+        if batch_size < 1:
+            raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
         if self.on_gpu and self._process != os.getpid():
             raise ForkError(
                 f"{self._name}: opened on a GPU before os.fork, after which no library can use it; "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.data.images import ImageSource, image_shape
 from cflow_ad.data.parallel import ROOM, OnError, work_ahead
-from cflow_ad.errors import ImageError, SettingsError
+from cflow_ad.errors import ImageError
 from cflow_ad.process import usable_cores
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.view import View
@@ -47,10 +47,7 @@ def load_batches(
 
     Raises:
         ImageError: An image cannot be used and `on_error` is unset.
-        SettingsError: `batch_size` is below 1.
     """
-    if batch_size < 1:
-        raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
     waiting: list[tuple[ImageSource, Canvas]] = []
     prepared = work_ahead(
         sources,
