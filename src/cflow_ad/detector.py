@@ -19,7 +19,7 @@ from cflow_ad.cflow.device import pick_device
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.cflow.predicting import Predictor
 from cflow_ad.cflow.transformer import resolve_blocks
-from cflow_ad.data.images import ImageSource, source_name
+from cflow_ad.data.images import ImageSource
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import SettingsError
 from cflow_ad.fitting.defective_images import find_defective_images
@@ -89,8 +89,8 @@ class Detector(BaseDetector):
 
     def _stream(
         self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
-    ) -> Iterator[Prediction]:
-        found = self._predictor.run_over(
+    ) -> Iterator[tuple[ImageSource, Prediction]]:
+        return self._predictor.run_over(
             sources,
             self.view,
             lambda prediction, energies: prediction,
@@ -98,10 +98,6 @@ class Detector(BaseDetector):
             maps=maps,
             batch_size=batch_size,
             on_error=on_error,
-        )
-        return (
-            dataclasses.replace(prediction, source=source_name(source))
-            for source, prediction in found
         )
 
     @property

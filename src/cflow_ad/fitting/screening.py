@@ -29,7 +29,7 @@ MOST_SHOWN = 48
 """Images that are kept as suspects at the most."""
 
 _DEVIATIONS = 3.5  # of the logarithms of the scores, above which an image is an outlier
-_NOTHING = 0.1  # added to a score first: below it scores differ, but images do not
+_OFFSET = 0.1  # added to a score before its logarithm: far below it, differences mean nothing
 _LEAST_DEVIATION = 0.05  # 5 % of a score: among images that hardly differ none is an outlier
 _NEXT_IN_LINE = 6  # images below the limit that are kept as suspects too
 
@@ -150,7 +150,7 @@ def compute_limit(scores: NDArray[np.float64]) -> float:
     """
     if len(scores) < FEWEST:
         return math.inf
-    logs = np.log(scores + _NOTHING)
+    logs = np.log(scores + _OFFSET)
     middle = np.median(logs)
     deviation = max(1.4826 * float(np.median(np.abs(logs - middle))), _LEAST_DEVIATION)
-    return float(np.exp(middle + _DEVIATIONS * deviation)) - _NOTHING
+    return float(np.exp(middle + _DEVIATIONS * deviation)) - _OFFSET

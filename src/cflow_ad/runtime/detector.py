@@ -59,7 +59,7 @@ class Detector(BaseDetector):
 
     def _stream(
         self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[tuple[ImageSource, Prediction]]:
         if self.backend.on_cpu:
             batch_size = min(batch_size, 1)
         batches = load_batches(sources, self.view, batch_size=batch_size, on_error=on_error)
@@ -72,7 +72,7 @@ class Detector(BaseDetector):
                 for source in batch.sources:
                     on_error(source, error)
             else:
-                yield from self._predictions(batch, maps)
+                yield from zip(batch.sources, self._predictions(batch, maps), strict=True)
 
     @property
     def on_gpu(self) -> bool:
@@ -163,9 +163,8 @@ class Detector(BaseDetector):
 
     def _predictions(self, batch: Batch, maps: bool) -> Iterator[Prediction]:
         levels = self.backend.run(batch.pixels.astype(np.float32, copy=False), self._outputs)
-        for number, (source, canvas) in enumerate(zip(batch.sources, batch.canvases, strict=True)):
-            energies = [level[number] for level in levels]
-            yield self._build(canvas, energies, maps, source_name(source))
+        for number, canvas in enumerate(batch.canvases):
+            yield self._build(canvas, [level[number] for level in levels], maps)
 
 
 def parse_metadata(text: str, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.data.arrays import ArrayImage, Color, Layout, Tensor
 from cflow_ad.data.decoding.raster import Bayer, Reading
-from cflow_ad.data.images import ImageSource, PathLike, as_image
+from cflow_ad.data.images import ImageSource, PathLike, as_image, source_name
 from cflow_ad.data.parallel import OnError
 from cflow_ad.errors import CalibrationError, ForkError, ImageError, SettingsError
 from cflow_ad.scoring.anomaly_map import Floats
@@ -152,7 +152,11 @@ class BaseDetector(ABC):
             assert on_error is not None
             on_error(source.array if isinstance(source, ArrayImage) else source, error)
 
-        return self._stream(opened(), maps, batch_size, None if on_error is None else report)
+        found = self._stream(opened(), maps, batch_size, None if on_error is None else report)
+        return (
+            dataclasses.replace(prediction, source=source_name(source))
+            for source, prediction in found
+        )
 
     @property
     def reading(self) -> Reading:
@@ -232,20 +236,9 @@ class BaseDetector(ABC):
     @abstractmethod
     def _stream(
         self, sources: Iterable[ImageSource], maps: bool, batch_size: int, on_error: OnError | None
-    ) -> Iterator[Prediction]: ...
+    ) -> Iterator[tuple[ImageSource, Prediction]]: ...
 
-    def _build(
-        self,
-        canvas: Canvas,
-        energies: Sequence[Floats],
-        maps: bool,
-        source: str = "",
-    ) -> Prediction:
+    def _build(self, canvas: Canvas, energies: Sequence[Floats], maps: bool) -> Prediction:
         return build_prediction(
-            energies,
-            canvas,
-            self.settings,
-            calibration=self.calibration,
-            source=source,
-            with_map=maps,
+            energies, canvas, self.settings, calibration=self.calibration, with_map=maps
         )

@@ -138,7 +138,6 @@ def build_prediction(
     settings: Settings,
     *,
     calibration: Calibration | None = None,
-    source: str = "",
     with_map: bool = True,
     values: Floats | None = None,
 ) -> Prediction:
@@ -149,7 +148,6 @@ def build_prediction(
         canvas: of the image.
         settings: of the model; of its scoring, `smoothing` and `method.image_score`.
         calibration: of the model; unset, no image is anomalous.
-        source: the image's path, or empty.
         with_map: compute the map now, in this thread; else when it is first needed.
         values: the map, as `compute_anomaly_map` makes it, where a GPU has computed it.
 
@@ -187,14 +185,13 @@ def build_prediction(
             "the image: its score is not a number; check the model's weights", code="image.score"
         )
     if calibration is None:
-        return Prediction(score, math.inf, math.inf, get_map, source)
+        return Prediction(score, math.inf, math.inf, get_map)
     return Prediction(
         score,
         calibration.threshold,
         calibration.map_threshold,
         get_map,
-        source,
-        calibration.compute_p_value(score),
+        p_value=calibration.compute_p_value(score),
     )
 
 
