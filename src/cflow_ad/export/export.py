@@ -113,20 +113,21 @@ def export_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         new = Path(folder) / path.name
-
-        def write() -> RuntimeDetector:
-            write_file(model, new, about, format=format, precision=precision)
-            exported = RuntimeDetector.load(new)
-            exported.view = ours.view
-            return exported
-
         model = in_fp32 = _translate(ours, canvas, is_onnx=format != "torch")
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
 
             batches = load_batches(material.ranges, material.view, batch_size=1)
             images = [batch.pixels.astype(np.float32, copy=False) for batch in batches]
-            model = quantise(model, format, images)
+            model = quantise(in_fp32, format, images)
+
+        def write() -> RuntimeDetector:
+            """Write the file with its metadata as they are now, and open it."""
+            write_file(model, new, about, format=format, precision=precision)
+            exported = RuntimeDetector.load(new)
+            exported.view = ours.view
+            return exported
+
         calibration, exported = ours.calibration, write()
         if precision != "fp32" and material.unseen and not calibration.defects:
             calibration = recalibrate(exported, material, ours, progress)
