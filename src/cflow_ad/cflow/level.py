@@ -7,8 +7,6 @@ file and the exports need nothing else.
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +14,7 @@ from cflow_ad.cflow.flow import ConditionalFlow
 from cflow_ad.cflow.memory import Memory
 from cflow_ad.cflow.place_means import PlaceMeans
 from cflow_ad.cflow.position import FRAME, Frame, at_places, axis_places, encode
+from cflow_ad.cflow.seeding import torch_seed
 from cflow_ad.cflow.whitening import InputLayer, raw_layer
 from cflow_ad.method import Method
 from cflow_ad.settings import Settings
@@ -136,9 +135,6 @@ def position_stride(settings: Settings, number: int) -> int | None:
     return settings.strides[number] if settings.method.positions == "relative" else None
 
 
-_SEEDING = threading.Lock()  # all threads draw from one generator of torch
-
-
 def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) -> ConditionalFlow:
     """Build a level's flow in its initial state.
 
@@ -151,8 +147,7 @@ def build_flow(channels: int, settings: Settings, number: int, *, seeded: bool) 
     method = settings.method
     papers = 2 * (channels - channels // 2 + method.position_channels)
     seed = 1000 * settings.seed + number
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         return ConditionalFlow(
             channels,
             blocks=method.blocks,

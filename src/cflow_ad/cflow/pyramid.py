@@ -19,6 +19,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
+from cflow_ad.cflow.seeding import torch_seed
 from cflow_ad.cflow.transformer import create_transformer
 from cflow_ad.errors import SettingsError
 
@@ -73,8 +74,7 @@ def build_pyramid(
         SettingsError: there is no such backbone, no map of such a stride, or the convolutions
             cannot pad so.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         if backbone == MOBILENET_V3:
             pyramid = _mobilenet_v3(strides)
         elif blocks:
