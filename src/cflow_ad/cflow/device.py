@@ -73,6 +73,14 @@ class Lane:
             tensor.record_stream(outside)
 
 
+def wait_for_own_work(device: torch.device) -> None:
+    """Wait until a device has done what the calling thread has queued, so that others may read it
+    in any queue.
+    """
+    if device.type in ("cuda", "xpu"):
+        _module_of(device).current_stream(device).synchronize()
+
+
 def free_memory(device: torch.device) -> float:
     """Read how many bytes of an accelerator's own memory are free; infinite where torch does not
     tell.

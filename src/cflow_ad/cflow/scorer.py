@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cflow_ad.cflow.device import wait_for_own_work
 from cflow_ad.cflow.folded import FoldedLevel, FoldedModel, Tables
 from cflow_ad.cflow.graphs import OneAtATime
 from cflow_ad.cflow.model import CflowModel
@@ -123,6 +124,7 @@ class Scorer:
             if key not in self._tables:
                 level = cast(FoldedLevel, self.folded.levels[number])
                 self._tables[key] = level.tables(*grid).laid_out()
+                wait_for_own_work(self.device)
                 while len(self._tables) > 1 and self._bytes() > _KEPT:
                     self._tables.popitem(last=False)
             self._tables.move_to_end(key)
