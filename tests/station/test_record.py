@@ -1,4 +1,4 @@
-"""The record: what was judged by what, by whom it was marked, and that nothing was altered."""
+"""The record: what was scored by what, by whom it was marked, and that nothing was altered."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_export_writes_every_row(recorded, tmp_path):
     assert records("export", tmp_path / "x.csv", "--data", tmp_path / "no").exit_code == 2
 
 
-def test_which_model_and_threshold_judged_a_part_is_one_query(recorded):
+def test_which_model_and_threshold_a_part_had_is_one_query(recorded):
     with contextlib.closing(sqlite3.connect(recorded / "station.db")) as connection:
         rows = connection.execute(
             "select i.seq, m.sha256, t.value, t.author, t.reason from inspections i "

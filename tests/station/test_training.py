@@ -125,7 +125,7 @@ def test_what_cannot_be_trained_is_refused_or_said(config, client, tmp_path, toy
     )  # fmt: skip
 
 
-def test_a_part_that_another_version_judged_is_scored_by_the_model_in_use(
+def test_a_part_that_another_version_scored_is_scored_by_the_model_in_use(
     client, odd, toy_detector, model_file
 ):
     number = client.inspect(odd)["id"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """An image that two versions judge differently."""
+    """An image to which two versions give different verdicts."""
 
     image: str
     label: str
@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def changes(self) -> list[Change]:
-        """The images that are judged differently, in the order of the data set."""
+        """The images with different verdicts, in the order of the data set."""
         first, second = (evaluation.images for evaluation in self.evaluations)
         return [
             Change(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cflow_ad.station.station import Station
 
 
-class Judged(NamedTuple):
+class Inspected(NamedTuple):
     """A picture that was scored, and whose record is on its way."""
 
     number: str
@@ -35,7 +35,7 @@ class Judged(NamedTuple):
     began: float
     """When it came, on the monotonic clock."""
     odds: dict[str, int] | None
-    """Of its score, by the calibration of the version that judged it."""
+    """Of its score, by the calibration of the version that scored it."""
     has_picture: bool
     """Whether its picture is kept."""
     pixels: NDArray[Any]
@@ -60,7 +60,7 @@ class Inspector:
         source: str = "api",
         name: str = "the image",
         request: str | None = None,
-    ) -> Future[Judged]:
+    ) -> Future[Inspected]:
         """Score a picture, and have its record written.
 
         Args:
@@ -81,9 +81,9 @@ class Inspector:
                 "many records wait to be written; try again soon", code="inspect.records"
             )
         began = time.monotonic()
-        return station.scorers.submit(self._judge, data, version, source, name, request, began)
+        return station.scorers.submit(self._inspect, data, version, source, name, request, began)
 
-    def _judge(
+    def _inspect(
         self,
         data: bytes,
         version: Version,
@@ -91,7 +91,7 @@ class Inspector:
         name: str,
         request: str | None,
         began: float,
-    ) -> Judged:
+    ) -> Inspected:
         """Score in a thread of the pool, put the picture in its place, and hand over the record."""
         station = self._station
         picture: dict[str, Any] | None = None
@@ -156,11 +156,12 @@ class Inspector:
             written.add_done_callback(
                 lambda done: None if _is_stored(done, number) else station.pictures.drop(kept)
             )
-        return Judged(number, prediction, written, began, odds, picture is not None, outcome.pixels)
+        return Inspected(
+            number, prediction, written, began, odds, picture is not None, outcome.pixels
+        )
 
     def score_kept(self, number: str) -> tuple[dict[str, Any], Prediction, NDArray[Any]]:
-        """Score the kept picture of an inspection again, with the model and threshold that judged
-        it.
+        """Score the kept picture of an inspection again, with the model and threshold of then.
 
         Returns:
             The inspection, the result, and the picture's pixels, shape `(H, W, 3)`, 0 to 255.

@@ -1,6 +1,6 @@
 """The files of models, copied into the station's own folder under their hash.
 
-What judged a part stays there as it was, whatever becomes of the file that it came from.
+The model that scored a part stays there as it was, whatever becomes of the file that it came from.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def verify(config: StationConfig, *, rescore: int | None = None) -> Iterator[str
     """Say what is wrong with the record; nothing, where all is whole.
 
     Every row's seal is checked, every model file's hash, and every kept picture's; the pictures are
-    scored again, by the model that judged them.
+    scored again, by the model that scored them.
 
     Args:
         config: of the station, which may be running.

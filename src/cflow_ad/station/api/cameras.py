@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Response
 
 from cflow_ad.data.images import as_image
 from cflow_ad.station.api.common import ERRORS, Here, Operator, Plain, tell
-from cflow_ad.station.api.inspect import judge
+from cflow_ad.station.api.inspect import inspect_image
 from cflow_ad.station.drawing import shrink_to_jpeg
 from cflow_ad.station.refusal import RETRY_SOON, Refusal, refuse
 from cflow_ad.station.sources.camera import CameraThread
@@ -53,7 +53,7 @@ async def inspect(station: Here, user: Operator, name: Name) -> dict[str, Any]:
         raise refuse(503, error, RETRY_SOON) from None
     data = await asyncio.to_thread(camera.encode, frame)
     source = f"camera {name}"
-    answer = await judge(station, data, camera.model, source=source, image=source)
+    answer = await inspect_image(station, data, camera.model, source=source, image=source)
     tell(station, user, answer)
     return answer
 

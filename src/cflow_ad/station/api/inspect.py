@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from cflow_ad.station.api.common import ERRORS, Here, Model, Operator, Plain, example, known, tell
 from cflow_ad.station.api.examples import INSPECTION, NO_IMAGE
 from cflow_ad.station.drawing import KINDS, draw
-from cflow_ad.station.inspector import Judged
+from cflow_ad.station.inspector import Inspected
 from cflow_ad.station.records import as_item
 from cflow_ad.station.refusal import RETRY_SOON, Refusal, code_of, refusal_of
 from cflow_ad.station.station import Station
@@ -102,7 +102,7 @@ async def inspect(
     else:
         image, data = _UNNAMED, await request.body()
     key = None if idempotency_key is None else f"{user.name[:38]}/{idempotency_key}"
-    answer = await judge(
+    answer = await inspect_image(
         station, data, name, source=source, image=image, request=key, include=wanted
     )
     tell(station, user, answer)
@@ -135,7 +135,9 @@ async def inspect_batch(
         image, data = file
         async with room:
             try:
-                return await judge(station, data, name, source=source, image=image, include=wanted)
+                return await inspect_image(
+                    station, data, name, source=source, image=image, include=wanted
+                )
             except Exception as error:  # the others have their records, and so their answers
                 refusal = refusal_of(error)
                 return {"error": refusal.detail, **code_of(refusal)}
@@ -145,7 +147,7 @@ async def inspect_batch(
     return {"items": items}
 
 
-async def judge(
+async def inspect_image(
     station: Station,
     data: bytes,
     model: str,
@@ -164,38 +166,38 @@ async def judge(
     work = station.inspector.inspect(data, model, source=source, name=image, request=request)
     try:
         async with asyncio.timeout(station.config.limits.score_seconds):
-            judged = await asyncio.shield(asyncio.wrap_future(work))
+            inspected = await asyncio.shield(asyncio.wrap_future(work))
             scored = time.monotonic()
-            row = await asyncio.shield(asyncio.wrap_future(judged.written))
+            row = await asyncio.shield(asyncio.wrap_future(inspected.written))
     except TimeoutError:
         raise Refusal(
             503, "no result in time; try again", code="inspect.late", headers=RETRY_SOON
         ) from None
-    if row["id"] == judged.number:
-        answer = _answer(row, judged, scored)
+    if row["id"] == inspected.number:
+        answer = _answer(row, inspected, scored)
     else:  # the record knew the request's key
         earlier = await asyncio.to_thread(station.records.get, row["id"])
         assert earlier is not None
         answer = earlier
     if include:
-        answer["images"] = await asyncio.to_thread(_draw, judged, include)
+        answer["images"] = await asyncio.to_thread(_draw, inspected, include)
     return answer
 
 
-def _answer(row: dict[str, Any], judged: Judged, scored: float) -> dict[str, Any]:
+def _answer(row: dict[str, Any], inspected: Inspected, scored: float) -> dict[str, Any]:
     now = time.monotonic()
-    answer = as_item(row, judged.odds, has_picture=judged.has_picture)
+    answer = as_item(row, inspected.odds, has_picture=inspected.has_picture)
     answer["latency_ms"] = {
         **row["latency_ms"],
         "record": round(1000 * (now - scored), 3),
-        "total": round(1000 * (now - judged.began), 3),
+        "total": round(1000 * (now - inspected.began), 3),
     }
     return answer
 
 
-def _draw(judged: Judged, include: tuple[str, ...]) -> dict[str, str]:
+def _draw(inspected: Inspected, include: tuple[str, ...]) -> dict[str, str]:
     return {
-        kind: base64.b64encode(draw(kind, judged.prediction, judged.pixels)).decode()
+        kind: base64.b64encode(draw(kind, inspected.prediction, inspected.pixels)).decode()
         for kind in include
     }
 

@@ -157,7 +157,7 @@ def get_drawing(
     number: Number,
     kind: Literal["heat", "map", "mask", "overlay"],
 ) -> Response:
-    """Score the kept picture again with the model that judged it, and draw the result as PNG."""
+    """Score the kept picture again with the model of then, and draw the result as PNG."""
     try:
         row, prediction, pixels = station.inspector.score_kept(number)
     except KeyError:

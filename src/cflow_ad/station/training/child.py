@@ -133,7 +133,7 @@ def _train(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 def compare(
     detector: Detector, job: dict[str, Any], progress: Callable[[int], None]
 ) -> list[dict[str, Any]]:
-    """Score the marked parts of a job; with the old model too, where another version judged them.
+    """Score the marked parts of a job; with the old model too, where another version scored them.
 
     Args:
         detector: the new one.

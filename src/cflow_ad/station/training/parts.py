@@ -56,7 +56,7 @@ def link_good_parts(
 
 def list_marked_parts(station: Station, version: Version) -> list[dict[str, Any]]:
     """List the newest parts of a model that people have marked, with what a version says of them;
-    None where another version judged them.
+    None where another version scored them.
     """
     wanted = Filter(model=version.name, mark="any", with_picture=True)
     rows, _ = station.records.page(wanted, limit=_COMPARED)

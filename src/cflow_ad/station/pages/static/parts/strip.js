@@ -15,7 +15,7 @@ export class Strip {
     this.items = items.slice(0, LENGTH);
     this.rule = rule;
     put(this.root, this.items.map((item) => this.tile(item)));
-    this.judge();
+    this.showRule();
   }
 
   add(item) {
@@ -23,7 +23,7 @@ export class Strip {
     this.items = [item, ...this.items].sort((a, b) => b.seq - a.seq).slice(0, LENGTH);
     this.root.insertBefore(this.tile(item), this.root.children[this.items.indexOf(item)] ?? null);
     while (this.root.children.length > LENGTH) this.root.lastChild.remove();
-    this.judge();
+    this.showRule();
   }
 
   choose(id) {
@@ -46,7 +46,7 @@ export class Strip {
     }, thumbnailOf(item), h("span", { class: `verdict ${item.is_anomalous ? "bad" : "good"}` }, formatScore(item.score))));
   }
 
-  judge() {
+  showRule() {
     const of = this.rule?.of ?? 10;
     const last = this.items.slice(0, of);
     const n = last.filter((item) => item.is_anomalous).length;

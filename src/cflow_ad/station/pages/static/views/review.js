@@ -1,4 +1,4 @@
-/* Review: a queue that is worked off with keys; audit parts are judged without their verdict. */
+/* Review: a queue that is worked off with keys; audit parts come without their verdict. */
 import { get, takeTurns } from "../core/api.js";
 import { find, findAll, getModel, h, put } from "../core/dom.js";
 import { formatScore, formatTime } from "../core/format.js";
