@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cflow_ad.errors import ModelFileError
 
-SCHEMA = 4
-"""Only files of this version are read."""
+SCHEMA = 5
+"""Only files of this version are read. It rises where their fields change, or what a score means:
+the threshold in a file is that of its scores."""
 
 EXPORTED = (".onnx", ".xml", ".pt2")
 """The suffixes of exported files."""
