@@ -77,8 +77,9 @@ def wait_for_own_work(device: torch.device) -> None:
     """Wait until a device has done what the calling thread has queued, so that others may read it
     in any queue.
     """
-    if device.type in ("cuda", "xpu"):
-        _module_of(device).current_stream(device).synchronize()
+    module = _module_of(device)
+    if device.type in ("cuda", "xpu") and module.is_available():  # tensors may be torch's fake ones
+        module.current_stream(device).synchronize()
 
 
 def free_memory(device: torch.device) -> float:
