@@ -1,8 +1,9 @@
-"""A station with parts, in a thread of the test, and and one browser for all tests here."""
+"""A station with parts, in a thread of the test, and one browser for all tests here."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import numpy as np
@@ -125,11 +127,16 @@ def fill(site: Site, images: list[np.ndarray], detector: Any) -> None:
     bad = [detector.predict(damage(image)).score for image in images]
     threshold = (max(good) + min(bad)) / 2
     site.station.registry.set_threshold("carpet", threshold, "test", "between the two")
-    for n in range(40):
-        image = np.clip(images[n % len(images)] + rng.normal(0, 2, (1, 1, 3)), 0, 255)
-        image = image.astype(np.uint8)
-        answer = site.inspect(damage(image) if n % 5 == 4 else image)
-        assert answer["is_anomalous"] == (n % 5 == 4)
+    from cflow_ad.station import inspector
+
+    # By chance hardly an anomalous part might be left in its queue.
+    draws = (number % 3 == 0 for number in itertools.count())
+    with mock.patch.object(inspector, "is_drawn", side_effect=draws):
+        for n in range(40):
+            image = np.clip(images[n % len(images)] + rng.normal(0, 2, (1, 1, 3)), 0, 255)
+            image = image.astype(np.uint8)
+            answer = site.inspect(damage(image) if n % 5 == 4 else image)
+            assert answer["is_anomalous"] == (n % 5 == 4)
 
 
 @pytest.fixture(scope="package")
