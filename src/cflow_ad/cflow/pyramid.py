@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import timm
@@ -128,8 +129,7 @@ def _list_maps(backbone: str) -> list[Tap]:
             Tap(f"features.{block}", stride, channels)
             for stride, (block, channels) in _MOBILENET_V3_TAPS.items()
         ]
-    with torch.device("meta"):
-        return [tap for _, tap in _number_taps(_timm_network(backbone))]
+    return [tap for _, tap in _outline(backbone)[1]]
 
 
 class ProjectionPyramid(nn.Module):
@@ -225,9 +225,7 @@ def _timm_network(backbone: str, **taps: Any) -> nn.Module:
 
 
 def _timm_pyramid(backbone: str, strides: Sequence[int]) -> Pyramid:
-    with torch.device("meta"):
-        outline = _timm_network(backbone)
-        available = _number_taps(outline)
+    outline, available = _outline(backbone)
     chosen = _choose(backbone, strides, [tap.stride for _, tap in available])
     numbers = tuple(available[at][0] for at in chosen)
     channels = tuple(available[at][1].channels for at in chosen)
@@ -242,6 +240,14 @@ def _transformer_pyramid(backbone: str, strides: Sequence[int], blocks: Sequence
     network = create_transformer(backbone, blocks)
     channels = tuple(cast(Any, network).feature_info.channels())
     return Pyramid(network, tuple(strides), channels, *_pixel_scale(network), tuple(blocks))
+
+
+@lru_cache(maxsize=8)
+def _outline(backbone: str) -> tuple[nn.Module, tuple[tuple[int, Tap], ...]]:
+    """Build a network of timm without weights, and list its maps; see `_number_taps`."""
+    with torch.device("meta"):
+        network = _timm_network(backbone)
+        return network, tuple(_number_taps(network))
 
 
 def _number_taps(network: nn.Module) -> list[tuple[int, Tap]]:
