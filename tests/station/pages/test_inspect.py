@@ -21,6 +21,14 @@ def outcome(page):
     return page.locator("#outcome")
 
 
+def set_rule(page, anomalous, of):
+    page.click("#set-rule")
+    page.check("#rule-on")
+    page.fill("#rule-anomalous", str(anomalous))
+    page.fill("#rule-of", str(of))
+    page.click("#rule-dialog button.primary")
+
+
 def test_a_picked_picture_has_a_verdict_odds_and_regions(site, open_view):
     page = open_view("/inspect")
     wait_for_part(page)
@@ -131,11 +139,7 @@ def test_the_newest_part_of_the_line_is_shown_while_one_follows(site, open_view,
 def test_the_rule_warns(site, open_view, images):
     page = open_view("/inspect")
     wait_for_part(page)
-    page.click("#set-rule")
-    page.check("#rule-on")
-    page.fill("#rule-anomalous", "3")
-    page.fill("#rule-of", "4")
-    page.click("#rule-dialog button.primary")
+    set_rule(page, 3, 4)
     wait_for_text(page, "#rule", "3 of the last 4")
     for _ in range(4):
         site.inspect(damage(images[2]))
@@ -177,11 +181,7 @@ def test_what_is_done_on_another_page_shows(site, open_view):
         banner.wait_for()
     banners[1].get_by_role("button").click()
     banners[0].wait_for(state="detached")
-    other.click("#set-rule")
-    other.check("#rule-on")
-    other.fill("#rule-anomalous", "30")
-    other.fill("#rule-of", "35")
-    other.click("#rule-dialog button.primary")
+    set_rule(other, 30, 35)
     wait_for_text(page, "#rule", "limit: 30 of the last 35")
 
 
