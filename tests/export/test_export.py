@@ -314,7 +314,7 @@ def test_a_runtime_that_is_missing_is_reported(monkeypatch):
 @pytest.mark.parametrize("canvas", [None, (64, 64)])
 def test_the_first_levels_layers_and_the_whitening_are_not_quantised(canvas):
     model = onnx_graph(canvas)
-    chosen = _quantised(model)
+    chosen = _quantised(model, 8)
     weights = {
         node.input[1] for node in model.graph.node if node.name in chosen and node.op_type == "Conv"
     }
@@ -332,7 +332,7 @@ def test_the_least_product_with_a_memory_is_found_in_int8_with_a_range_of_its_ow
     images = [image[None].astype(np.float32) for image in good_images(8)]
     (product, least), *others = _minima(model).items()
     assert not others
-    quantised = quantise(model, "onnx", images)
+    quantised = quantise(model, "onnx", images, stride=8)
     node = next(node for node in quantised.graph.node if node.op_type == "ReduceMin")
     before = next(one for one in quantised.graph.node if node.input[0] in one.output)
     assert before.op_type == "QuantizeLinear"
@@ -343,14 +343,19 @@ def test_the_least_product_with_a_memory_is_found_in_int8_with_a_range_of_its_ow
     assert np.ptp(every) > 2 * np.ptp(least_ones)
 
 
-def test_a_layer_whose_shape_alone_matters_to_the_first_level_is_quantised():
-    """A dynamic size may be read off the deepest layer, of which all would then be ancestors."""
+def test_a_layer_is_quantised_where_what_it_reads_is_as_coarse_as_the_first_level():
+    make = onnx.helper.make_node
     nodes = [
-        onnx.helper.make_node("Conv", ["image", "encoder.a"], ["shallow"], name="first"),
-        onnx.helper.make_node("Conv", ["shallow", "encoder.b"], ["deep"], name="second"),
-        onnx.helper.make_node("Shape", ["deep"], ["shape"], name="shape"),
-        onnx.helper.make_node("Expand", ["shallow", "shape"], ["energy_0"], name="level"),
+        make("Conv", ["image", "encoder.a"], ["by_4"], name="stem", strides=[4, 4]),
+        make("Conv", ["by_4", "encoder.b"], ["wide"], name="wide"),
+        make("Relu", ["wide"], ["bent"], name="bend"),
+        make("MaxPool", ["bent"], ["by_8"], name="pool", strides=[2, 2], kernel_shape=[2, 2]),
+        make("Conv", ["by_8", "encoder.c"], ["level"], name="level"),
+        make("Relu", ["level"], ["cut"], name="cut"),
+        make("Conv", ["cut", "encoder.d"], ["by_16"], name="next", strides=[2, 2]),
+        make("Conv", ["by_16", "levels.0.mixing"], ["energy_0"], name="mix"),
     ]
     output = onnx.helper.make_tensor_value_info("energy_0", onnx.TensorProto.FLOAT, None)
-    graph = onnx.helper.make_graph(nodes, "graph", [], [output])
-    assert _quantised(onnx.helper.make_model(graph)) == {"second"}
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], [output]))
+    assert _quantised(model, 8) == {"level", "cut", "next"}
+    assert _quantised(model, 4) == {"wide", "bend", "level", "cut", "next"}

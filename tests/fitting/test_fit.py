@@ -147,6 +147,12 @@ def test_every_level_is_fitted_to_its_own_channels(encoder, fitted):
     assert sorted(fitted[0].scores.numbers) == list(range(8))
 
 
+def test_the_canvas_of_most_images_is_found(encoder, images, toy_settings):
+    wide = [image[: len(image) // 2] for image in images[:5]]
+    settings = dataclasses.replace(toy_settings, folds=0)
+    assert fit(encoder, [*images[:3], *wide], settings)[0].canvas == (32, 64)
+
+
 def test_a_work_folder_changes_nothing(encoder, images, settings, fitted, tmp_path):
     work = tmp_path / "deep" / "work"
     assert_equal(fit(encoder, images[:8], settings, work=work)[0], fitted[0])

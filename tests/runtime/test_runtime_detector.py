@@ -61,6 +61,19 @@ def test_a_row_of_batches_of_one_shape_has_a_graph_of_its_own_and_the_same_score
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvinos_program_depends_on_the_size_alone(precision):
+    """In int8 a graph for one size and that for any give an image different scores."""
+    path = exported_file("openvino", precision)
+    usual = golden_images()["hole"]
+    images = [usual, usual[:32], usual[:, :32]]
+    forth, back = RuntimeDetector.load(path), RuntimeDetector.load(path)
+    scores = [forth.predict(image).score for image in images]
+    assert scores == [back.predict(image).score for image in images[::-1]][::-1]
+    assert scores == [forth.predict(image).score for image in images]
+    assert [sides for sides, _ in forth.backend._backend._programs] == [(64, 64), None]
+
+
 def test_processes_score_the_same(files):
     image = golden_images()["hole"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:

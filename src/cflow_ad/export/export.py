@@ -119,7 +119,7 @@ def export_model(
 
             batches = load_batches(material.ranges, material.view, batch_size=1)
             images = [batch.pixels.astype(np.float32, copy=False) for batch in batches]
-            model = quantise(in_fp32, format, images)
+            model = quantise(in_fp32, format, images, stride=ours.settings.strides[0])
 
         def write() -> RuntimeDetector:
             """Write the file with its metadata as they are now, and open it."""
@@ -227,6 +227,7 @@ def _about(
             "format": format,
             "precision": precision,
             "size": "dynamic" if canvas is None else list(canvas),
+            "usual_size": list(canvas) if canvas else detector.training.get("canvas"),
             "opset": None if format == "torch" else OPSET,
             "torch": torch.__version__,
             "cflow_ad": __version__,

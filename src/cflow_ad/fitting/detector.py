@@ -77,6 +77,7 @@ def fit_parts(
             "excluded": list(good.excluded.values()),
         },
         "depth": depth.note,
+        "canvas": list(fitted.canvas),
         "screening": screening.to_dict(),
         "steps": [level.steps for level in fitted.ended],
         "ended_by": [level.why for level in fitted.ended],

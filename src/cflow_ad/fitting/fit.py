@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,7 @@ from cflow_ad.fitting.levels import ToFit, fit_levels
 from cflow_ad.fitting.likelihood import Ended
 from cflow_ad.fitting.progress import ProgressCallback, shift_progress, silent
 from cflow_ad.fitting.screening import MOST_SHOWN
+from cflow_ad.scoring.canvas import Shape
 from cflow_ad.scoring.region import RegionSource
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
@@ -58,6 +60,8 @@ class Fitted(NamedTuple):
     """Number of the image that the others are aligned to, if it is one of these."""
     fitted_to: list[int]
     """Numbers of the images that the model is fitted to."""
+    canvas: Shape
+    """Height and width of the canvas that most of them have."""
     scores: GoodScores
     """By models that were not fitted to the images; only where there are no folds by the model
     itself."""
@@ -153,7 +157,21 @@ def fit_model(
             )
         for of_process in group.gather(of_own):
             scores.add(of_process)
-    return Fitted(model, fitted.ended, view, reference, fitted_to, scores, len(splits))
+    return Fitted(
+        model,
+        fitted.ended,
+        view,
+        reference,
+        fitted_to,
+        _usual_canvas(features[0], settings.strides[0]),
+        scores,
+        len(splits),
+    )
+
+
+def _usual_canvas(features: LevelFeatures, stride: int) -> Shape:
+    (rows, columns), _ = Counter(features.grids).most_common(1)[0]
+    return rows * stride, columns * stride
 
 
 def _encode(
