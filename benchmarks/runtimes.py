@@ -1,7 +1,7 @@
 """Speed, size and agreement of every exported format and precision.
 
     python benchmarks/runtimes.py DATA [--model FILE] [--size 256x256] [--only WAY ...]
-                                  [--fixed]
+                                  [--at 320x384]
     python benchmarks/runtimes.py --quick
 
 Trains a detector on DATA, or takes `--model`, exports it every way, and measures in one process:
@@ -61,10 +61,9 @@ COLUMNS = (
 
 
 def measure_times(
-    detector: Detector, exported: dict[str, RuntimeDetector], image: Path, rounds: int
+    detector: Detector, exported: dict[str, RuntimeDetector], pixels: Any, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Measure one image through every network, in rounds that take each in turn."""
-    pixels = detector.view.prepare(image).pixels[None].astype(np.float32)
+    """Measure one canvas through every network, in rounds that take each in turn."""
     tensor, scorer = torch.from_numpy(pixels), Scorer(detector.model)
     names = energy_names(len(detector.settings.strides))
     encoder = scorer.folded.encoder
@@ -96,7 +95,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="FILE")
     parser.add_argument("--size", help="of the trained model; unset, the default")
     parser.add_argument("--only", nargs="+", metavar="WAY", help="such as 'onnx int8'")
-    parser.add_argument("--fixed", action="store_true", help="export for one size of images alone")
+    parser.add_argument("--at", metavar="HxW", help="canvas to time; unset, an image of training")
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
     if options.quick:
@@ -114,7 +113,6 @@ def main() -> None:
             changes |= {"resize": "stretch"} if options.quick else {}
             detector = fit(dataset, dataclasses.replace(settings, **changes), device="cpu")
         first = dataset.require_train()[0].path
-        size = "{}x{}".format(*detector.view.prepare(first).shape) if options.fixed else None
         learnt = dataclasses.replace(dataset, test=())  # AUROC is measured below
         for format, precision in WAYS:
             name = f"{format} {precision}"
@@ -127,7 +125,6 @@ def main() -> None:
                 path,
                 format=format,
                 precision=precision,
-                size=size,
                 data=learnt,
                 force=True,
             )
@@ -137,7 +134,11 @@ def main() -> None:
                 "largest change": done.change.largest,
             }
             exported[name] = RuntimeDetector.load(path)
-        for name, taken in measure_times(detector, exported, first, options.rounds).items():
+        pixels = detector.view.prepare(first).pixels[None].astype(np.float32)
+        if options.at:
+            height, width = map(int, options.at.split("x"))
+            pixels = np.resize(pixels, (1, height, width, 3))
+        for name, taken in measure_times(detector, exported, pixels, options.rounds).items():
             rows[name] = {**rows.get(name, {}), **taken}
         if dataset.defects:
             areas, before = measure_quality(detector, dataset)
