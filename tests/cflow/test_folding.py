@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
+from cflow_ad.cflow import folding
 from cflow_ad.cflow.folding import FoldedEncoder, fold_network
 from cflow_ad.cflow.pyramid import build_pyramid
 from tests.cflow.networks import encoder_of, random_pixels, shaken
@@ -47,6 +50,27 @@ def test_a_network_that_takes_one_size_alone_is_copied_unfolded(error):
     network = shaken(OneSize(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     x = torch.randn(1, 3, 96, 96)
     assert torch.equal(fold_network(network)(x)[0], network(x)[0])
+
+
+def test_the_copy_is_compared_in_exact_products(monkeypatch):
+    """By default a GPU rounds to TF32, in which a folded copy differs too much."""
+    within, seen = [], []
+
+    @contextlib.contextmanager
+    def products_in(precision, device):
+        within.append(precision)
+        yield
+        within.clear()
+
+    class Watched(nn.Sequential):
+        def forward(self, x):
+            seen.append(list(within))
+            return [super().forward(x)]
+
+    monkeypatch.setattr(folding, "products_in", products_in)
+    fold_network(shaken(Watched(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))))
+    assert seen == [["fp32"]] * 2
+    assert within == []
 
 
 def test_neither_normalisations_nor_computed_padding_are_left():
