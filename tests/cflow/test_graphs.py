@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -78,8 +80,31 @@ def test_work_on_a_cpu_is_never_captured():
     assert len(ran) == 10
 
 
-def test_results_of_one_image_outlast_the_next_and_few_sizes_are_kept(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: None)
+def test_one_thread_captures_at_a_time(cuda, monkeypatch):
+    """A capture waits for the device, which no other may be capturing on meanwhile."""
+    inside, most = [], []
+
+    @contextlib.contextmanager
+    def graph(graph, **options):
+        inside.append(graph)
+        time.sleep(0.02)
+        most.append(len(inside))
+        yield
+        inside.remove(graph)
+
+    def run():
+        repeated = Repeated(lambda: None, CUDA)
+        for _ in range(4):
+            repeated()
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(run) for _ in range(4)]:
+            future.result()
+    assert most == [1] * 4
+
+
+def test_results_of_one_image_outlast_the_next_and_few_sizes_are_kept():
     network = OneAtATime(lambda: lambda x: [x * 2, x.sum(0)], torch.device("cpu"))
     inputs = [torch.full((1, size), value) for size in range(1, 8) for value in (1.0, 2.0)]
     results = [network(x) for x in inputs]

@@ -15,11 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cflow_ad.cflow.device import Lane
+from cflow_ad.cflow.device import Lane, wait_for_own_work
 from cflow_ad.errors import DeviceWarning, first_line
 
 _EAGER = 3  # runs before the capture: libraries set themselves up in the first ones
 _KEPT = 4  # sizes of images that a network keeps a graph for
+
+_ONE_AT_A_TIME = threading.Lock()
+"""A capture begins by waiting for the whole device, which fails while another thread captures."""
 
 
 class Repeated:
@@ -65,7 +68,10 @@ class Repeated:
         # threads do meanwhile is no part of it.
         stream = torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            with (
+                _ONE_AT_A_TIME,
+                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+            ):
                 self._work()
         except RuntimeError as error:
             text = f"no CUDA graph could be made, so that work is slower ({first_line(error)})"
@@ -120,7 +126,7 @@ class OneAtATime:
         if key not in self._kept:
             self._kept[key] = self._build(x)
             if len(self._kept) > _KEPT:
-                torch.accelerator.synchronize(self._device)  # it may still be running
+                wait_for_own_work(self._device)  # it may still be running, in this lane
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
