@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -293,6 +294,39 @@ def test_images_that_come_one_at_a_time_have_the_same_energies(model):
             pixels = random_pixels(1, shape)
             for one, other in zip(scorer._one_at_a_time(pixels), scorer(pixels), strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_one_image_may_be_tried_again_where_memory_ran_out(model, monkeypatch):
+    scorer, pixels = Scorer(model), random_pixels(1)
+    expected = scorer(pixels)
+    compute, left = FoldedLevel.tables, [1]
+
+    def tables(self, *arguments):
+        if not left:
+            raise torch.OutOfMemoryError
+        left.pop()
+        return compute(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoldedLevel, "tables", tables)
+        with pytest.raises(torch.OutOfMemoryError):
+            scorer._one_at_a_time(pixels)
+    for one, other in zip(scorer._one_at_a_time(pixels), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_scorer_goes_once_it_is_out_of_use(model):
+    """Not when garbage is collected next: it has memory of a GPU."""
+    scorer = Scorer(model)
+    scorer._one_at_a_time(random_pixels(1))
+    folded = weakref.ref(scorer.folded)
+    gc.disable()
+    try:
+        del scorer
+        assert folded() is None
+    finally:
+        gc.enable()
 
 
 def test_a_level_is_dropped_before_the_next_one_is_encoded(monkeypatch):

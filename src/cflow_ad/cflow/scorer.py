@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -39,7 +40,8 @@ class Scorer:
         self.folded = FoldedModel(model, precision)
         self._tables: OrderedDict[tuple[int, Shape], Tables] = OrderedDict()
         self._lock = threading.Lock()
-        self._one_at_a_time = OneAtATime(self._for_one_size, self.device)
+        # Not a method: the scorer, and so the graphs' memory, is to go once it is out of use.
+        self._one_at_a_time = OneAtATime(partial(_for_one_size, self.folded), self.device)
 
     @property
     def device(self) -> torch.device:
@@ -53,24 +55,6 @@ class Scorer:
         if is_small and self.device.type == "cuda":
             return self._one_at_a_time(pixels)
         return self._over(pixels, FoldedLevel.forward)
-
-    def _for_one_size(self) -> Callable[[Tensor], list[Tensor]]:
-        """Build a function of images of one size, with tables of its own, for as long as it is."""
-        tables: list[Tables] = []
-
-        @torch.no_grad()
-        def run(pixels: Tensor) -> list[Tensor]:
-            pyramid = self.folded.encoder(pixels)
-            with products_in(self.folded.encoder.precision, self.device):
-                if not tables:
-                    for level, features in zip(self.folded, pyramid, strict=True):
-                        tables.append(level.tables(*features.shape[2:]).laid_out())
-                return [
-                    level(features, own)
-                    for level, features, own in zip(self.folded, pyramid, tables, strict=True)
-                ]
-
-        return run
 
     @torch.no_grad()
     def with_vectors(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -132,3 +116,24 @@ class Scorer:
 
     def _bytes(self) -> int:
         return sum(tensor.nbytes for tables in self._tables.values() for tensor in tables.tensors)
+
+
+def _for_one_size(folded: FoldedModel) -> Callable[[Tensor], list[Tensor]]:
+    """Build a function of images of one size, with tables of its own, for as long as it is."""
+    tables: list[Tables] = []
+
+    @torch.no_grad()
+    def run(pixels: Tensor) -> list[Tensor]:
+        pyramid = folded.encoder(pixels)
+        with products_in(folded.encoder.precision, pixels.device):
+            if not tables:  # all or none of them: memory may run out between two
+                tables[:] = [
+                    level.tables(*features.shape[2:]).laid_out()
+                    for level, features in zip(folded, pyramid, strict=True)
+                ]
+            return [
+                level(features, own)
+                for level, features, own in zip(folded, pyramid, tables, strict=True)
+            ]
+
+    return run
