@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import torch
 
 from cflow_ad.errors import DivergenceError
 from cflow_ad.fitting import checkpoint as checkpoint_module
+from cflow_ad.fitting import likelihood
+from cflow_ad.fitting.batches import Batches
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.fitting.likelihood import (
     build_level,
@@ -179,6 +183,25 @@ def test_a_run_that_is_stopped_is_saved(features, level, tmp_path):
     resumed = fit(features, **kept, progress=report)
     assert steps == [12, 25, 30]
     assert_equal(resumed, level)
+
+
+def test_nothing_of_a_training_stays_when_it_has_ended(features, monkeypatch):
+    """On a GPU its vectors may take half of the memory, and gradients keep that of the graph."""
+    made = []
+
+    class Watched(Batches):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(likelihood, "Batches", Watched)
+    gc.disable()
+    try:
+        level = fit(features, dataclasses.replace(SETTINGS, steps=2))
+        assert [of() for of in made] == [None]
+    finally:
+        gc.enable()
+    assert all(parameter.grad is None for parameter in level.parameters())
 
 
 def test_trainings_take_turns_and_none_changes_another(features, level):

@@ -111,6 +111,8 @@ def train_level(
         level, features, level_batch_size(settings, number, steps), (settings.seed, number, 0)
     )
     run = _Steps(level, optimiser, batches)
+    # Not kept by the steps themselves: vectors and graph leave the device as training ends.
+    take = Repeated(run.take, batches.x.device, on_capture=run.set_capturable)
     stopped = False
     while state.done < steps and not stopped:
         left = seconds - (time.monotonic() - began)
@@ -129,7 +131,7 @@ def train_level(
         )
         taken = 0
         while first + taken < last and not stopped and time.monotonic() - began < seconds:
-            run.take()
+            take()
             taken += 1
             stopped = is_stopped()
         yield
@@ -143,7 +145,7 @@ def train_level(
 
 
 class _Steps:
-    """The steps of a block, of which nothing is read back: on a CUDA device one graph each.
+    """The steps of a block, of which nothing is read back, so that a graph can take them.
 
     Args:
         level: its flow is trained.
@@ -160,16 +162,14 @@ class _Steps:
         self._rates = torch.zeros(BLOCK, device=device)
         self._rate = torch.zeros((), device=device)
         self._set("lr", self._rate)
-        self.take = Repeated(
-            self._take, device, on_capture=lambda begins: self._set("capturable", begins)
-        )
 
     def begin(self, first: int, rates: Sequence[float]) -> None:
         """Begin a block with one of its steps; `rates` are the learning rates of all."""
         self._next.fill_(first)
         self._rates.copy_(torch.tensor(rates))
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Take the next step of the block."""
         batches, now = self._batches, self._next
         x, condition = (of.index_select(0, now)[0] for of in (batches.x, batches.condition))
         self._rate.copy_(self._rates.index_select(0, now)[0])
@@ -179,6 +179,10 @@ class _Steps:
         self._optimiser.step()
         self.losses.index_copy_(0, now, loss.detach()[None])
         now.add_(1)
+
+    def set_capturable(self, value: bool) -> None:
+        """Let the optimiser's steps be captured in a graph, or no longer."""
+        self._set("capturable", value)
 
     def _set(self, name: str, value: object) -> None:
         for group in self._optimiser.param_groups:

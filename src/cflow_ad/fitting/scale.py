@@ -52,6 +52,7 @@ def fit_scale(
         DivergenceError: a log-likelihood is NaN or infinite.
     """
     level.eval().requires_grad_(False)
+    level.zero_grad()  # gradients would keep the memory of a graph
     rng = np.random.default_rng([settings.seed, number, 1])
     n = count_parts(settings.strides[number])
     size = min(len(features), max(_SAMPLE, _OF_PART * n * n))
