@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cflow_ad.cflow.device import free_memory
 from cflow_ad.fitting import batches as batches_module
 from cflow_ad.fitting.batches import BLOCK, Batches
 from cflow_ad.fitting.likelihood import _Steps, build_level, compute_loss
@@ -71,6 +73,15 @@ def test_vectors_that_are_kept_on_a_device_are_those_that_are_sent(level, featur
 def test_vectors_beyond_the_free_memory_are_not_kept(level, features, monkeypatch, free):
     monkeypatch.setattr(batches_module, "free_memory", lambda device: free)
     assert Batches(level, features, 16, (0, 0))._send_all() is None
+
+
+def test_memory_that_torch_keeps_for_later_is_free(monkeypatch):
+    """Such as that of the levels trained before."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
+    assert free_memory(torch.device("cuda")) == 80
+    assert free_memory(torch.device("cpu")) == math.inf
 
 
 def test_vectors_for_which_memory_runs_out_are_not_kept(level, features, monkeypatch):

@@ -83,11 +83,13 @@ def wait_for_own_work(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> float:
-    """Read how many bytes of an accelerator's own memory are free; infinite where torch does not
-    tell.
+    """Read how many bytes of an accelerator's own memory are free, with those that torch keeps for
+    later; infinite where torch does not tell.
     """
+    module = _module_of(device)
     try:
-        return float(_module_of(device).mem_get_info(device)[0])
+        kept = module.memory_reserved(device) - module.memory_allocated(device)
+        return float(module.mem_get_info(device)[0] + kept)
     except (AttributeError, RuntimeError):
         return math.inf
 

@@ -60,7 +60,7 @@ class Batches:
     @torch.no_grad()
     def draw(self, block: int) -> None:
         """Fill the tensors with the batches of a block, by its number; always the same ones."""
-        device = torch.device("cpu") if self._all is None else self._device
+        device = self._device  # wherever the vectors are, or the memory free would decide the draw
         seed = np.random.SeedSequence([*self._seed, block]).generate_state(2)
         generator = torch.Generator(device).manual_seed(int(seed[0]) << 16 ^ int(seed[1]))
         size = self.x.shape[:2]
@@ -68,7 +68,7 @@ class Batches:
         index = index.sort(dim=1).values  # neighbours in memory are read quicker
         index = index.flatten()
         if self._all is None:
-            drawn = self._take(index.numpy())
+            drawn = self._take(index.cpu().numpy())
         else:
             drawn = _Vectors(*(of.index_select(0, index) for of in self._all))
         self.x.copy_(drawn.x.view_as(self.x))
