@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -32,15 +34,29 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
+_STREAMS = 32  # that torch has for a device, and hands out in turn
+_LANES: weakref.WeakSet[Lane] = weakref.WeakSet()
+_ONE_AT_A_TIME = threading.Lock()
+
+
 class Lane:
     """A queue of work on a device, beside its others: a stream of CUDA or XPU. Devices without
     streams have one queue for all.
+
+    No other lane has the stream while there are enough of them: what one thread queues in a stream
+    fails while another captures a graph there.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._module = _module_of(device)
-        has_streams = device.type in ("cuda", "xpu")
-        self._stream = self._module.Stream(device) if has_streams else None
+        self._stream: Any = None
+        if device.type in ("cuda", "xpu"):
+            with _ONE_AT_A_TIME:
+                taken = {lane._stream for lane in _LANES}
+                streams = (self._module.Stream(device) for _ in range(_STREAMS))
+                self._stream = next((one for one in streams if one not in taken), None)
+                self._stream = self._stream or self._module.Stream(device)
+                _LANES.add(self)
 
     @contextlib.contextmanager
     def after(self, mark: Any = None) -> Iterator[None]:
