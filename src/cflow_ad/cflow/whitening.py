@@ -63,7 +63,7 @@ def fit_whitening(chunks: Iterable[Tensor], components: int) -> InputLayer:
     """Fit the whitening layer to vectors, in chunks of shape `(n, C)`, none of them empty.
 
     Args:
-        chunks: the vectors.
+        chunks: the vectors, on any device; the layer is on the CPU.
         components: of the vectors' `C` principal components, how many of the largest to keep.
             Components are those of the correlation matrix: each channel counts alike, whatever its
             scale.
@@ -71,7 +71,8 @@ def fit_whitening(chunks: Iterable[Tensor], components: int) -> InputLayer:
     Raises:
         DivergenceError: a vector was NaN or infinite.
     """
-    mean, covariance = _moments(chunks)
+    # One small decomposition, which a CPU finishes sooner than a GPU.
+    mean, covariance = (moment.cpu() for moment in _moments(chunks))
     if not covariance.isfinite().all():
         raise DivergenceError("the encoder's features are not finite; check its weights")
     diagonal = covariance.diagonal()

@@ -88,10 +88,10 @@ class LevelFeatures:
             self._sent = copy.deepcopy(self.means).to(device)
         return self._sent
 
-    def chunks(self) -> Iterator[Tensor]:
-        """Read all vectors, in order, a block at a time."""
+    def chunks(self, device: torch.device = _CPU) -> Iterator[Tensor]:
+        """Read all vectors, in order, a block at a time, on a device."""
         for start in range(0, len(self), CHUNK):
-            yield self.take(np.arange(start, min(len(self), start + CHUNK)))[0]
+            yield self.take(np.arange(start, min(len(self), start + CHUNK)), device)[0]
 
     def images_of(self, index: NDArray[np.int64]) -> Tensor:
         """Find which image each of these vectors is of."""

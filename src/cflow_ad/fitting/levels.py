@@ -189,7 +189,7 @@ def _fit_level(
     """Fit one level; see `train_level`."""
     deadline = time.monotonic() + seconds
     features = to_fit.of_level(number, settings)
-    level = build_level(features, settings, number).to(device)
+    level = build_level(features, settings, number, device)
     if settings.method.has_memory(number):
         same = fit_memory(level, features, settings, number, len(to_fit.sources))
         yield
@@ -224,7 +224,7 @@ def _fit_by_passes(
     deadline = time.monotonic() + seconds
     features = [to_fit.of_level(number, settings) for number in range(len(settings.strides))]
     levels = [
-        build_level(of_level, settings, number).to(encoder.mean.device)
+        build_level(of_level, settings, number, encoder.mean.device)
         for number, of_level in enumerate(features)
     ]
     ended = train_by_passes(

@@ -22,19 +22,29 @@ from cflow_ad.fitting.checkpoint import Checkpoint
 from cflow_ad.fitting.features import LevelFeatures
 from cflow_ad.settings import Settings
 
+_CPU = torch.device("cpu")
 
-def build_level(features: LevelFeatures, settings: Settings, number: int) -> Level:
-    """Build a level before training: the input layer fitted, the flow in its initial state, or the
-    memory empty.
+
+def build_level(
+    features: LevelFeatures,
+    settings: Settings,
+    number: int,
+    device: torch.device = _CPU,
+) -> Level:
+    """Build a level before training, on a device: the input layer fitted, the flow in its initial
+    state, or the memory empty.
     """
     channels = count_components(features.channels, settings.method)
     layer = raw_layer(channels)
     if settings.method.whiten:
-        layer = fit_whitening(features.chunks(), channels)
+        # In float64, which few accelerators but NVIDIA's have.
+        where = device if device.type == "cuda" else _CPU
+        layer = fit_whitening(features.chunks(where), channels)
     # Means of its own, since the level may go to another device.
     means = copy.deepcopy(features.means)
     density = build_density(channels, settings, number, seeded=True)
-    return Level(layer, density, stride=position_stride(settings, number), means=means)
+    level = Level(layer, density, stride=position_stride(settings, number), means=means)
+    return level.to(device)
 
 
 def compute_loss(log_likelihood: Tensor) -> Tensor:
