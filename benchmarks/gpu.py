@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cflow_ad import tune_process
 
@@ -41,6 +42,7 @@ from cflow_ad.data.images import read_image
 from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.parallel import work_ahead
 from cflow_ad.evaluation.evaluate import evaluate
+from cflow_ad.fitting import levels
 from cflow_ad.fitting.progress import Progress
 from cflow_ad.method import PaperSchedule
 
@@ -132,6 +134,12 @@ class Bench:
         self.areas = _areas(evaluate(self.detector, self.dataset))
         for name, area in self.areas.items():
             self.table.add(f"fit, {name}", area, "%")
+
+    def share_among(self, numbers: Sequence[int]) -> None:
+        """Fit with other numbers of trainings that share the GPU."""
+        for number in numbers:
+            with mock.patch.object(levels, "LANES", number):
+                self._fit(f"fit, {number} trainings at a time")
 
     def compare_with_cpu(self) -> None:
         """Fit on the CPU, and compare the areas."""
@@ -397,6 +405,8 @@ def main() -> int:
                 bench.measure_shares(*((64, (1, 2)) if quick else (256, (1, 32, 128))))
             with table.part("FrEIA", needs=15 * (not quick)):
                 bench.measure_freia(64 if quick else 256)
+            with table.part("trainings at a time", needs=40 * (not quick)):
+                bench.share_among([3] if quick else [3, 12])
             with table.part("comparison with a CPU's fit", needs=60 * (not quick)):
                 bench.compare_with_cpu()
     if device.type == "cuda":

@@ -31,6 +31,10 @@ from cflow_ad.fitting.side_by_side import Start, run_all
 from cflow_ad.scoring.view import View
 from cflow_ad.settings import Settings
 
+LANES = 6
+"""Trainings that share a GPU: a flow's step fills a small part of it. `benchmarks/gpu.py` compares
+other numbers."""
+
 _COST_OF_MEMORY = 5000  # of a vector, about in proportion to the time that it takes
 
 
@@ -114,7 +118,7 @@ def fit_levels(
         found = run_all(
             [begin(part) for part in own],
             device,
-            lanes=len(settings.strides),
+            lanes=LANES,
             seconds=seconds,
             is_ending=group.is_ending,
         )
