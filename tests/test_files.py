@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cflow_ad.files import replacing
+from cflow_ad.files import replacing, write_whole
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -54,3 +54,11 @@ def test_a_file_has_the_permissions_of_the_mask(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("character", ["a", "ä"])
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path, character):
+    path = tmp_path / (character * (255 // len(os.fsencode(character))))
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

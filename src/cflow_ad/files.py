@@ -12,14 +12,17 @@ from pathlib import Path
 from cflow_ad.errors import DataError
 
 _BLOCK = 2**22
+_LONG_NAME = 224  # bytes; a file system takes 255
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """Write a file in place of an earlier one, which stays until the new one is complete.
 
     Args:
         path: The file. Its folder must exist; the file need not.
+        flushed: Wait until the disk has the file, so that it outlives a crash of the machine. Not
+            worth its time for many small files that can be made again.
 
     Yields:
         Where to write it. At the end of the block it gets its name; if the block raises, it is
@@ -28,17 +31,33 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written, or put in its place; it names the file.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # A name of the greatest length leaves no room for more.
+    name = path.name if len(os.fsencode(path.name)) < _LONG_NAME else path.name[:32]
+    new = path.with_name(f".{name}.{os.getpid()}.new")
     try:
         with naming(path):
             yield new
-            with new.open("r+b") as file:
-                os.fsync(file.fileno())  # else a crash could leave the new name on an empty file
+            if flushed:
+                with new.open("r+b") as file:
+                    os.fsync(file.fileno())  # else a crash could leave the name on an empty file
             new.replace(path)
-            _flush_names(path.parent)
+            if flushed:
+                _flush_names(path.parent)
     finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write one of many small files, or overwrite it, whole or not at all; text as UTF-8.
+
+    Raises:
+        OSError: It cannot be written; it names the file.
+    """
+    # A file name in a text may hold any bytes.
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    with replacing(path, flushed=False) as new:
+        new.write_bytes(data)
 
 
 @contextlib.contextmanager

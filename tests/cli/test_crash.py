@@ -61,15 +61,82 @@ def test_no_space_for_a_checkpoint_is_said_and_leaves_nothing(carpet, tmp_path):
 
 
 @unix
-def test_no_space_for_results_names_the_file(model, carpet, tmp_path):
-    table, out = tmp_path / "t.csv", tmp_path / "out"
-    predict = ("predict", model, carpet / "test", "--exit-zero")
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["-o", "OUT", "--maps", "npy"], "maps/000.npy"),
+        (["-o", "OUT", "--maps", "png"], "maps/000.png"),
+        (["-o", "OUT", "--masks"], "masks/000.png"),
+        (["-o", "OUT", "--overlays"], "overlays/000.png"),
+        (["--picture", "OUT/picture.png"], "picture.png"),
+        (["--picture", "OUT/picture.svg"], "picture.svg"),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_no_space_for_a_result_names_the_file_and_keeps_the_earlier_one(
+    model, carpet, tmp_path, options, name, there
+):
+    file = tmp_path / name
+    predict = ["predict", model, carpet / "test" / "good", "--exit-zero"]
+    predict += [option.replace("OUT", str(tmp_path)) for option in options]
+    if there:
+        assert run(*predict).exit_code == 0
+        before = file.read_bytes()
     with file_limit(60):
-        for options, name in ((["--table", table], table), (["-o", out, "--masks"], out)):
-            said = run(*predict, *options).stderr
-            assert said.startswith(f"error: {name}: File too large")
-        said = refused("evaluate", model, carpet, "-o", out)
-        assert said.startswith(f"error: {out}: File too large")
+        result = run(*predict)
+    assert result.exit_code == 2
+    assert [line for line in result.stderr.splitlines() if "error" in line] == [result.stderr[:-1]]
+    assert f"{file}: " in result.stderr
+    assert "File too large" in result.stderr
+    assert "free space of the disk" in result.stderr
+    assert file.exists() == there
+    assert not there or file.read_bytes() == before
+    assert not list(file.parent.glob(".*"))
+
+
+@unix
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("n_bytes", [20, 200, 300, 400])
+def test_a_table_on_a_full_disk_ends_with_a_whole_row(model, carpet, tmp_path, suffix, n_bytes):
+    table = tmp_path / f"t{suffix}"
+    predict = ("predict", model, carpet / "test", "--exit-zero", "--table", table)
+    assert run(*predict).exit_code == 0
+    whole = table.read_bytes()
+    with file_limit(n_bytes):
+        said = run(*predict).stderr
+    assert said.startswith(f"error: {table}: File too large")
+    written = table.read_bytes()
+    assert whole.startswith(written)
+    assert written == b"" or written.endswith(b"\n")
+    assert len(written) <= n_bytes
+
+
+@unix
+@pytest.mark.parametrize(("n_bytes", "name"), [(60, "metrics.json"), (20_000, "picture.png")])
+def test_no_space_for_an_evaluation_leaves_whole_files(model, carpet, tmp_path, n_bytes, name):
+    evaluate = ("evaluate", model, carpet, "-o", tmp_path)
+    with file_limit(n_bytes):
+        said = refused(*evaluate)
+    assert f"{tmp_path / name}: " in said
+    assert "File too large" in said
+    assert not (tmp_path / name).exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@unix
+@pytest.mark.parametrize("format", ["manifest", "coco", "mvtec"])
+def test_no_space_for_a_data_set_names_its_folder(carpet, tmp_path, format):
+    with file_limit(60):
+        said = refused("data", "export", carpet, tmp_path / "out", "--format", format)
+    assert said.startswith(f"error: {tmp_path / 'out'}")
+    assert "File too large" in said
+
+
+@unix
+def test_no_space_for_a_generated_set_names_the_file(tmp_path):
+    with file_limit(2000):
+        said = refused("data", "sample", "carpet", tmp_path / "out", "--size", 64)
+    assert said.startswith(f"error: {tmp_path / 'out' / 'train' / 'good' / '000.png'}: ")
 
 
 def test_no_space_for_the_model_keeps_the_old_one_and_the_training(carpet, tmp_path, monkeypatch):

@@ -109,7 +109,9 @@ def _describe_error(error: Exception) -> str | None:
             missing = missing_library(error)
             return None if missing is None else str(missing)
         case OSError():
-            where = f"{error.filename}: " if error.filename else ""
+            # Of two names, that of a copy is the one that lacks space.
+            name = (is_full(error) and error.filename2) or error.filename
+            where = f"{name}: " if name else ""
             return (
                 f"{where}{error.strerror or error}; check the path, its permissions and the free "
                 "space of the disk"

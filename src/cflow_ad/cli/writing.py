@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from PIL import Image
 from cflow_ad.data.naming import name_results
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
-from cflow_ad.files import naming
+from cflow_ad.files import naming, write_whole
 from cflow_ad.scoring.prediction import Prediction
 
 _COLUMNS = ("path", "score", "threshold", "is_anomalous", "p_value")
@@ -100,7 +102,8 @@ class Writer:
             self._names = {str(path): name for path, name in named}
         self._drawn: list[Prediction] = []
         self._open = ExitStack()
-        self._file: IO[str] | None = None
+        self._file: io.FileIO | None = None
+        self._length = 0
 
     def __enter__(self) -> Self:
         # All folders now, so that a wrong path fails before the first image.
@@ -111,11 +114,10 @@ class Writer:
                 folder.mkdir(parents=True, exist_ok=True)
         if wanted.table is not None:
             self._open.enter_context(naming(wanted.table))  # for what is written only at the end
-            self._file = self._open.enter_context(
-                wanted.table.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-            )
+            self._file = self._open.enter_context(wanted.table.open("wb", buffering=0))
             if wanted.table.suffix == ".csv":
-                csv.writer(self._file).writerow(_COLUMNS)
+                with naming(wanted.table):
+                    self._append(self._file, _row(_COLUMNS))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,21 +139,32 @@ class Writer:
             with naming(Path(self._file.name)):
                 self._write_row(self._file, prediction)
         if self._wanted.folder is not None:
-            with naming(self._wanted.folder):
-                self._write_images(self._wanted.folder, prediction)
+            self._write_images(self._wanted.folder, prediction)
         if self._wanted.picture is not None and len(self._drawn) < _MOST_IN_PICTURE:
             self._drawn.append(prediction)
 
-    def _write_row(self, file: IO[str], prediction: Prediction) -> None:
+    def _append(self, file: io.FileIO, text: str) -> None:
+        """Add a line to the table, all of it or nothing: a part of a number is another number."""
+        left = text.encode(errors="surrogateescape")
+        length = self._length + len(left)
+        try:
+            while left:
+                left = left[file.write(left) or 0 :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(self._length)
+            raise
+        self._length = length
+
+    def _write_row(self, file: io.FileIO, prediction: Prediction) -> None:
         values: dict[str, Any] = {"path": prediction.source}
         values |= {name: getattr(prediction, name) for name in _COLUMNS[1:]}
         if self._wanted.has_regions:
             values["regions"] = [region.to_dict() for region in prediction.regions]
-            file.write(json.dumps(values) + "\n")
+            self._append(file, json.dumps(values) + "\n")
         else:
             values["is_anomalous"] = str(prediction.is_anomalous).lower()
-            csv.writer(file).writerow(values.values())
-        file.flush()
+            self._append(file, _row(values.values()))
 
     def _write_images(self, folder: Path, prediction: Prediction) -> None:
         def target(kind: str, suffix: str) -> Path:
@@ -160,15 +173,17 @@ class Writer:
             return path
 
         if self._wanted.maps == "npy":
-            np.save(target("maps", ".npy"), prediction.anomaly_map)
+            buffer = io.BytesIO()
+            np.save(buffer, prediction.anomaly_map)
+            write_whole(target("maps", ".npy"), buffer.getvalue())
         elif self._wanted.maps == "png":
             thousandths = np.rint(prediction.anomaly_map * 1000).clip(0, 65535).astype(np.uint16)
-            Image.fromarray(thousandths).save(target("maps", ".png"))
+            write_whole(target("maps", ".png"), _png(thousandths))
         if self._wanted.masks:
-            Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(target("masks", ".png"))
+            write_whole(target("masks", ".png"), _png(prediction.mask.astype(np.uint8) * 255))
         if self._wanted.overlays:
             drawn = overlay(self._pixels_of(prediction.source), prediction)
-            Image.fromarray(drawn).save(target("overlays", ".png"))
+            write_whole(target("overlays", ".png"), _png(drawn))
 
     def _draw(self, path: Path) -> None:
         from cflow_ad.evaluation.figures import Panel, draw_panels
@@ -180,3 +195,15 @@ class Writer:
             panels.append(Panel(prediction, self._pixels_of(prediction.source), title))
         at = self._drawn[0].map_threshold
         draw_panels(panels, map_threshold=at, scale=map_scale(at), path=path)
+
+
+def _row(values: Iterable[object]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(values)
+    return text.getvalue()
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -9,6 +9,7 @@ same however many are asked for.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from scipy import ndimage
 from cflow_ad._version import __version__
 from cflow_ad.data.carpet_defects import DEFECTS, LIGHT, Floats, smooth_noise
 from cflow_ad.errors import SettingsError
-from cflow_ad.files import claim
+from cflow_ad.files import claim, naming, write_whole
 
 _FINER = 2  # the cloth is drawn this many times finer than the picture, then averaged
 _SMALLEST = 64
@@ -80,7 +81,7 @@ def write_carpet(
     claim(out)
 
     readme = _README.format(version=__version__, seed=seed, size=size)
-    (out / "README.txt").write_text(readme, encoding="utf-8")
+    write_whole(out / "README.txt", readme)
     folders = [("train/good", train), ("test/good", good)]
     folders += [(f"test/{name}", per_defect) for name in DEFECTS]
     total, done, rows = sum(number for _, number in folders), 0, []
@@ -98,10 +99,11 @@ def write_carpet(
             _save(out / path, photograph(cloth, rng))
             done += 1
             progress(done, total)
-    with (out / "defects.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "defect", "difficulty", "area"))
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("path", "defect", "difficulty", "area"))
+    writer.writerows(rows)
+    write_whole(out / "defects.csv", table.getvalue())
 
 
 def weave(rng: np.random.Generator, size: int) -> Floats:
@@ -253,4 +255,5 @@ def _coarser(fine: Floats) -> Floats:
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, compress_level=3)
+    with naming(path):
+        Image.fromarray(pixels).save(path, compress_level=3)

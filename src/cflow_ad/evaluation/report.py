@@ -63,7 +63,10 @@ def write_report(
             # A file name may hold bytes that are not Unicode.
             new.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise DataError(f"{path}: the report cannot be written ({error.strerror})") from error
+        raise DataError(
+            f"{path}: the report cannot be written ({error.strerror}); check its permissions and "
+            "the free space of the disk"
+        ) from error
 
 
 def _content(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from cflow_ad.evaluation.evaluation import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
-from cflow_ad.files import naming
+from cflow_ad.files import write_whole
 from cflow_ad.scoring.base import BaseDetector
 
 _MOST_PANELS = 8
@@ -67,9 +68,8 @@ def write_results(
     detector = with_regions(detector, evaluation.dataset)
     shown = [_find_record(evaluation, path) for path in picture] or _choose_typical(evaluation)
     metrics, scores = folder / "metrics.json", folder / "scores.csv"
-    with naming(folder):
-        metrics.write_text(evaluation.to_json(), encoding="utf-8")
-        _write_scores(evaluation, scores)
+    write_whole(metrics, evaluation.to_json())
+    _write_scores(evaluation, scores)
     threshold, map_threshold = evaluation.threshold, evaluation.map_threshold
     if best_f1 and not math.isnan(evaluation.image.best_f1_threshold):
         threshold = evaluation.image.best_f1_threshold
@@ -86,21 +86,21 @@ def write_results(
     drawings = [folder / "picture.png", folder / "picture.svg"]
     scale = map_scale(evaluation.map_threshold)
     for path in drawings:
-        with naming(path):
-            draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
+        draw_panels(panels, map_threshold=map_threshold, scale=scale, path=path)
     report = folder / "report.html"
     write_report(evaluation, detector.predict, report, pixels_of=detector.pixels_of)
     return [metrics, scores, *drawings, report]
 
 
 def _write_scores(evaluation: Evaluation, path: Path) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "score", "is_anomalous", "n_regions"])
-        for record in evaluation.images:
-            sample = record.sample
-            verdict = str(record.is_anomalous).lower()
-            writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
+    rows = io.StringIO(newline="")
+    writer = csv.writer(rows)
+    writer.writerow(["path", "label", "score", "is_anomalous", "n_regions"])
+    for record in evaluation.images:
+        sample = record.sample
+        verdict = str(record.is_anomalous).lower()
+        writer.writerow([sample.path, sample.label, record.score, verdict, record.n_regions])
+    write_whole(path, rows.getvalue())
 
 
 def _choose_typical(evaluation: Evaluation) -> list[ImageRecord]:

@@ -16,6 +16,7 @@ from cflow_ad.evaluation._examples import Example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.overlay import heatmap, map_scale, shrink_image, shrink_map
+from cflow_ad.files import write_whole
 from cflow_ad.fitting.screening import Screening, Suspect
 
 _LONGEST = 288
@@ -65,10 +66,13 @@ def write_suspects(screening: Screening, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, text in ((path, page), (list_beside(path), rows.getvalue())):
-            file.write_text(text, encoding="utf-8", errors="replace")
+            write_whole(file, text.encode(errors="replace"))
     except OSError as error:
         where = error.filename or path
-        raise DataError(f"{where}: the report cannot be written ({error.strerror})") from error
+        raise DataError(
+            f"{where}: the report cannot be written ({error.strerror}); check its permissions and "
+            "the free space of the disk"
+        ) from error
 
 
 def _example(suspect: Suspect, scale: tuple[float, float]) -> Example:

@@ -29,7 +29,7 @@ from cflow_ad.data.layouts import Dataset, Sample
 from cflow_ad.data.layouts.manifest import COLUMNS
 from cflow_ad.data.masks import read_mask
 from cflow_ad.errors import SettingsError
-from cflow_ad.files import claim
+from cflow_ad.files import claim, naming
 from cflow_ad.scoring.components import label_runs
 
 DatasetFormat: TypeAlias = Literal["manifest", "coco", "mvtec"]
@@ -67,7 +67,8 @@ def export_dataset(
     if format not in writers:
         raise SettingsError(f"format is {format!r}; it must be manifest, coco or mvtec")
     claim(out)
-    return writers[format](dataset, out, progress)
+    with naming(out):
+        return writers[format](dataset, out, progress)
 
 
 def column_runs(mask: NDArray[np.bool_]) -> list[int]:
