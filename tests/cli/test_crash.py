@@ -11,6 +11,7 @@ import pytest
 
 from cflow_ad import Detector, files
 from cflow_ad.errors import ModelFileError
+from cflow_ad.export.files import suffix_of
 from cflow_ad.store import parts
 from tests.cli.commands import TINY, refused, run, start
 
@@ -121,6 +122,24 @@ def test_no_space_for_an_evaluation_leaves_whole_files(model, carpet, tmp_path, 
     assert "File too large" in said
     assert not (tmp_path / name).exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@unix
+@pytest.mark.parametrize("format", ["openvino", "torch"])
+def test_no_space_for_an_export_names_the_file_and_keeps_the_earlier_one(model, tmp_path, format):
+    """In a process of its own, which a library may end."""
+    file = tmp_path / f"m{suffix_of(format)}"
+    file.write_bytes(b"earlier")
+    export = ("export", model, "-f", format, "-o", file)
+    before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+    process = start(*export, before=before)
+    said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 2, said
+    assert said.splitlines()[-1].startswith(f"error: {file}: the model cannot be written there (")
+    assert "free space of the disk" in said
+    assert "Traceback" not in said
+    assert file.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @unix

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import importlib
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +35,7 @@ from cflow_ad.scoring.canvas import Shape, Sizing
 from cflow_ad.scoring.loading import load_batches
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import View
-from cflow_ad.store.model_file import check_writable
+from cflow_ad.store.model_file import cannot_write, check_writable
 from cflow_ad.store.schema import SCHEMA
 
 _LIBRARIES: dict[Format, list[str]] = {
@@ -110,9 +112,8 @@ def export_model(
     material = gather(detector, data, canvas, needs_ranges=precision == "int8")
     ours = _on_cpu(detector, material.view)
     about = _about(detector, format, precision, canvas)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        new = Path(folder) / path.name
+    with _folder_beside(path) as folder:
+        new = folder / path.name
         model = in_fp32 = _translate(ours, canvas, is_onnx=format != "torch")
         if precision == "int8":
             from cflow_ad.export.quantise import quantise
@@ -151,10 +152,21 @@ def export_model(
             progress=progress,
         )
         check_change(change, precision, force=force)
-        times = _time(ours, exported, in_fp32, material.compared[0], precision)
+        times = _time(ours, exported, in_fp32, material.compared[0], precision, folder)
         check_times(times, precision, force=force)
         n_bytes = _move(new, path)
     return ExportReport(path, format, precision, canvas, n_bytes, change, calibration, times)
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """Make a folder on the disk of a file, for what is to be checked; it is removed at the end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:32]}.") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _check(path: Path, format: Format, precision: Precision, data: Dataset | None) -> None:
@@ -241,6 +253,7 @@ def _time(
     in_fp32: Any,
     image: ImageSource,
     precision: Precision,
+    folder: Path,
 ) -> Times:
     """Time a graph on one image, beside the one in fp32 or, of that, beside the trained model."""
     pixels = detector.view.prepare(image).pixels[None].astype(np.float32)
@@ -252,8 +265,8 @@ def _time(
         )
     about = exported.info()
     format: Format = about["export"]["format"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"fp32{suffix_of(format)}"
+    with tempfile.TemporaryDirectory(dir=folder) as inner:
+        path = Path(inner) / f"fp32{suffix_of(format)}"
         write_file(in_fp32, path, about, format=format, precision="fp32")
         backend = open_backend(path, device=None, threads=None)
         return time_side_by_side(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import warnings
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cflow_ad.errors import ExportError, SettingsError
+from cflow_ad.errors import ExportError, SettingsError, first_line
 from cflow_ad.runtime.backends import KEY
 
 Format = Literal["onnx", "openvino", "torch"]
@@ -43,6 +44,9 @@ def write_file(
         about: its metadata, plain values.
         format: of the file.
         precision: `fp16` and `bf16` halve the weights' numbers.
+
+    Raises:
+        OSError: it cannot be written.
     """
     text = json.dumps(about, allow_nan=False)
     if format == "torch":
@@ -50,13 +54,20 @@ def write_file(
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensors that share memory
-            torch.export.save(model, path, extra_files={f"{KEY}.json": text})
+            # To memory: where the disk is full, torch's own writer ends the process.
+            buffer = io.BytesIO()
+            torch.export.save(model, buffer, extra_files={f"{KEY}.json": text})
+        path.write_bytes(buffer.getbuffer())
     elif format == "openvino":
         import openvino
 
         graph = model if isinstance(model, openvino.Model) else read_openvino(model)
         graph.set_rt_info(text, [KEY])
-        openvino.save_model(graph, path, compress_to_fp16=precision in ("fp16", "bf16"))
+        try:
+            openvino.save_model(graph, path, compress_to_fp16=precision in ("fp16", "bf16"))
+        except RuntimeError as error:
+            # Its message does not say why, and its weights may be cut off without an error.
+            raise OSError(errno.EIO, f"OpenVINO failed: {first_line(error)}") from error
     else:
         _write_onnx(model, path, text, precision)
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from cflow_ad.errors import ExportError, first_line
 from cflow_ad.export.files import Format, read_openvino
+from cflow_ad.files import naming
 from cflow_ad.quiet import quiet
 from cflow_ad.runtime.backends import INPUT
 
@@ -58,12 +59,13 @@ def quantise(model: onnx.ModelProto, format: Format, images: Canvases, *, stride
 
     Raises:
         ExportError: the library cannot quantise the graph.
+        OSError: a temporary file cannot be written.
     """
     by_library = _by_nncf if format == "openvino" else _by_onnxruntime
     try:
         with quiet(None, "nncf"), contextlib.redirect_stderr(io.StringIO()):
             return by_library(model, images, stride)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, OSError):
         raise
     except Exception as error:
         raise ExportError(f"the graph cannot be quantised ({first_line(error)})") from error
@@ -109,7 +111,7 @@ def _by_onnxruntime(model: Any, images: Canvases, stride: int) -> Any:
             pixels = next(self._left, None)
             return None if pixels is None else {INPUT: pixels}
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming(Path(folder)):
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         corrected = _correct_biases(model, chosen, seen, steps=64)
         onnx.save(onnx.shape_inference.infer_shapes(corrected), before)

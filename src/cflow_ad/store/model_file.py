@@ -81,7 +81,15 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
             # Written by hand, since save_file makes files that only their owner may read.
             new.write_bytes(safetensors.torch.save(plain, metadata={_KEY: text}))
     except (OSError, safetensors.SafetensorError) as error:
-        raise ModelFileError(f"{path}: the model cannot be written there ({error})") from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: Exception) -> ModelFileError:
+    """Build the error about a model file, trained or exported, that cannot be written."""
+    return ModelFileError(
+        f"{path}: the model cannot be written there ({error}); check the permissions and the free "
+        "space of the disk, or choose another path"
+    )
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
