@@ -139,6 +139,7 @@ def test_the_video_sets_images_are_scaled_in_their_own_way(authors_file, tmp_pat
 def test_a_size_that_cannot_be_is_named(authors_file):
     refused(authors_file, "multiple of 32", size="100x100")
     refused(authors_file, "size: 'wide'", SettingsError, size="wide")
+    refused(authors_file, "give HEIGHTxWIDTH", SettingsError, size="native")
 
 
 def test_the_encoder_can_come_from_a_file(authors, authors_content, small, tmp_path):
@@ -150,6 +151,14 @@ def test_the_encoder_can_come_from_a_file(authors, authors_content, small, tmp_p
     assert detector.model.encoder.spec.source == "resnet18.pth"
     assert str(path) in refused(path, "no encoder; .*--backbone")
     refused(path, "no such weights file", WeightsError, weights=str(tmp_path / "missing.pth"))
+
+
+def test_weights_that_would_not_be_used_are_refused(authors_file, tmp_path):
+    said = refused(
+        authors_file, "holds its encoder", SettingsError, weights=str(tmp_path / "w.pth")
+    )
+    assert str(authors_file) in said
+    assert "leave --weights out" in said
 
 
 def test_without_any_encoder_the_backbones_own_weights_are_taken(

@@ -24,7 +24,7 @@ from torch import Tensor
 from cflow_ad.cflow.pyramid import MOBILENET_V3, Padding, build_pyramid
 from cflow_ad.cflow.weights import download_weights, read_weights
 from cflow_ad.detector import Detector
-from cflow_ad.errors import ModelFileError
+from cflow_ad.errors import ModelFileError, SettingsError
 from cflow_ad.importers.assembly import assemble
 from cflow_ad.importers.backbones import choose_backbone, choose_strides
 from cflow_ad.importers.freia import convert_decoders
@@ -64,7 +64,7 @@ def import_authors(
     Raises:
         ModelFileError: the file is missing, damaged, or not such a checkpoint.
         WeightsError: the encoder's weights are missing, or not of the backbone.
-        SettingsError: the size cannot be read.
+        SettingsError: the size cannot be read, or `weights` is given and not needed.
     """
     path = Path(path)
     content = read_checkpoint(
@@ -73,7 +73,11 @@ def import_authors(
     with name_file_in_errors(path):
         tensors, source = select_tensors(content.get("encoder_state_dict")), path.name
         decoders = _decoders(path, content)
-        if not tensors and weights is not None:
+        if tensors and weights is not None:
+            raise SettingsError(
+                f"{path}: it holds its encoder, and needs no other weights; leave --weights out"
+            )
+        if weights is not None:
             tensors, source = read_weights(Path(weights)), Path(weights).name
         backbone = choose_backbone(path, tensors, stated=backbone, tag=_DEFAULT_TAG)
         flows = convert_decoders(path, decoders, clamp=CLAMP, later_clamp=later_clamp)
