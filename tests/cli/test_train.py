@@ -275,6 +275,16 @@ def contaminated(carpet, tmp_path):
     return folder
 
 
+def test_without_scores_for_it_the_report_is_written_all_the_same(carpet, tmp_path):
+    page = tmp_path / "page.html"
+    once = (*TINY, "--set", "folds=0", "--report", page)
+    result = run("train", carpet, "-o", tmp_path / "m.safetensors", *once)
+    assert result.exit_code == 0
+    assert "No good image was scored out-of-fold" in page.read_text(encoding="utf-8")
+    assert len(result.stderr.splitlines()) == 1  # of the threshold
+    assert result.stderr.startswith("warning: The threshold was set on the training images")
+
+
 def test_images_that_stand_out_are_named_shown_and_left_out(contaminated, tmp_path):
     model, page = tmp_path / "m.safetensors", tmp_path / "new" / "suspects.html"
     result = run("train", contaminated, "-o", model, *TINY, "--report", page)

@@ -51,7 +51,7 @@ def write_suspects(screening: Screening, path: Path) -> None:
         {
             "verdict": screening.verdict,
             "limit": number(limit) if math.isfinite(limit) else "",
-            "median": number(float(np.median(screening.scores))),
+            "median": number(float(np.median(screening.scores))) if math.isfinite(limit) else "",
             "groups": [group for group in groups if group[-1]],
             "n_flagged": len(screening.flagged),
             "list_name": list_beside(path).name,
