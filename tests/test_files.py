@@ -42,8 +42,10 @@ def test_a_file_that_cannot_be_replaced_is_an_error(tmp_path):
     with pytest.raises(OSError, match="folder"), replacing(folder) as new:
         new.write_text("x")
     assert list(tmp_path.iterdir()) == [folder]
-    with pytest.raises(OSError, match="none"), replacing(tmp_path / "none" / "a.txt") as new:
+    path = tmp_path / "none" / "a.txt"
+    with pytest.raises(OSError, match="none") as caught, replacing(path) as new:
         new.write_text("x")
+    assert caught.value.filename == str(path)  # and not the name that it has until it is whole
 
 
 def test_a_file_has_the_permissions_of_the_mask(tmp_path):

@@ -259,7 +259,7 @@ class Detector(BaseDetector):
                 "bits: convert the new images, or keep the model and set its threshold on images "
                 "that are read otherwise: cflow-ad calibrate MODEL GOOD --bits N"
             )
-        found = find_trained_images(self.training, old)
+        found = find_trained_images(self.training, old, name=self._name)
         good = join_images(found, find_good_images(more), self.training)
         parts, screening = fit_parts(
             good,

@@ -43,6 +43,10 @@ def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
             new.replace(path)
             if flushed:
                 _flush_names(path.parent)
+    except OSError as error:
+        if error.filename in (new, os.fspath(new)):  # a name that means nothing to a person
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
     finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)

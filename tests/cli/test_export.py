@@ -123,3 +123,9 @@ def test_a_damaged_export_is_named(exported, carpet, tmp_path):
     path = tmp_path / "cut.onnx"
     path.write_bytes(exported.read_bytes()[:5000])
     assert "damaged" in refused("predict", path, carpet / "test" / "good")
+
+
+def test_a_name_of_another_format_is_refused_with_the_way_out(trained, tmp_path):
+    said = refused("export", trained, "-o", tmp_path / "m.xml")
+    assert f"{tmp_path / 'm.xml'}: the name of a file of the format onnx ends in .onnx" in said
+    assert said.endswith("change the name or the format")

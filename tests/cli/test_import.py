@@ -42,6 +42,8 @@ def test_a_model_of_the_authors_is_imported_calibrated_and_used(authors, carpet,
     assert result.stderr == ""
     assert "the authors' code" in run("info", model).stdout
     assert "cflow-ad calibrate" in refused("predict", model, carpet / "test" / "good")
+    said = refused("update", model, carpet / "train" / "good")
+    assert f"{model} does not say which images it was trained on" in said
     assert run("calibrate", model, carpet / "train" / "good").exit_code == 0
     assert run("predict", model, carpet / "test" / "good", "--exit-zero").exit_code == 0
 

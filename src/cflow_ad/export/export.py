@@ -176,7 +176,10 @@ def _check(path: Path, format: Format, precision: Precision, data: Dataset | Non
     if format == "torch" and precision != "fp32":
         raise SettingsError(f"precision {precision}: a torch program is written in fp32 only")
     if path.suffix.lower() != suffix:
-        raise SettingsError(f"{path}: the name of a file of this format ends in {suffix}")
+        raise SettingsError(
+            f"{path}: the name of a file of the format {format} ends in {suffix}; change the name "
+            "or the format"
+        )
     if precision == "int8" and data is None:
         raise SettingsError("int8 is calibrated on good images: give some with --data FOLDER")
     check_writable(path, exported=True)

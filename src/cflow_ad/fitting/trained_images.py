@@ -33,13 +33,17 @@ def recognise_trained(training: Mapping[str, Any], images: Sequence[Path]) -> li
 
 
 def find_trained_images(
-    training: Mapping[str, Any], folders: Sequence[str | os.PathLike[str]] = ()
+    training: Mapping[str, Any],
+    folders: Sequence[str | os.PathLike[str]] = (),
+    *,
+    name: str = "the model",
 ) -> list[Path]:
     """Find the images that a model was trained on.
 
     Args:
         training: the model's facts of its training.
         folders: where they lie, at any depth; unset, where they were.
+        name: of the model, for errors.
 
     Returns:
         A path for each; they may have other names now.
@@ -51,8 +55,8 @@ def find_trained_images(
     places = [Path(folder) for folder in folders or training.get("folders", [])]
     if not wanted or not places:
         raise DataError(
-            "the model does not say which images it was trained on: it was imported, or trained "
-            "on images from memory; train a new model on all images"
+            f"{name} does not say which images it was trained on: it was imported, or trained on "
+            "images from memory; train a new model on all images"
         )
     found: dict[str, Path] = {}
     for place in places:

@@ -133,7 +133,8 @@ class Sizing:
         boxless = re.fullmatch(r"\s*(native|longest\s*=\s*(-?[0-9]{1,9}))\s*", text)
         if boxless is not None and mode not in ("snap", "fit"):
             raise SettingsError(
-                f"size: {text.strip()} has no box to {mode} images to; leave resize out"
+                f"size: {text.strip()} has no box to {mode} images to; give HEIGHTxWIDTH, or "
+                "leave resize out"
             )
         if boxless is not None and boxless[1] == "native":
             return cls(MAX_NATIVE, MAX_NATIVE, "native", multiple, interpolation)
