@@ -107,6 +107,15 @@ def test_the_default_backbone_scores_the_same_at_every_size(tiny_detector, image
         assert np.abs(ours.anomaly_map - theirs.anomaly_map).max() < 1e-4 * unit
 
 
+def test_a_torch_program_takes_a_canvas_of_one_cell(images, toy_settings, tmp_path):
+    detector = fit(images[:4], change(toy_settings, {"strides": (8, 16, 32)}))
+    report = export_model(detector, tmp_path / "m.pt2", format="torch")
+    exported = RuntimeDetector.load(report.path)
+    for image in (images[4][:, :20], images[4][:20], images[4][:20, :20]):
+        expected = detector.predict(image).score
+        assert exported.predict(image).score == pytest.approx(expected, rel=1e-4)
+
+
 def test_any_number_of_aspect_ratios_can_be_exported(images, toy_settings, tmp_path):
     """Also as many tables of means as there are parts along a side, 16 at a stride of 16."""
     detector = fit(images, toy_settings)

@@ -6,6 +6,7 @@ Each library is imported when a file needs it, so that the others need not be in
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import threading
@@ -265,7 +266,11 @@ class _Torch:
             self.metadata: str = extra[f"{KEY}.json"]
             self._names = output_names(len(json.loads(self.metadata)["settings"]["strides"]))
             self.outputs = set(self._names)
-            self._module = program.module().to(device or "cpu")
+            # Its guards, which older versions of torch lack, refuse a canvas that is one cell wide:
+            # they say how tensors of the example lie in memory, on which no value depends.
+            options = inspect.signature(program.module).parameters
+            without = {"check_guards": False} if "check_guards" in options else {}
+            self._module = program.module(**without).to(device or "cpu")
         self._device = device or "cpu"
         torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
