@@ -297,6 +297,24 @@ def test_ranges_and_thresholds_share_no_image(with_one_excluded, good_folder, im
         gather(with_one_excluded, others, (32, 64), needs_ranges=False)
 
 
+def test_good_test_images_are_compared_before_those_of_training(
+    with_one_excluded, good_folder, images, tmp_path
+):
+    shutil.copytree(good_folder, tmp_path / "train" / "good")
+    for name, image in {
+        "good/0": images[0][::-1],
+        "hole/1": images[1],
+        "hole/2": images[2],
+    }.items():
+        path = tmp_path / "test" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    data = gather(with_one_excluded, open_dataset(tmp_path), None, needs_ranges=True)
+    assert len(data.ranges) == 24
+    assert [path.name for path in data.compared] == ["0.png", "1.png", "2.png"]
+    assert data.n_good == 1
+
+
 # Libraries
 
 

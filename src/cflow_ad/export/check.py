@@ -23,7 +23,7 @@ from cflow_ad.scoring.view import View
 Progress = Callable[[int, int], None]
 
 _MOST_COMPARED = 32
-"""Good images, and test images, that are compared one by one."""
+"""Good images, and defective ones, that are compared one by one."""
 
 _MOST_RANGES = 128
 """Images that the ranges of activations are taken from."""
@@ -39,7 +39,8 @@ class Material:
     view: View
     """Prepares them."""
     compared: Sequence[ImageSource]
-    """Unseen good images, or generated ones, and some test images."""
+    """Unseen good images, those of training where there are no others, or generated ones; then some
+    defective ones."""
     n_good: int
     """How many of `compared`, from the first, are good."""
     ranges: Sequence[ImageSource] = ()
@@ -112,12 +113,15 @@ def gather(
             f"{data.root}: no good image to take ranges from or to compare with has the size of "
             "the export; give --size dynamic, or other images"
         )
-    test: list[ImageSource] = [s.path for s in data.test if fits(s.path)]
-    compared = _spread(new or seen, _MOST_COMPARED)
+    test = [sample for sample in data.test if fits(sample.path)]
+    tested: list[ImageSource] = [sample.path for sample in test if sample.is_good]
+    defective: list[ImageSource] = [sample.path for sample in test if not sample.is_good]
+    # A memory gives images that it holds vectors of hardly any score, so there is none to change.
+    compared = _spread(new or tested or seen, _MOST_COMPARED)
     defects = any(not sample.is_good for sample in data.test)
     return Material(
         detector.view.with_own(good.regions),
-        compared=[*compared, *_spread(test, _MOST_COMPARED)],
+        compared=[*compared, *_spread(defective, _MOST_COMPARED)],
         n_good=len(compared),
         ranges=_spread(seen, _MOST_RANGES),
         unseen=new,
