@@ -137,7 +137,16 @@ def claim(out: Path) -> None:
         DataError: `out` is a file, or a folder that is not empty, or cannot be made.
     """
     require_empty(out)
+    make_folder(out)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        DataError: it is a file, or cannot be made.
+    """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out}: the folder cannot be made ({error.strerror})") from error
+        raise DataError(f"{folder}: the folder cannot be made ({error.strerror})") from error

@@ -89,6 +89,7 @@ def test_where_every_class_fails_there_is_no_table(tmp_path):
         (["-s", "seed=4294967295", "--seeds", "2"], "seed is 4294967296"),
         (["--preset", "nonsense"], "nonsense"),
         (["--device", "nonsense"], "nonsense"),
+        (["-o", __file__], f"{__file__}: the folder cannot be made (File exists)"),
     ],
 )
 def test_a_wrong_option_is_reported_before_the_work(mvtec, tmp_path, options, said):
@@ -96,6 +97,11 @@ def test_a_wrong_option_is_reported_before_the_work(mvtec, tmp_path, options, sa
     line = refused("benchmark", "mvtec", mvtec, "-o", out, *TINY, "--device", "cpu", *options)
     assert said in line
     assert not list(out.glob("*.json"))
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    line = refused("benchmark", "mvtec", tmp_path / "missing", "-o", tmp_path / "out")
+    assert f"{tmp_path / 'missing'}: there is no such folder" in line
 
 
 @pytest.mark.parametrize(("more", "size"), [([], "512x512"), (["-s", "size=64x64"], "64x64")])

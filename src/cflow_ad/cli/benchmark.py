@@ -53,6 +53,7 @@ def mvtec(
 
         from cflow_ad.cli.tables import print_table
         from cflow_ad.evaluation import benchmark as bench
+        from cflow_ad.files import make_folder
 
         paper_size = preset == "paper" and "size" not in given
         runs = {
@@ -64,7 +65,7 @@ def mvtec(
             for name, folder in bench.find_classes(data, wanted).items()
             for seed in range(settings.seed, settings.seed + seeds)
         }
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         results = {file: bench.read_result(file, run[-1]) for file, run in runs.items()}
         failed = False
         for file in [file for file, result in results.items() if result is None]:

@@ -39,6 +39,8 @@ def find_classes(data: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
     if unknown := [name for name in wanted if name not in MVTEC_CLASSES]:
         known = ", ".join(MVTEC_CLASSES)
         raise SettingsError(f"{unknown[0]!r} is not a class of MVTec AD; the classes are {known}")
+    if not data.is_dir():
+        raise DataError(f"{data}: there is no such folder; check the path")
     found = {name: data / name for name in MVTEC_CLASSES if (data / name).is_dir()}
     if not found:
         raise DataError(

@@ -17,7 +17,7 @@ from cflow_ad.evaluation.evaluation import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
-from cflow_ad.files import write_whole
+from cflow_ad.files import make_folder, write_whole
 from cflow_ad.scoring.base import BaseDetector
 
 _MOST_PANELS = 8
@@ -33,10 +33,7 @@ def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = (
     for path in picture:
         if path.resolve() not in test:
             raise DataError(f"{path}: not a test image of {dataset.root}; name one of those")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+    make_folder(folder)
 
 
 def write_results(
