@@ -74,6 +74,23 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Turn what a system raises for a file that cannot be written into a DataError.
+
+    Args:
+        what: the file is, in a word.
+        path: of the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: the {what} cannot be written ({error.strerror}); check its "
+            "permissions and the free space of the disk"
+        ) from error
+
+
 def _flush_names(folder: Path) -> None:
     """Write a folder's names to its disk, where the system can: a new one then outlives a crash."""
     with contextlib.suppress(OSError, AttributeError):

@@ -75,7 +75,8 @@ def test_numpy_numbers_become_plain_ones():
 def test_sizes_without_a_box(text):
     sizing = Sizing.parse(text, multiple=8)
     assert sizing.mode == text.strip().split("=")[0].strip()
-    with pytest.raises(SettingsError, match="has no box to pad images to; give HEIGHTxWIDTH"):
+    said = "has no box to pad images to; give HEIGHTxWIDTH, or leave resize out"
+    with pytest.raises(SettingsError, match=said):
         Sizing.parse(text, "pad")
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cflow_ad.errors import DataError, SettingsError
+from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import Mask, shrink_image, shrink_map, shrink_mask
-from cflow_ad.files import write_whole
+from cflow_ad.files import write_whole, writing
 from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -108,13 +108,8 @@ def draw_panels(
         # Characters that no installed font has are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(buffer, format=kind[1:], bbox_inches="tight", metadata=metadata)
-    try:
+    with writing("figure", path):
         write_whole(path, buffer.getvalue())
-    except OSError as error:
-        raise DataError(
-            f"{path}: the figure cannot be written ({error.strerror}); check its permissions and "
-            "the free space of the disk"
-        ) from error
 
 
 def _draw_column(

@@ -12,14 +12,13 @@ import numpy as np
 
 from cflow_ad._version import __version__
 from cflow_ad.data.images import read_image
-from cflow_ad.errors import DataError
 from cflow_ad.evaluation import _wording as wording
 from cflow_ad.evaluation._charts import curve_chart, score_chart, tradeoff_chart
 from cflow_ad.evaluation._examples import Example, PixelsOf, choose_examples, draw_example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation.metrics import ScoreMetrics
 from cflow_ad.evaluation.overlay import jet_table, map_scale
-from cflow_ad.files import replacing
+from cflow_ad.files import replacing, writing
 from cflow_ad.scoring.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -58,15 +57,9 @@ def write_report(
         DataError: the file cannot be written.
     """
     page = render("report.html.j2", _content(evaluation, predict, examples, pixels_of))
-    try:
-        with replacing(path) as new:
-            # A file name may hold bytes that are not Unicode.
-            new.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(
-            f"{path}: the report cannot be written ({error.strerror}); check its permissions and "
-            "the free space of the disk"
-        ) from error
+    with writing("report", path), replacing(path) as new:
+        # A file name may hold bytes that are not Unicode.
+        new.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _content(

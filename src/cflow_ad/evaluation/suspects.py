@@ -16,7 +16,7 @@ from cflow_ad.evaluation._examples import Example
 from cflow_ad.evaluation._pages import Picture, render
 from cflow_ad.evaluation._wording import number
 from cflow_ad.evaluation.overlay import heatmap, map_scale, shrink_image, shrink_map
-from cflow_ad.files import write_whole
+from cflow_ad.files import write_whole, writing
 from cflow_ad.fitting.screening import Screening, Suspect
 
 _LONGEST = 288
@@ -63,16 +63,10 @@ def write_suspects(screening: Screening, path: Path) -> None:
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(("path", "score"))
     writer.writerows(screening.flagged.items())
-    try:
+    with writing("report", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, text in ((path, page), (list_beside(path), rows.getvalue())):
             write_whole(file, text.encode(errors="replace"))
-    except OSError as error:
-        where = error.filename or path
-        raise DataError(
-            f"{where}: the report cannot be written ({error.strerror}); check its permissions and "
-            "the free space of the disk"
-        ) from error
 
 
 def _example(suspect: Suspect, scale: tuple[float, float]) -> Example:
