@@ -380,9 +380,13 @@ def test_a_layer_is_quantised_where_what_it_reads_is_as_coarse_as_the_first_leve
         make("Conv", ["by_8", "encoder.c"], ["level"], name="level"),
         make("Relu", ["level"], ["cut"], name="cut"),
         make("Conv", ["cut", "encoder.d"], ["by_16"], name="next", strides=[2, 2]),
+        # A dynamic size may be read off the deepest layer.
+        make("Shape", ["by_16"], ["size"], name="shape"),
+        make("Expand", ["wide", "size"], ["wider"], name="expand"),
+        make("Conv", ["wider", "encoder.e"], ["other"], name="fine"),
         make("Conv", ["by_16", "levels.0.mixing"], ["energy_0"], name="mix"),
     ]
     output = onnx.helper.make_tensor_value_info("energy_0", onnx.TensorProto.FLOAT, None)
     model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], [output]))
     assert _quantised(model, 8) == {"level", "cut", "next"}
-    assert _quantised(model, 4) == {"wide", "bend", "level", "cut", "next"}
+    assert _quantised(model, 4) == {"wide", "bend", "level", "cut", "next", "fine"}

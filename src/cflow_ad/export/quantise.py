@@ -261,11 +261,13 @@ def _quantised(model: Any, stride: int) -> set[str]:
 
 
 def _strides(model: Any) -> dict[str, int]:
-    """Map the name of each tensor that depends on pixels to the pixels from one row to the next."""
+    """Map the name of each tensor that depends on pixels to the pixels from one row to the next;
+    shapes do not depend on them.
+    """
     found = {INPUT: 1}
     for node in model.graph.node:
         inputs = [found[name] for name in node.input if name in found]
-        if inputs:
+        if inputs and node.op_type != "Shape":
             own = next((each.ints[0] for each in node.attribute if each.name == "strides"), 1)
             found.update(dict.fromkeys(node.output, own * max(inputs)))
     return found
