@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,21 +212,11 @@ class _OpenVino:
                 # By default it keeps programs for every size of images seen, at some 6 MiB each,
                 # and with more than this it grows slowly over sizes that are all new.
                 hints["CPU_RUNTIME_CACHE_CAPACITY"] = 64
-
-            def compile_for(sides: Shape | None, names: Sequence[str]) -> Any:
-                part = model.clone()
-                if sides is not None:
-                    part.reshape({INPUT: [1, *sides, 3]})
-                # What only other outputs need would be computed as well.
-                for output in part.outputs:
-                    if not output.names & set(names):
-                        part.remove_result(output.node)
-                return core.compile_model(part, wanted, hints)
-
+            self._model = model
+            self._compile = partial(core.compile_model, device_name=wanted, config=hints)
             about = json.loads(self.metadata)
             usual = about.get("export", {}).get("usual_size") if self.on_cpu else None
             self._usual: Shape | None = usual and (usual[0], usual[1])
-            self._compile_for = compile_for
             self._programs: dict[tuple[Shape | None, tuple[str, ...]], Any] = {}
             self._lock = threading.Lock()
             self._of_thread = threading.local()
@@ -248,9 +239,19 @@ class _OpenVino:
         if key not in requests:
             with self._lock:
                 if key not in self._programs:
-                    self._programs[key] = self._compile_for(*key)
+                    self._programs[key] = self._build_program(*key)
             requests[key] = self._programs[key].create_infer_request()
         return requests[key]
+
+    def _build_program(self, sides: Shape | None, names: Sequence[str]) -> Any:
+        part = self._model.clone()
+        if sides is not None:
+            part.reshape({INPUT: [1, *sides, 3]})
+        # What only other outputs need would be computed as well.
+        for output in part.outputs:
+            if not output.names & set(names):
+                part.remove_result(output.node)
+        return self._compile(part)
 
 
 class _Torch:
