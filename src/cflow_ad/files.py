@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from cflow_ad.errors import DataError
+from cflow_ad.errors import CflowError, DataError
 
 _BLOCK = 2**22
 _LONG_NAME = 224  # bytes; a file system takes 255
@@ -135,6 +135,19 @@ def is_full(error: OSError) -> bool:
 def free_space(folder: Path) -> int:
     """Return how many bytes may be written to a folder's disk."""
     return shutil.disk_usage(folder).free
+
+
+def require_writable(path: Path, error: type[CflowError] = DataError) -> None:
+    """See that a file or folder can be made, before the work whose result it is; nothing is made.
+
+    Raises:
+        CflowError: of the type `error`: it lies below a file, or where nothing can be written.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise error(f"{path}: {folder} is a file, not a folder; choose another path")
+    if not os.access(folder, os.W_OK):
+        raise error(f"{path}: no permission to write in {folder}; choose another path")
 
 
 def require_empty(folder: Path) -> None:

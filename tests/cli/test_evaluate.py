@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -19,6 +20,7 @@ from sklearn.metrics import (
 
 from cflow_ad import Detector
 from cflow_ad.data.listing import list_images
+from cflow_ad.store.model_file import read_model, write_model
 from tests.cli.commands import refused, run
 
 
@@ -42,6 +44,10 @@ def results(measured):
 def copy(carpet, tmp_path):
     """The carpet, to be spoilt."""
     return shutil.copytree(carpet, tmp_path / "copy")
+
+
+def fail(*_, **__):
+    raise AssertionError("the work began")
 
 
 def metrics(folder):
@@ -180,7 +186,7 @@ def test_a_set_where_nothing_can_be_read_is_said(model, copy, tmp_path):
         path.write_bytes(b"")
     said = refused("evaluate", model, copy, "-o", tmp_path / "out", "--skip-unreadable")
     assert "none of the 14 test images could be read" in said
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unreadable_image_cannot_be_in_the_picture(model, copy, tmp_path):
@@ -188,11 +194,23 @@ def test_an_unreadable_image_cannot_be_in_the_picture(model, copy, tmp_path):
     broken.write_bytes(b"")
     options = ["-o", tmp_path / "out", "--skip-unreadable", "--picture", broken]
     assert f"{broken}: could not be read" in refused("evaluate", model, copy, *options)
+    assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_cannot_be_is_known_before_the_work(model, carpet, tmp_path):
+def test_an_output_that_cannot_be_is_known_before_the_work(model, carpet, tmp_path, monkeypatch):
+    monkeypatch.setattr("cflow_ad.evaluation.evaluate.evaluate", fail)
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file") in refused("evaluate", model, carpet, "-o", tmp_path / "file")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)  # root may write anywhere
+    assert "no permission" in refused("evaluate", model, carpet, "-o", tmp_path / "new")
+
+
+def test_a_model_without_thresholds_leaves_no_folder(model, carpet, tmp_path):
+    metadata, tensors = read_model(model)
+    bare = tmp_path / "bare.safetensors"
+    write_model(bare, tensors, metadata | {"calibration": None})
+    assert "not calibrated yet" in refused("evaluate", bare, carpet)
+    assert list(tmp_path.iterdir()) == [bare]
 
 
 def test_markup_in_names_is_not_interpreted_and_results_lie_beside_the_model(model, copy, tmp_path):

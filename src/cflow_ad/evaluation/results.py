@@ -17,23 +17,25 @@ from cflow_ad.evaluation.evaluation import Evaluation, ImageRecord
 from cflow_ad.evaluation.figures import Panel, draw_panels
 from cflow_ad.evaluation.overlay import map_scale
 from cflow_ad.evaluation.report import write_report
-from cflow_ad.files import make_folder, write_whole
+from cflow_ad.files import make_folder, require_writable, write_whole
 from cflow_ad.scoring.base import BaseDetector
 
 _MOST_PANELS = 8
+_METRICS = "metrics.json"
 
 
 def check_results(dataset: Dataset, folder: Path, *, picture: Sequence[Path] = ()) -> None:
-    """Make the folder and check the images of the figure, before an evaluation starts.
+    """Check the folder and the images of the figure, before an evaluation starts.
 
     Raises:
-        DataError: an image of `picture` is not a test image, or the folder cannot be made.
+        DataError: an image of `picture` is not a test image, or nothing can be written to the
+            folder.
     """
     test = {sample.path.resolve() for sample in dataset.test}
     for path in picture:
         if path.resolve() not in test:
             raise DataError(f"{path}: not a test image of {dataset.root}; name one of those")
-    make_folder(folder)
+    require_writable(folder / _METRICS)
 
 
 def write_results(
@@ -64,7 +66,8 @@ def write_results(
     check_results(evaluation.dataset, folder, picture=picture)
     detector = with_regions(detector, evaluation.dataset)
     shown = [_find_record(evaluation, path) for path in picture] or _choose_typical(evaluation)
-    metrics, scores = folder / "metrics.json", folder / "scores.csv"
+    make_folder(folder)
+    metrics, scores = folder / _METRICS, folder / "scores.csv"
     write_whole(metrics, evaluation.to_json())
     _write_scores(evaluation, scores)
     threshold, map_threshold = evaluation.threshold, evaluation.map_threshold

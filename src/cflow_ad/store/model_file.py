@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cflow_ad._version import __version__
 from cflow_ad.errors import ModelFileError
-from cflow_ad.files import replacing
+from cflow_ad.files import replacing, require_writable
 from cflow_ad.store.schema import EXPORTED, SCHEMA, check_schema
 
 _KEY = "cflow_ad"
@@ -48,11 +48,7 @@ def check_writable(path: Path, *, exported: bool = False) -> None:
         raise ModelFileError(
             f"{path}: this is a folder; name a file in it, such as model.safetensors"
         )
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise ModelFileError(f"{path}: {folder} is a file, not a folder; choose another path")
-    if not os.access(folder, os.W_OK):
-        raise ModelFileError(f"{path}: no permission to write in {folder}; choose another path")
+    require_writable(path, ModelFileError)
 
 
 def _check_suffix(path: Path) -> None:
