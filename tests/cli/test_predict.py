@@ -223,13 +223,32 @@ def test_wrong_paths_are_known_before_the_work(model, pictures, tmp_path):
     file, folder = tmp_path / "file", tmp_path / "folder.png"
     file.write_text("")
     folder.mkdir()
-    for options in (["-o", file, "--masks"], ["-o", tmp_path / "out"], ["--picture", folder]):
+    (folder / "masks").write_text("")
+    for options in (
+        ["-o", file, "--masks"],
+        ["-o", folder, "--masks"],
+        ["-o", tmp_path / "out"],
+        ["--picture", folder],
+    ):
         result = run("predict", model, pictures[0], *options)
         assert result.exit_code == 2
         assert str(options[1]) in result.stderr
         assert result.stdout == ""
     assert run("predict", model, pictures[0], "--picture", tmp_path / "new" / "p.png").exit_code < 2
     assert (tmp_path / "new" / "p.png").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_known_before_the_work(
+    model, pictures, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "p.png"
+    said = f"{below}: {tmp_path / 'file'} is a file, not a folder; choose another path"
+    assert said in refused("predict", model, pictures[0], "--picture", below)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)  # root may write anywhere
+    result = run("predict", model, pictures[0], "--picture", tmp_path / "p.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{tmp_path / 'p.png'}: no permission to write in {tmp_path}" in result.stderr
 
 
 def test_regions_and_maps_are_exactly_the_detectors(model, detector, pictures, between, tmp_path):

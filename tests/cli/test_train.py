@@ -322,6 +322,8 @@ def test_too_few_images_to_stand_out_are_said_so(carpet, tmp_path):
     [
         ("--report page.txt", "--report page.txt: the name must end in .html"),
         ("--report list.html --exclude list.csv", "would overwrite list.csv"),
+        ("--report list.csv/page.html", "list.csv is a file, not a folder; choose another path"),
+        ("--report page.html", "page.csv is a folder; choose another name"),
         ("--exclude nowhere.csv", "nowhere.csv: the file cannot be read"),
         ("--exclude nowhere.png", "nowhere.png: no good image"),
     ],
@@ -329,6 +331,17 @@ def test_too_few_images_to_stand_out_are_said_so(carpet, tmp_path):
 def test_what_cannot_be_excluded_or_reported_is_named(options, said, carpet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.csv").write_text("path\n000.png\n")
+    (tmp_path / "page.csv").mkdir()
     line = refused("train", carpet, "-o", "m.safetensors", *TINY, *options.split())
     assert said in line
-    assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["list.csv", "page.csv"]
+
+
+def test_a_report_without_permission_is_refused_before_any_training(carpet, tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    page, path = tmp_path / "closed" / "page.html", tmp_path / "m.safetensors"
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda at, mode: at != page.parent or mode == os.R_OK)
+    line = refused("train", carpet, "-o", path, *TINY, "--report", page)
+    assert f"{page}: no permission to write in {page.parent}; choose another path" in line
+    assert not path.exists()

@@ -171,14 +171,17 @@ def train(
 
 
 def _check_report(report: Path, exclude: list[str]) -> None:
-    """Check the page's name before training; its list must not overwrite one of `exclude`."""
+    """Check the page's path before training; its list must not overwrite one of `exclude`."""
     from cflow_ad.evaluation.suspects import list_beside
+    from cflow_ad.files import require_writable
 
     if report.suffix.lower() not in (".html", ".htm"):
         raise SettingsError(f"--report {report}: the name must end in .html")
-    if report.is_dir():
-        raise SettingsError(f"--report {report}: this is a folder; name a file in it")
     listed = list_beside(report)
+    for file in (report, listed):
+        if file.is_dir():
+            raise SettingsError(f"--report {report}: {file} is a folder; choose another name")
+    require_writable(report)
     if any(listed.resolve() == Path(name).resolve() for name in exclude):
         raise SettingsError(
             f"--report {report}: its list would overwrite {listed}, which --exclude names; give "

@@ -20,7 +20,7 @@ from PIL import Image
 from cflow_ad.data.naming import name_results
 from cflow_ad.errors import SettingsError
 from cflow_ad.evaluation.overlay import map_scale, overlay
-from cflow_ad.files import naming, write_whole
+from cflow_ad.files import naming, require_writable, write_whole
 from cflow_ad.scoring.prediction import Prediction
 
 _COLUMNS = ("path", "score", "threshold", "is_anomalous", "p_value")
@@ -66,6 +66,12 @@ class Wanted:
         return bool(self.folder or self.picture or self.has_regions)
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders of maps, masks and overlays, of those that are wanted."""
+        kinds = {"maps": self.maps, "masks": self.masks, "overlays": self.overlays}
+        return [self.folder / kind for kind, wanted in kinds.items() if self.folder and wanted]
+
+    @property
     def has_regions(self) -> bool:
         """Whether the table holds the regions."""
         return self.table is not None and self.table.suffix == ".jsonl"
@@ -108,10 +114,11 @@ class Writer:
     def __enter__(self) -> Self:
         # All folders now, so that a wrong path fails before the first image.
         wanted = self._wanted
+        if wanted.picture is not None:
+            require_writable(wanted.picture)
         files = [file for file in (wanted.table, wanted.picture) if file is not None]
-        for folder in (wanted.folder, *(file.parent for file in files)):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+        for folder in (*wanted.folders, *(file.parent for file in files)):
+            folder.mkdir(parents=True, exist_ok=True)
         if wanted.table is not None:
             self._open.enter_context(naming(wanted.table))  # for what is written only at the end
             self._file = self._open.enter_context(wanted.table.open("wb", buffering=0))
