@@ -71,11 +71,16 @@ def test_what_is_assumed_is_said(authors, anomalib, tmp_path):
     assert len(said.splitlines()) == 1
 
 
-def test_weights_can_be_left_out(anomalib, tmp_path):
+def test_weights_can_be_left_out_which_is_said(authors, tmp_path):
     whole, light = tmp_path / "whole.safetensors", tmp_path / "light.safetensors"
-    run("import", "anomalib", anomalib, "-o", whole)
-    run("import", "anomalib", anomalib, "-o", light, "--no-bundle")
+    assert "--weights" not in run("import", "authors", authors, "-o", whole).stdout
+    said = run("import", "authors", authors, "-o", light, "--no-bundle").stdout.splitlines()[0]
+    assert said.startswith(f"{light}: ")
+    assert "without the encoder's weights: to open it, give them with --weights FILE" in said
     assert light.stat().st_size < whole.stat().st_size / 2
+    weights = tmp_path / "encoder.pth"
+    torch.save(torch.load(authors)["encoder_state_dict"], weights)
+    assert Detector.load(light, weights=weights, device="cpu").settings.strides == (32,)
 
 
 @pytest.mark.parametrize("kind", ["authors", "anomalib"])

@@ -132,10 +132,16 @@ def _finish(
     detector.save(output, bundle=bundle)
     settings = detector.settings
     strides = ", ".join(map(str, settings.strides))
-    typer.echo(
+    line = (
         f"{output}: {settings.backbone} at {settings.size}; strides {strides}; "
         f"blocks {settings.method.blocks}"
     )
+    if not bundle:
+        line += (
+            "; without the encoder's weights: to open it, give them with --weights FILE, unless "
+            "they are timm's or torchvision's"
+        )
+    typer.echo(line)
     if assumed := detector.training["assumed"]:
         print_message(
             f"warning: the checkpoint does not state these, and they are assumed: {assumed}",
