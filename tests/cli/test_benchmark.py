@@ -69,6 +69,8 @@ def test_a_class_that_fails_is_reported_and_the_status_shows_it(mvtec, tmp_path)
         "carpet-0.json",
         "results.md",
     ]
+    table = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert f"\n\nFailed:\n\n- bottle, seed 0: {broken}: " in table
 
 
 def test_where_every_class_fails_there_is_no_table(tmp_path):

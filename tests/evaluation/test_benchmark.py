@@ -127,6 +127,10 @@ def test_the_table_has_every_run_the_paper_the_mean_and_the_deviation(tmp_path):
     lines = (tmp_path / "t.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 + len(rows)
     assert all(line.count("|") == len(HEADER) + 1 for line in lines)
+    write_markdown(tmp_path / "t.md", rows, ["wood, seed 2: no images", "wood, seed 3: none"])
+    more = (tmp_path / "t.md").read_text(encoding="utf-8").splitlines()
+    assert more[: len(lines)] == lines
+    assert more[-2:] == ["- wood, seed 2: no images", "- wood, seed 3: none"]
 
 
 def test_one_seed_or_seeds_with_other_classes_have_no_deviation():

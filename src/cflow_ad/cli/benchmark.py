@@ -67,10 +67,11 @@ def mvtec(
         }
         make_folder(output)
         results = {file: bench.read_result(file, run[-1]) for file, run in runs.items()}
-        failed = False
+        failures = []
         for file in [file for file, result in results.items() if result is None]:
+            name = f"{runs[file][0]}, seed {runs[file][-1].seed}"
             with bars() as shown:
-                shown.say(f"{runs[file][0]}, seed {runs[file][-1].seed}")
+                shown.say(name)
                 try:
                     results[file] = bench.measure(
                         *runs[file],
@@ -81,10 +82,10 @@ def mvtec(
                     )
                 except (DataError, TrainingError) as error:
                     shown.say(f"failed: {error}", "red")
-                    failed = True
+                    failures.append(f"{name}: {error}")
         if rows := bench.build_table([result for result in results.values() if result]):
             print_table(bench.HEADER, rows, "MVTec AD: areas in percent")
-            bench.write_markdown(output / "results.md", rows)
+            bench.write_markdown(output / "results.md", rows, failures)
             typer.echo(output / "results.md")
-        if failed:
+        if failures:
             raise typer.Exit(SOME_FAILED)

@@ -138,11 +138,13 @@ def build_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def write_markdown(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write the table as Markdown."""
+def write_markdown(path: Path, rows: Sequence[Sequence[str]], failures: Sequence[str] = ()) -> None:
+    """Write the table as Markdown, and below it the runs that failed, with their errors."""
     head = [name.replace("\n", " ") for name in HEADER]
     lines = [head, ["---"] * len(head), *rows]
-    _write(path, "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    failed = "\nFailed:\n\n" if failures else ""
+    _write(path, table + failed + "".join(f"- {failure}\n" for failure in failures))
 
 
 def _read_areas(evaluation: Mapping[str, Any]) -> Areas:
