@@ -13,6 +13,7 @@ from PIL import Image
 
 from cflow_ad import ImageError, ModelFileError, SettingsError
 from cflow_ad.runtime import Detector as RuntimeDetector
+from cflow_ad.runtime.opening import describe
 from tests.golden.exported import exported_file, golden_detector
 from tests.golden.images import golden_images, good_images
 
@@ -89,6 +90,12 @@ def test_its_metadata_are_those_of_the_trained_model(file):
     assert info["export"]["size"] == [64, 64]
 
 
+def test_no_program_is_compiled_to_read_openvinos_metadata(files, monkeypatch):
+    about = RuntimeDetector.load(files["openvino"]).info()
+    monkeypatch.delattr("openvino.Core.compile_model")
+    assert describe(files["openvino"]) == about
+
+
 def test_a_file_a_picture_and_pixels_are_one(file, tmp_path):
     detector = RuntimeDetector.load(file)
     image = golden_images()["hole"]
@@ -156,6 +163,8 @@ def test_a_damaged_file_is_one_clear_line(file, tmp_path, keep):
         RuntimeDetector.load(copy)
     assert str(copy) in str(raised.value)
     assert "\n" not in str(raised.value)
+    with pytest.raises(ModelFileError, match="damaged"):
+        describe(copy)
 
 
 def test_noise_by_the_name_of_a_model_is_one_clear_line(tmp_path):
@@ -172,6 +181,8 @@ def test_openvinos_weights_must_be_there(files, tmp_path):
     copy.with_suffix(".bin").unlink()
     with pytest.raises(ModelFileError, match=r"model\.xml"):
         RuntimeDetector.load(copy)
+    with pytest.raises(ModelFileError, match=r"model\.xml"):
+        describe(copy)
 
 
 def change(file, path, edit):

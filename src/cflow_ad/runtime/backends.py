@@ -98,6 +98,9 @@ def read_text(path: Path) -> str:
     Raises:
         ModelFileError: as for `open_backend`.
     """
+    if path.suffix.lower() == ".xml" and path.is_file() and os.access(path, os.R_OK):
+        with optional_library():
+            return _read_openvino(path)[1]  # to compile it would take longer
     return open_backend(path, device=None, threads=1).metadata
 
 
@@ -172,6 +175,17 @@ class _OnnxRuntime:
             return self._of_one_shape
 
 
+def _read_openvino(path: Path) -> tuple[Any, str]:
+    """Read a graph in OpenVINO, and its metadata."""
+    import openvino
+
+    with _one_line_errors(path):
+        model = openvino.Core().read_model(path)
+        if not model.has_rt_info([KEY]):
+            raise _foreign(path)
+        return model, model.get_rt_info([KEY]).astype(str)
+
+
 class _OpenVino:
     """A graph in OpenVINO.
 
@@ -186,11 +200,8 @@ class _OpenVino:
         import openvino
 
         core = openvino.Core()
+        model, self.metadata = _read_openvino(path)
         with _one_line_errors(path):
-            model = core.read_model(path)
-            if not model.has_rt_info([KEY]):
-                raise _foreign(path)
-            self.metadata: str = model.get_rt_info([KEY]).astype(str)
             self.outputs = {name for value in model.outputs for name in value.names}
             hints: dict[str, Any] = {
                 "PERFORMANCE_HINT": "LATENCY",
