@@ -201,6 +201,11 @@ def test_the_paper_preset_is_the_papers():
     assert (schedule.images_per_batch, schedule.rotation) == (32, 5)
 
 
+def test_a_flow_takes_steps_for_copies_of_images_too():
+    assert Settings(augment_copies=2).steps_for(50) == Settings().steps_for(150)
+    assert Settings(augment_copies=2, steps=7).steps_for(50) == 7
+
+
 def test_the_accurate_preset_has_the_papers_flow():
     paper, accurate = (Settings.preset(name).method for name in ("paper", "accurate"))
     for field in ("blocks", "wide_subnets", "permutation", "clamp", "position_channels"):
