@@ -47,7 +47,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "smoothing by 2 pixels": {"smoothing": 2.0},
     "score: the map's peak": {"method": {"image_score": "peak"}},
     "size 256x256": {"size": "256x256"},
-    "300 steps": {"steps": 300},
+    "600 steps for any number": {"steps": 600},
 }
 """Changes of the default; a row that changes nothing is left out."""
 

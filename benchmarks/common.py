@@ -150,19 +150,6 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def with_spread(values: Sequence[float]) -> str:
-    """Format the mean, and the standard deviation where there are several; empty where undefined.
-
-    Example:
-        >>> with_spread([1.0, 3.0])
-        '2.00 ± 1.41'
-    """
-    if any(map(math.isnan, values)):
-        return ""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
-
-
 def markdown(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """Format a table; numbers to three digits or more."""
 

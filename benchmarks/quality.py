@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py --all [--data FOLDER] [--sets NAME ...] [--seeds 0 1 2]
                                  [--preset NAME] [NAME=VALUE ...] [--method NAME=VALUE ...]
-                                 [--label NAME] [--results FILE.jsonl]
+                                 [--images N] [--label NAME] [--results FILE.jsonl]
     python benchmarks/quality.py --compare A B [--results FILE.jsonl]
     python benchmarks/quality.py --choose A B C ... [--results FILE.jsonl]
 
@@ -12,7 +12,8 @@ is the share of defective images with a mask whose highest map value lies on the
 above the stored threshold; `promised` is the false-positive rate that the calibration promises, and
 `kept` the share of seeds in which it lies within the 95 % binomial interval of the false alarms. A
 time is of one training, and of one image from its file to its result (the median). The model is the
-last step's; nothing is selected on the test data. Each result is appended to the results file, and
+last step's; nothing is selected on the test data. `--images` trains on so many of the good images
+as if there were no others, drawn by the seed. Each result is appended to the results file, and
 what is there already is not measured again.
 
 `--compare` prints the differences of two settings, set by set; `*` marks those beyond the seeds'
@@ -29,6 +30,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ from results import (
 
 from cflow_ad import Prediction, Settings, evaluate, open_dataset
 from cflow_ad.data.carpet import write_carpet
+from cflow_ad.data.layouts import Dataset
 from cflow_ad.data.masks import read_mask
 
 _NEAR = 0.02  # of an image's longer side
@@ -61,9 +64,17 @@ def find_sets(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in found}
 
 
-def measure(data: Path, settings: Settings) -> dict[str, float]:
-    """Train and evaluate once; see `measure_fit`."""
-    return measure_fit(data, lambda dataset: fit(dataset, settings))
+def measure(data: Path, settings: Settings, images: int | None = None) -> dict[str, float]:
+    """Train and evaluate once, on so many of the good images; see `measure_fit`."""
+
+    def train(dataset: Dataset) -> Any:
+        good = dataset.train
+        if images is not None and images < len(good):
+            chosen = np.random.default_rng(settings.seed).choice(len(good), images, replace=False)
+            good = tuple(good[number] for number in sorted(chosen))
+        return fit(replace(dataset, train=good), settings)
+
+    return measure_fit(data, train)
 
 
 def measure_fit(data: Path, train: Callable[[Any], Any]) -> dict[str, float]:
@@ -192,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
     add_options(parser)
+    parser.add_argument("--images", type=int, metavar="N", help="good images to train on, at most")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--method", nargs="+", default=[], metavar="NAME=VALUE")
     parser.add_argument("--label", help="of the row; by default the preset and the values")
@@ -210,7 +222,10 @@ def main() -> None:
             first, second = names
             print(build_comparison(chosen[first], chosen[second], f"{second} less {first}"))
         return
-    label = arguments.label or " ".join([arguments.preset, *arguments.settings, *arguments.method])
+    parts = [arguments.preset, *arguments.settings, *arguments.method]
+    if arguments.images:
+        parts.append(f"{arguments.images} images")
+    label = arguments.label or " ".join(parts)
     settings = parse_settings(arguments.preset, arguments.settings, arguments.method)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quick:
@@ -219,7 +234,8 @@ def main() -> None:
             settings = Settings.preset("default", **QUICK)
 
         def measure_one(data: Path, seed: int) -> dict[str, float]:
-            return measure(data, Settings.from_dict({**settings.to_dict(), "seed": seed}))
+            of_seed = Settings.from_dict({**settings.to_dict(), "seed": seed})
+            return measure(data, of_seed, arguments.images)
 
         sets = choose_sets(parser, arguments)
         measure_missing(label, sets, arguments.seeds, arguments.results, measure_one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -20,7 +21,6 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("alignment", "| rigid, foreground |"),
         ("contamination", "| seed | hidden | found |"),
         ("false_alarms", "| 20.00% |"),
-        ("few", "| 4 + 1 copies each |"),
         ("formats", "| trained on 12 bits in 16 |"),
         ("gpu", "| CPU and GPU, other decisions | 0 |"),
         ("growth", "predict s grows with the power"),
@@ -37,19 +37,29 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
     ],
 )
 def test_a_benchmark_runs(script, shown, tmp_path, monkeypatch, capsys):
-    run(script, "--json", tmp_path / "out.json", monkeypatch)
+    run(monkeypatch, script, "--json", tmp_path / "out.json")
     assert shown in capsys.readouterr().out
     assert (tmp_path / "out.json").stat().st_size > 100
 
 
 def test_quality_resumes(tmp_path, monkeypatch, capsys):
     results = tmp_path / "quality.jsonl"
-    run("quality", "--results", results, monkeypatch)
+    run(monkeypatch, "quality", "--results", results)
     first = results.read_text()
     assert first.count("\n") == 3  # seeds
-    run("quality", "--results", results, monkeypatch)
+    run(monkeypatch, "quality", "--results", results)
     assert results.read_text() == first
     assert capsys.readouterr().out.count("| carpet | ") == 2
+
+
+def test_quality_trains_on_so_many_images(tmp_path, monkeypatch, capsys):
+    results = tmp_path / "quality.jsonl"
+    run(monkeypatch, "quality", "--seeds", "0", "--results", results)
+    run(monkeypatch, "quality", "--images", "2", "--seeds", "0", "--results", results)
+    of_all, of_two = (json.loads(line) for line in results.read_text().splitlines())
+    assert (of_all["label"], of_two["label"]) == ("default", "default 2 images")
+    # The least rate that n images allow is 1 / (n + 1).
+    assert (of_all["promised"], of_two["promised"]) == (pytest.approx(20), pytest.approx(100 / 3))
 
 
 def result(label, name, seed, auroc, aupro):
@@ -88,20 +98,20 @@ def import_tables(monkeypatch):
 
 def test_the_ablation_resumes(tmp_path, monkeypatch, capsys):
     results = tmp_path / "ablation.jsonl"
-    run("ablation", "--results", results, monkeypatch)
+    run(monkeypatch, "ablation", "--results", results)
     first = results.read_text()
     assert first.count("\n") == 2  # the default, and one change
-    run("ablation", "--results", results, monkeypatch)
+    run(monkeypatch, "ablation", "--results", results)
     assert results.read_text() == first
     assert "| the paper's flow | " in capsys.readouterr().out
 
 
-def run(script, option, out, monkeypatch, *more):
+def run(monkeypatch, script, *options):
     """Run a script in this process, which has already imported torch."""
     if not FOLDER.is_dir():
         pytest.skip("the benchmarks are not part of a source distribution")
     path = FOLDER / f"{script}.py"
     monkeypatch.setattr(cflow_ad, "tune_process", lambda: None)  # it would last
-    monkeypatch.setattr(sys, "argv", [str(path), "--quick", option, str(out)])
+    monkeypatch.setattr(sys, "argv", [str(path), "--quick", *map(str, options)])
     monkeypatch.syspath_prepend(str(FOLDER))
     runpy.run_path(str(path), run_name="__main__")
