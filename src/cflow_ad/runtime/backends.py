@@ -61,6 +61,27 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
         DependencyError: the library is not installed.
         SettingsError: the library has no such device.
     """
+    kind = _kind_of(path)
+    with optional_library():
+        return AfterFork(lambda threads: kind(path, device, threads), threads)
+
+
+def read_text(path: Path) -> str:
+    """Read an exported file's metadata.
+
+    Raises:
+        ModelFileError: as for `open_backend`.
+    """
+    if _kind_of(path) is not _OpenVino:
+        return open_backend(path, device=None, threads=1).metadata
+    with optional_library():  # to compile it would take longer
+        import openvino
+
+        return _read_openvino(openvino.Core(), path)[1]
+
+
+def _kind_of(path: Path) -> Any:
+    """Choose what runs a file, by its name, and see that the file can be read."""
     kinds: dict[str, Any] = {".onnx": _OnnxRuntime, ".xml": _OpenVino, ".pt2": _Torch}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
@@ -74,8 +95,7 @@ def open_backend(path: Path, *, device: str | None, threads: int | None) -> Back
         raise ModelFileError(f"{path}: there is no such model file; export one, or check the path")
     if not os.access(path, os.R_OK):
         raise ModelFileError(f"{path}: no permission to read it; change its permissions")
-    with optional_library():
-        return AfterFork(lambda threads: kind(path, device, threads), threads)
+    return kind
 
 
 @contextlib.contextmanager
@@ -90,18 +110,6 @@ def _one_line_errors(path: Path) -> Iterator[None]:
             f"{path}: damaged, or not a model that can be run here ({first_line(error)}); copy it "
             "again from where it was made, or export it again"
         ) from error
-
-
-def read_text(path: Path) -> str:
-    """Read an exported file's metadata.
-
-    Raises:
-        ModelFileError: as for `open_backend`.
-    """
-    if path.suffix.lower() == ".xml" and path.is_file() and os.access(path, os.R_OK):
-        with optional_library():
-            return _read_openvino(path)[1]  # to compile it would take longer
-    return open_backend(path, device=None, threads=1).metadata
 
 
 def _foreign(path: Path) -> ModelFileError:
@@ -175,12 +183,10 @@ class _OnnxRuntime:
             return self._of_one_shape
 
 
-def _read_openvino(path: Path) -> tuple[Any, str]:
-    """Read a graph in OpenVINO, and its metadata."""
-    import openvino
-
+def _read_openvino(core: Any, path: Path) -> tuple[Any, str]:
+    """Read a graph by a core of OpenVINO, and its metadata."""
     with _one_line_errors(path):
-        model = openvino.Core().read_model(path)
+        model = core.read_model(path)
         if not model.has_rt_info([KEY]):
             raise _foreign(path)
         return model, model.get_rt_info([KEY]).astype(str)
@@ -200,7 +206,7 @@ class _OpenVino:
         import openvino
 
         core = openvino.Core()
-        model, self.metadata = _read_openvino(path)
+        model, self.metadata = _read_openvino(core, path)
         with _one_line_errors(path):
             self.outputs = {name for value in model.outputs for name in value.names}
             hints: dict[str, Any] = {
