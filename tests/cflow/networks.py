@@ -72,7 +72,7 @@ def make_level(
     kept = components or channels
     made = ConditionalFlow(kept, width=width, seed=channels, **flow)
     if memory:
-        made = Memory(torch.randn(memory, kept))
+        made = Memory(torch.randn(memory, kept), torch.rand(memory))
     with torch.no_grad():
         for name, value in made.named_parameters():
             value += (1.0 if "second" in name else 0.3) * torch.randn_like(value)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cflow_ad import Settings
+from cflow_ad.cflow.memory import Memory
 from cflow_ad.fitting.likelihood import build_level
-from cflow_ad.fitting.memory import fit_memory
+from cflow_ad.fitting.memory import fit_memory, measure_radii
 from cflow_ad.fitting.scale import fit_scale
 from cflow_ad.method import Method
 from tests.fitting.vectors import cache_of, random_maps
@@ -47,6 +48,23 @@ def test_vectors_of_the_same_image_and_of_its_copies_are_known():
         assert torch.equal(same(index)[:, number], image % 3 == own % 3)
 
 
+def test_a_radius_is_the_distance_to_the_nearest_vector_of_another_image():
+    level, features, _ = fitted(random_maps(6), n_originals=3)
+    index = np.arange(len(features))
+    x = level.input_layer(features.take(index)[0]).double()
+    image = features.images_of(index) % 3
+    apart = torch.cdist(level.density.vectors.double(), x)
+    own = image[apart.argmin(1)]
+    expected = apart.masked_fill(image == own[:, None], torch.inf).amin(1)
+    torch.testing.assert_close(level.density.radii.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_vectors_of_one_image_have_no_radius():
+    vectors = torch.randn(30, 4)
+    radii = measure_radii(vectors, torch.zeros(30, dtype=torch.int64), torch.arange(5))
+    assert torch.equal(radii, torch.zeros(5))
+
+
 def test_an_image_alone_is_compared_with_itself():
     level, features, same = fitted(random_maps(1))
     assert not same(np.arange(len(features))).any()
@@ -61,8 +79,9 @@ def test_an_image_is_scored_for_the_scale_as_if_it_were_not_there(number):
     own = np.arange(*features.bounds[number])
     z = features.take(own)[0]
     found = level.without(z, same(own))
-    others = level.density.vectors[~same(own[:1])[0]]
-    expected = -torch.cdist(level.input_layer(z), others).amin(1) / features.channels
+    kept = ~same(own[:1])[0]
+    others = Memory(level.density.vectors[kept], level.density.radii[kept])
+    expected = others.log_prob(level.input_layer(z)) / features.channels
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     before = level.density.vectors.clone()
     fit_scale(level, features, SETTINGS, 1, same)

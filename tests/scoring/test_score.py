@@ -60,9 +60,9 @@ def test_it_is_the_geometric_mean_of_the_means_of_the_four_highest(seed, strides
     expected = np.prod(terms) ** (1 / len(terms))
     assert compute(energies, smoothing=smoothing) == pytest.approx(expected, rel=1e-4)
     found = score_of(energies, canvas_of(), smoothing, Method())
-    if len(strides) > 1:  # the second level has a memory, with half of the weight
+    if len(strides) > 1:  # the second level has a memory, with two thirds of the weight
         memory, others = terms.pop(1), terms
-        expected = np.sqrt(memory * np.prod(others) ** (1 / len(others)))
+        expected = np.cbrt(memory**2 * np.prod(others) ** (1 / len(others)))
     assert found == pytest.approx(expected, rel=1e-4)
 
 

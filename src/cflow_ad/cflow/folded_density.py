@@ -159,7 +159,7 @@ class FoldedMemory(nn.Module):
     def __init__(self, memory: Memory) -> None:
         super().__init__()
         self.register_buffer("vectors", kernel(-2 * memory.vectors))
-        self.register_buffer("squares", memory.vectors.square().sum(1))
+        self.register_buffer("squares", memory.squares)
 
     def terms(self, row_code: Tensor, column_code: Tensor) -> list[Tensor]:
         """Return nothing: a memory does not depend on the position."""

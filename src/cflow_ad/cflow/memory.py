@@ -3,12 +3,19 @@
 A flow says how common a vector is; what good images have in a few rare places it finds unlikely.
 A memory keeps such vectors too, and a vector is the less likely the further it is from all of them.
 Together they are better than either.
+
+Where good vectors lie far apart, a new good one is far from the nearest too. So each vector of the
+memory has a radius, the distance at which the nearest vector of another good image was found, and
+distances from it are reduced accordingly.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+_SHARE = 0.5
+"""How much of a vector's squared radius is subtracted from squared distances to it. TODO"""
 
 _PROJECTED = 64  # random directions in which distances are compared while vectors are chosen
 
@@ -18,28 +25,38 @@ class Memory(nn.Module):
 
     Args:
         vectors: shape `(M, D)`.
+        radii: of the vectors, at least 0, shape `(M,)`: the distance to the nearest vector of
+            another good image. Unset, they are 0.
 
     References:
         Roth et al., Towards Total Recall in Industrial Anomaly Detection (PatchCore), CVPR 2022.
+        The distance less the radius: Aurenhammer, Power diagrams, SIAM J. Comput. 16, 1987.
     """
 
     vectors: Tensor
+    radii: Tensor
     condition_channels = 0
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Tensor, radii: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("vectors", vectors)
+        self.register_buffer("radii", vectors.new_zeros(len(vectors)) if radii is None else radii)
 
     @property
     def channels(self) -> int:
         """Length `D` of a vector."""
         return int(self.vectors.shape[1])
 
+    @property
+    def squares(self) -> Tensor:
+        """The squares of the vectors less their share of the squared radii, shape `(M,)`."""
+        return self.vectors.square().sum(1) - _SHARE * self.radii.square()
+
     def log_prob(
         self, x: Tensor, condition: Tensor | None = None, without: Tensor | None = None
     ) -> Tensor:
-        """Compute the log-likelihood of vectors up to a constant: minus the distance to the
-        nearest vector of the memory.
+        """Compute what takes the place of a log-likelihood: `-sqrt(min(d^2 - r^2 / 2))`, over the
+        vectors of the memory, with the distance `d` to each and its radius `r`; at most 0.
 
         Args:
             x: shape `(..., D)`.
@@ -49,7 +66,7 @@ class Memory(nn.Module):
         Returns:
             Shape `(...)`.
         """
-        apart = self.vectors.square().sum(1) - 2 * (x @ self.vectors.T)
+        apart = self.squares - 2 * (x @ self.vectors.T)
         if without is not None:
             apart = apart.masked_fill(without, torch.inf)
         nearest = apart.amin(-1) + x.square().sum(-1)
@@ -62,6 +79,7 @@ class Memory(nn.Module):
         found = state_dict.get(f"{prefix}vectors")
         if found is not None and found.ndim == 2 and len(found):
             self.vectors = self.vectors.new_empty(len(found), self.channels)
+            self.radii = self.radii.new_empty(len(found))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

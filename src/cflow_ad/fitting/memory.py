@@ -20,6 +20,7 @@ SameImage: TypeAlias = Callable[[NDArray[np.int64]], Tensor]
 image as each, bool, shape `(n, M)`."""
 
 _DRAWN = 50_000  # vectors that those of the memory are chosen from
+_AT_ONCE = 4096  # vectors that are compared with all of the memory
 
 
 @torch.inference_mode()
@@ -43,11 +44,33 @@ def fit_memory(
     index = np.sort(rng.choice(len(features), min(_DRAWN, len(features)), replace=False))
     x = level.input_layer(features.take(index, level.location.device)[0])
     chosen = choose_spread(x, min(settings.method.memory, len(x)), settings.seed)
-    level.density = Memory(x[chosen])
-    owners = features.images_of(index[chosen.cpu().numpy()]) % n_originals
+    images = features.images_of(index) % n_originals
+    owners = images[chosen.cpu()]
+    level.density = Memory(x[chosen], measure_radii(x, images.to(x.device), chosen))
 
     def find_same(vectors: NDArray[np.int64]) -> Tensor:
         same = features.images_of(vectors)[:, None] % n_originals == owners
         return same & ~same.all(1, keepdim=True)  # an image alone is compared with itself
 
     return find_same
+
+
+def measure_radii(vectors: Tensor, images: Tensor, chosen: Tensor) -> Tensor:
+    """Measure the distance from each chosen vector to the nearest one of another image.
+
+    Args:
+        vectors: shape `(n, D)`.
+        images: number of the image of each, shape `(n,)`.
+        chosen: indices of vectors, shape `(M,)`.
+
+    Returns:
+        Shape `(M,)`; 0 where all vectors are of one image.
+    """
+    kept, owners = vectors[chosen], images[chosen]
+    squares = kept.square().sum(1)
+    nearest = torch.full_like(squares, torch.inf)
+    for some, of in zip(vectors.split(_AT_ONCE), images.split(_AT_ONCE), strict=True):
+        apart = some.square().sum(1, keepdim=True) + squares - 2 * (some @ kept.T)
+        apart.masked_fill_(of[:, None] == owners, torch.inf)
+        nearest = torch.minimum(nearest, apart.amin(0))
+    return torch.where(nearest.isinf(), 0, nearest).clamp(min=0).sqrt()
