@@ -36,9 +36,9 @@ class Method(Checked):
     components: Annotated[int, Range(2)] = 256
     """Where vectors are whitened: how many of their principal components are kept, at most."""
 
-    memory: Annotated[int, Range(0)] = 2000
-    """How many vectors of good images the second level keeps in place of a flow. A vector is the
-    less likely the further it is from the nearest of them. The paper has flows alone: 0."""
+    memory: Annotated[int, Range(0)] = 4000
+    """How many vectors of good images the second level keeps in place of a flow, at most. A vector
+    is the less likely the further it is from the nearest of them. The paper has flows alone: 0."""
 
     place_means: bool = True
     """Subtract from each vector the mean of good vectors at its place and aspect ratio."""

@@ -26,15 +26,17 @@ def fitted(images, n_originals=None):
 
 def test_a_memory_is_of_whitened_vectors_of_the_images():
     level, features, _ = fitted(random_maps(10))
-    assert level.density.vectors.shape == (60, features.channels)
+    assert level.density.vectors.shape == (len(features) // 20, features.channels)
     known = level.input_layer(features.take(np.arange(len(features)))[0])
     apart = torch.cdist(level.density.vectors, known, compute_mode="donot_use_mm_for_euclid_dist")
     assert apart.amin(1).max() < 1e-6
 
 
-def test_a_memory_has_at_most_the_vectors_that_there_are():
-    level, features, _ = fitted(random_maps(2, shape=(3, 4)))
-    assert len(level.density.vectors) == len(features) == 24
+@pytest.mark.parametrize(("shape", "expected"), [((3, 4), 1), ((10, 12), 12), ((30, 30), 60)])
+def test_a_memory_has_a_twentieth_of_the_vectors_but_at_most_so_many(shape, expected):
+    level, features, _ = fitted(random_maps(2, shape=shape))
+    assert len(features) == 2 * shape[0] * shape[1]
+    assert len(level.density.vectors) == expected
 
 
 def test_vectors_of_the_same_image_and_of_its_copies_are_known():

@@ -19,7 +19,8 @@ SameImage: TypeAlias = Callable[[NDArray[np.int64]], Tensor]
 """From indices of a level's vectors, shape `(n,)`, to which of the memory's vectors are of the same
 image as each, bool, shape `(n, M)`."""
 
-_DRAWN = 50_000  # vectors that those of the memory are chosen from
+_DRAWN = 100_000  # vectors that those of the memory are chosen from, at most
+_ONE_IN = 20  # of these is kept; of few images more would be no better
 _AT_ONCE = 4096  # vectors that are compared with all of the memory
 
 
@@ -43,7 +44,8 @@ def fit_memory(
     rng = np.random.default_rng([settings.seed, number, 2])
     index = np.sort(rng.choice(len(features), min(_DRAWN, len(features)), replace=False))
     x = level.input_layer(features.take(index, level.location.device)[0])
-    chosen = choose_spread(x, min(settings.method.memory, len(x)), settings.seed)
+    size = min(settings.method.memory, max(1, len(x) // _ONE_IN))
+    chosen = choose_spread(x, size, settings.seed)
     images = features.images_of(index) % n_originals
     owners = images[chosen.cpu()]
     level.density = Memory(x[chosen], measure_radii(x, images.to(x.device), chosen))
