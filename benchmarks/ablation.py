@@ -36,7 +36,8 @@ DEFAULT = "default"
 ROWS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT: {},
     "flows alone": {"method": {"memory": 0}},
-    "1,000 vectors in the memory": {"method": {"memory": 1000}},
+    "2,000 vectors in the memory": {"method": {"memory": 2000}},
+    "no radii of the memory": {"method": {"memory_radii": 0.0}},
     "the paper's flow": {"method": {"blocks": 8, "wide_subnets": True, "permutation": "soft"}},
     "no whitening": {"method": {"whiten": False}},
     "no means of places": {"method": {"place_means": False}},

@@ -52,6 +52,7 @@ BAD = {
         "components": [1, 2.5, None],
         "memory": [-1, 2.5, None],
         "place_means": [0],
+        "memory_radii": [-0.1, 1.1],
         "place_scales": [-0.1, 1.1],
         "blocks": [0, 2.5, True],
         "wide_subnets": [1],

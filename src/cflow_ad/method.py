@@ -40,6 +40,10 @@ class Method(Checked):
     """How many vectors of good images the second level keeps in place of a flow, at most. A vector
     is the less likely the further it is from the nearest of them. The paper has flows alone: 0."""
 
+    memory_radii: Annotated[float, Range(0, 1)] = 0.5
+    """How much of its squared radius is subtracted from the squared distance to a vector of the
+    memory. The radius is the distance to the nearest vector of another good image."""
+
     place_means: bool = True
     """Subtract from each vector the mean of good vectors at its place and aspect ratio."""
 

@@ -22,17 +22,17 @@ def test_the_likelihood_is_minus_the_distance_to_the_nearest(memory):
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_half_of_the_squared_radius_is_subtracted_from_squared_distances(memory):
-    radii = 3 * torch.rand(20)
+def test_offsets_are_subtracted_from_squared_distances(memory):
+    offsets = 5 * torch.rand(20)
     x = 2 * torch.randn(50, 6)
-    apart = torch.cdist(x.double(), memory.vectors.double()).square() - radii.square() / 2
+    apart = torch.cdist(x.double(), memory.vectors.double()).square() - offsets
     expected = -apart.amin(-1).clamp(min=0).sqrt()
-    found = Memory(memory.vectors, radii).log_prob(x)
+    found = Memory(memory.vectors, offsets).log_prob(x)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
     assert (expected == 0).any()
     assert (expected < 0).any()
     others = torch.cdist(x, memory.vectors).argmin(-1) != apart.argmin(-1)
-    assert others.any()  # of a larger radius a vector further away may count
+    assert others.any()  # with a larger offset, one further away may count
 
 
 def test_a_vector_of_the_memory_is_the_likeliest(memory):
@@ -51,16 +51,16 @@ def test_some_vectors_are_left_out_for_some(memory):
 
 def test_as_many_vectors_are_loaded_as_were_saved(memory):
     empty = Memory(torch.empty(0, 6, device="meta"))
-    memory.radii.uniform_()
+    memory.offsets.uniform_()
     empty.load_state_dict(memory.state_dict(), assign=True)
     assert torch.equal(empty.vectors, memory.vectors)
-    assert torch.equal(empty.radii, memory.radii)
+    assert torch.equal(empty.offsets, memory.offsets)
     for other in (torch.empty(20, 5), torch.empty(20), torch.empty(1, 6)[:0]):
         with pytest.raises(RuntimeError, match="vectors"):
-            Memory(torch.ones(1, 6)).load_state_dict({"vectors": other, "radii": torch.ones(20)})
+            Memory(torch.ones(1, 6)).load_state_dict({"vectors": other, "offsets": torch.ones(20)})
     for other in (torch.ones(19), torch.ones(20, 1)):
-        with pytest.raises(RuntimeError, match="radii"):
-            Memory(torch.ones(1, 6)).load_state_dict({"vectors": memory.vectors, "radii": other})
+        with pytest.raises(RuntimeError, match="offsets"):
+            Memory(torch.ones(1, 6)).load_state_dict({"vectors": memory.vectors, "offsets": other})
 
 
 def test_chosen_vectors_cover_the_others_better_than_random_ones():

@@ -50,15 +50,16 @@ def test_vectors_of_the_same_image_and_of_its_copies_are_known():
         assert torch.equal(same(index)[:, number], image % 3 == own % 3)
 
 
-def test_a_radius_is_the_distance_to_the_nearest_vector_of_another_image():
+def test_an_offset_is_a_share_of_the_squared_distance_to_another_image():
     level, features, _ = fitted(random_maps(6), n_originals=3)
     index = np.arange(len(features))
     x = level.input_layer(features.take(index)[0]).double()
     image = features.images_of(index) % 3
     apart = torch.cdist(level.density.vectors.double(), x)
     own = image[apart.argmin(1)]
-    expected = apart.masked_fill(image == own[:, None], torch.inf).amin(1)
-    torch.testing.assert_close(level.density.radii.double(), expected, rtol=1e-4, atol=1e-4)
+    radii = apart.masked_fill(image == own[:, None], torch.inf).amin(1)
+    expected = SETTINGS.method.memory_radii * radii.square()
+    torch.testing.assert_close(level.density.offsets.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_vectors_of_one_image_have_no_radius():
@@ -82,7 +83,7 @@ def test_an_image_is_scored_for_the_scale_as_if_it_were_not_there(number):
     z = features.take(own)[0]
     found = level.without(z, same(own))
     kept = ~same(own[:1])[0]
-    others = Memory(level.density.vectors[kept], level.density.radii[kept])
+    others = Memory(level.density.vectors[kept], level.density.offsets[kept])
     expected = others.log_prob(level.input_layer(z)) / features.channels
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     before = level.density.vectors.clone()

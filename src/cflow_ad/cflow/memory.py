@@ -5,17 +5,13 @@ A memory keeps such vectors too, and a vector is the less likely the further it 
 Together they are better than either.
 
 Where good vectors lie far apart, a new good one is far from the nearest too. So each vector of the
-memory has a radius, the distance at which the nearest vector of another good image was found, and
-distances from it are reduced accordingly.
+memory has an offset, by which squared distances to it are less.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-
-_SHARE = 0.5
-"""How much of a vector's squared radius is subtracted from squared distances to it. TODO"""
 
 _PROJECTED = 64  # random directions in which distances are compared while vectors are chosen
 
@@ -25,22 +21,24 @@ class Memory(nn.Module):
 
     Args:
         vectors: shape `(M, D)`.
-        radii: of the vectors, at least 0, shape `(M,)`: the distance to the nearest vector of
-            another good image. Unset, they are 0.
+        offsets: what is subtracted from the squared distance to each, at least 0, shape `(M,)`;
+            unset, 0. They are the squares of the radii of a power diagram.
 
     References:
         Roth et al., Towards Total Recall in Industrial Anomaly Detection (PatchCore), CVPR 2022.
-        The distance less the radius: Aurenhammer, Power diagrams, SIAM J. Comput. 16, 1987.
+        Aurenhammer, Power diagrams, SIAM J. Comput. 16, 1987.
     """
 
     vectors: Tensor
-    radii: Tensor
+    offsets: Tensor
     condition_channels = 0
 
-    def __init__(self, vectors: Tensor, radii: Tensor | None = None) -> None:
+    def __init__(self, vectors: Tensor, offsets: Tensor | None = None) -> None:
         super().__init__()
+        if offsets is None:
+            offsets = vectors.new_zeros(len(vectors))
         self.register_buffer("vectors", vectors)
-        self.register_buffer("radii", vectors.new_zeros(len(vectors)) if radii is None else radii)
+        self.register_buffer("offsets", offsets)
 
     @property
     def channels(self) -> int:
@@ -49,14 +47,14 @@ class Memory(nn.Module):
 
     @property
     def squares(self) -> Tensor:
-        """The squares of the vectors less their share of the squared radii, shape `(M,)`."""
-        return self.vectors.square().sum(1) - _SHARE * self.radii.square()
+        """The squared lengths of the vectors less their offsets, shape `(M,)`."""
+        return self.vectors.square().sum(1) - self.offsets
 
     def log_prob(
         self, x: Tensor, condition: Tensor | None = None, without: Tensor | None = None
     ) -> Tensor:
-        """Compute what takes the place of a log-likelihood: `-sqrt(min(d^2 - r^2 / 2))`, over the
-        vectors of the memory, with the distance `d` to each and its radius `r`; at most 0.
+        """Compute what takes the place of a log-likelihood: minus the root of the least squared
+        distance to a vector of the memory, less its offset; at most 0.
 
         Args:
             x: shape `(..., D)`.
@@ -79,7 +77,7 @@ class Memory(nn.Module):
         found = state_dict.get(f"{prefix}vectors")
         if found is not None and found.ndim == 2 and len(found):
             self.vectors = self.vectors.new_empty(len(found), self.channels)
-            self.radii = self.radii.new_empty(len(found))
+            self.offsets = self.offsets.new_empty(len(found))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

@@ -48,7 +48,8 @@ def fit_memory(
     chosen = choose_spread(x, size, settings.seed)
     images = features.images_of(index) % n_originals
     owners = images[chosen.cpu()]
-    level.density = Memory(x[chosen], measure_radii(x, images.to(x.device), chosen))
+    radii = measure_radii(x, images.to(x.device), chosen)
+    level.density = Memory(x[chosen], settings.method.memory_radii * radii.square())
 
     def find_same(vectors: NDArray[np.int64]) -> Tensor:
         same = features.images_of(vectors)[:, None] % n_originals == owners
