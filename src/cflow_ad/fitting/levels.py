@@ -35,7 +35,7 @@ LANES = 6
 """Trainings that share a GPU: a flow's step fills a small part of it. `benchmarks/gpu.py` compares
 other numbers."""
 
-_COST_OF_MEMORY = 5000  # of a vector, about in proportion to the time that it takes
+_COST_OF_MEMORY = 10_000  # of a vector, about in proportion to the time that it takes
 
 
 class ToFit(NamedTuple):

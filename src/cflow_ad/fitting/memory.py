@@ -21,7 +21,7 @@ image as each, bool, shape `(n, M)`."""
 
 _DRAWN = 100_000  # vectors that those of the memory are chosen from, at most
 _ONE_IN = 20  # of these is kept; of few images more would be no better
-_AT_ONCE = 4096  # vectors that are compared with all of the memory
+_AT_ONCE = 512  # vectors that are compared with the memory; with more, caches hold less
 
 
 @torch.inference_mode()
@@ -73,7 +73,8 @@ def measure_radii(vectors: Tensor, images: Tensor, chosen: Tensor) -> Tensor:
     squares = kept.square().sum(1)
     nearest = torch.full_like(squares, torch.inf)
     for some, of in zip(vectors.split(_AT_ONCE), images.split(_AT_ONCE), strict=True):
-        apart = some.square().sum(1, keepdim=True) + squares - 2 * (some @ kept.T)
+        apart = torch.addmm(squares, some, kept.T, alpha=-2)
+        apart += some.square().sum(1, keepdim=True)
         apart.masked_fill_(of[:, None] == owners, torch.inf)
         nearest = torch.minimum(nearest, apart.amin(0))
     return torch.where(nearest.isinf(), 0, nearest).clamp(min=0).sqrt()

@@ -58,7 +58,7 @@ def fit_scale(
     size = min(len(features), max(_SAMPLE, _OF_PART * n * n))
     index = np.sort(rng.choice(len(features), size, replace=False))
     found = []
-    for part in np.array_split(index, max(1, len(index) // 4096)):
+    for part in np.array_split(index, max(1, len(index) // 1024)):
         z, rows, columns = features.take(part, level.location.device)
         if same is None:
             value = level(z, rows, columns)
