@@ -89,6 +89,29 @@ def fit(data: Any, settings: Settings, **options: Any) -> Detector:
         return Detector.fit(data, settings, **options)
 
 
+def fill_memory(detector: Detector) -> Detector:
+    """Give a detector's memory as many vectors as it has at most: their number is part of the time
+    and the space that an image takes.
+    """
+    import torch
+
+    from cflow_ad import Detector
+    from cflow_ad.cflow.memory import Memory
+
+    model, settings = detector.model, detector.settings
+    for level in model:
+        if isinstance(level.density, Memory):
+            vectors = torch.randn(settings.method.memory, level.density.channels)
+            level.density = Memory(vectors.to(model.device))
+    return Detector(
+        model,
+        settings=settings,
+        calibration=detector.calibration,
+        training=detector.training,
+        view=detector.view,
+    )
+
+
 def race(
     candidates: Mapping[str, Callable[[], object]],
     *,

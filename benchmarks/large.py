@@ -27,7 +27,16 @@ from cflow_ad import tune_process
 tune_process()  # as the command line does, before torch is imported
 
 import numpy as np
-from common import QUICK, build_parser, fit, markdown, measure_alone, peak_memory, report
+from common import (
+    QUICK,
+    build_parser,
+    fill_memory,
+    fit,
+    markdown,
+    measure_alone,
+    peak_memory,
+    report,
+)
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -146,7 +155,7 @@ def main() -> None:
         model, image = folder / "model.safetensors", folder / "image.png"
         patches = [colour(draw_surface(np.random.default_rng(i), PATCH)) for i in range(4)]
         native = Settings.preset("default", **{**changes, "size": "native", "steps": 0})
-        fit(patches, native).save(model)
+        fill_memory(fit(patches, native)).save(model)
         large = draw_surface(np.random.default_rng(0), (options.height, options.width))
         write_image(image, colour(large))
         rows = [

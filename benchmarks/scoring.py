@@ -30,6 +30,7 @@ from common import (
     QUICK,
     Times,
     build_parser,
+    fill_memory,
     fit,
     markdown,
     race,
@@ -89,8 +90,9 @@ class Candidates:
             return Settings.preset("default", **given, method={**own, **method})
 
         images = [draw_noise(64, seed) for seed in (0, 1)]
-        self.detector = fit(images, build())
-        self.paper = Scorer(fit(images, build(**PAPER_LEVELS, **PAPER_FLOW)).model)
+        self.detector = fill_memory(fit(images, build()))
+        paper = fill_memory(fit(images, build(**PAPER_LEVELS, **PAPER_FLOW)))
+        self.paper = Scorer(paper.model)
         self.loop = FreiaLoop(build_encoder(build(**PAPER_LEVELS)))
         self.anomalib = anomalib
         model = self.detector.model

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from cflow_ad.cflow.flow import ConditionalFlow, CouplingBlock
 from cflow_ad.cflow.memory import Memory
 
+_AT_ONCE = 1024
+"""Positions that are compared with a memory at once on a CPU: the distances stay in its caches."""
+
 
 class FoldedBlock(nn.Module):
     """One coupling block. Its input is `y`, the flow's own variable being `scale * (y + offset)`.
@@ -167,9 +170,16 @@ class FoldedMemory(nn.Module):
 
     def forward(self, y: Tensor, terms: list[Tensor]) -> Tensor:
         """Compute the same as `Memory.log_prob`, as `FoldedFlow.forward`."""
-        apart = at_each_position(y, self.vectors, self.squares)
-        nearest = apart.amin(1) + y.square().sum(1)
+        if is_accelerator(y.device) or torch.compiler.is_compiling():
+            least = self._least(y)
+        else:
+            rows = max(1, _AT_ONCE // (y.shape[0] * y.shape[3]))
+            least = torch.cat([self._least(some) for some in y.split(rows, dim=2)], dim=1)
+        nearest = least + y.square().sum(1)
         return 0 - nearest.clamp(min=0).sqrt()
+
+    def _least(self, y: Tensor) -> Tensor:
+        return at_each_position(y, self.vectors, self.squares).amin(1)
 
 
 def is_accelerator(device: torch.device) -> bool:
