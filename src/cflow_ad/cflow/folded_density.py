@@ -174,7 +174,7 @@ class FoldedMemory(nn.Module):
             least = self._least(y)
         else:
             rows = max(1, _AT_ONCE // (y.shape[0] * y.shape[3]))
-            least = torch.cat([self._least(some) for some in y.split(rows, dim=2)], dim=1)
+            least = torch.cat([self._least(some) for some in torch.split(y, rows, dim=2)], dim=1)
         nearest = least + y.square().sum(1)
         return 0 - nearest.clamp(min=0).sqrt()
 

@@ -72,7 +72,8 @@ def measure_radii(vectors: Tensor, images: Tensor, chosen: Tensor) -> Tensor:
     kept, owners = vectors[chosen], images[chosen]
     squares = kept.square().sum(1)
     nearest = torch.full_like(squares, torch.inf)
-    for some, of in zip(vectors.split(_AT_ONCE), images.split(_AT_ONCE), strict=True):
+    parts = (torch.split(of_all, _AT_ONCE) for of_all in (vectors, images))
+    for some, of in zip(*parts, strict=True):
         apart = torch.addmm(squares, some, kept.T, alpha=-2)
         apart += some.square().sum(1, keepdim=True)
         apart.masked_fill_(of[:, None] == owners, torch.inf)
