@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -26,16 +28,22 @@ def fitted(images, n_originals=None):
 
 def test_a_memory_is_of_whitened_vectors_of_the_images():
     level, features, _ = fitted(random_maps(10))
-    assert level.density.vectors.shape == (len(features) // 20, features.channels)
+    assert level.density.vectors.shape == (60, features.channels)
     known = level.input_layer(features.take(np.arange(len(features)))[0])
     apart = torch.cdist(level.density.vectors, known, compute_mode="donot_use_mm_for_euclid_dist")
     assert apart.amin(1).max() < 1e-6
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((3, 4), 1), ((10, 12), 12), ((30, 30), 60)])
-def test_a_memory_has_a_twentieth_of_the_vectors_but_at_most_so_many(shape, expected):
-    level, features, _ = fitted(random_maps(2, shape=shape))
-    assert len(features) == 2 * shape[0] * shape[1]
+@pytest.mark.parametrize(
+    ("side", "most", "expected"), [(4, 60, 32), (8, 60, 60), (30, 4000, 500), (90, 4000, 810)]
+)
+def test_a_memory_has_a_twentieth_of_the_vectors_within_bounds(side, most, expected):
+    method = dataclasses.replace(SETTINGS.method, memory=most)
+    features = cache_of(random_maps(2, shape=(side, side)))
+    settings = dataclasses.replace(SETTINGS, method=method)
+    level = build_level(features, settings, 1)
+    fit_memory(level, features, settings, 1, 2)
+    assert len(features) == 2 * side * side
     assert len(level.density.vectors) == expected
 
 

@@ -20,7 +20,8 @@ SameImage: TypeAlias = Callable[[NDArray[np.int64]], Tensor]
 image as each, bool, shape `(n, M)`."""
 
 _DRAWN = 100_000  # vectors that those of the memory are chosen from, at most
-_ONE_IN = 20  # of these is kept; of few images more would be no better
+_ONE_IN = 20  # of these is kept; more of few images are no better
+_LEAST = 500  # vectors are kept where there are so many
 _AT_ONCE = 512  # vectors that are compared with the memory; with more, caches hold less
 
 
@@ -44,8 +45,8 @@ def fit_memory(
     rng = np.random.default_rng([settings.seed, number, 2])
     index = np.sort(rng.choice(len(features), min(_DRAWN, len(features)), replace=False))
     x = level.input_layer(features.take(index, level.location.device)[0])
-    size = min(settings.method.memory, max(1, len(x) // _ONE_IN))
-    chosen = choose_spread(x, size, settings.seed)
+    wanted = max(_LEAST, len(x) // _ONE_IN)
+    chosen = choose_spread(x, min(wanted, settings.method.memory, len(x)), settings.seed)
     images = features.images_of(index) % n_originals
     owners = images[chosen.cpu()]
     radii = measure_radii(x, images.to(x.device), chosen)
