@@ -103,7 +103,7 @@ def fill_memory(detector: Detector) -> Detector:
         if isinstance(level.density, Memory):
             vectors = torch.randn(settings.method.memory, level.density.channels)
             level.density = Memory(vectors.to(model.device))
-    return Detector(
+    return Detector(  # a new one, since the other may have folded the levels already
         model,
         settings=settings,
         calibration=detector.calibration,

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from cflow_ad import Settings
-from cflow_ad.cflow.memory import Memory
 from cflow_ad.fitting.likelihood import build_level
 from cflow_ad.fitting.memory import fit_memory, measure_radii
 from cflow_ad.fitting.scale import fit_scale
@@ -91,8 +90,9 @@ def test_an_image_is_scored_for_the_scale_as_if_it_were_not_there(number):
     z = features.take(own)[0]
     found = level.without(z, same(own))
     kept = ~same(own[:1])[0]
-    others = Memory(level.density.vectors[kept], level.density.offsets[kept])
-    expected = others.log_prob(level.input_layer(z)) / features.channels
+    others, offsets = level.density.vectors[kept], level.density.offsets[kept]
+    apart = torch.cdist(level.input_layer(z), others).square() - offsets
+    expected = -apart.amin(1).clamp(min=0).sqrt() / features.channels
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     before = level.density.vectors.clone()
     fit_scale(level, features, SETTINGS, 1, same)
