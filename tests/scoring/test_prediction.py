@@ -15,7 +15,7 @@ from cflow_ad.scoring import prediction as module
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.cells import cell_of
 from cflow_ad.scoring.prediction import Prediction, build_prediction
-from cflow_ad.scoring.score import compute_image_score, weigh_terms
+from cflow_ad.scoring.score import compute_image_score, weigh_levels
 from cflow_ad.scoring.threshold import calibrate_thresholds
 from cflow_ad.scoring.view import MapInFrame
 from cflow_ad.settings import Settings
@@ -192,8 +192,8 @@ def test_no_map_is_computed_where_only_the_score_is_used(energies, counted):
         with_map=False,
     )
     cells = [cell_of(canvas_of().shape, grid.shape) for grid in energies]
-    weights = weigh_terms(len(energies), Method())
-    expected = compute_image_score(energies, cells, canvas_of(), smoothing=4.0, weights=weights)
+    weights = weigh_levels(len(energies), Method())
+    expected = compute_image_score(energies, cells, canvas_of(), weights)
     assert prediction.score == expected
     assert not prediction.is_anomalous
     assert prediction.regions == ()

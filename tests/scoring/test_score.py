@@ -1,17 +1,14 @@
-"""The image's score is a geometric mean over the levels and the joined map."""
+"""The image's score is a geometric mean over the levels."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import gaussian_filter
-from torch.nn import functional as F
 
 from cflow_ad.method import Method
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.cells import cell_of
-from cflow_ad.scoring.score import LEAST_TERM, compute_image_score, weigh_terms
+from cflow_ad.scoring.score import LEAST_TERM, compute_image_score, weigh_levels
 
 SHAPE = (64, 96)
 STRIDES = (8, 16, 32)
@@ -29,14 +26,14 @@ def random_energies(seed=0, strides=STRIDES):
     ]
 
 
-def compute(energies, *, smoothing=0.0, **canvas):
-    return score_of(energies, canvas_of(**canvas), smoothing)
+def compute(energies, **canvas):
+    return score_of(energies, canvas_of(**canvas))
 
 
-def score_of(energies, canvas, smoothing=0.0, method=None):
+def score_of(energies, canvas, method=None):
     cells = [cell_of(canvas.shape, grid.shape) for grid in energies]
-    weights = weigh_terms(len(energies), method or Method(memory=0))
-    return compute_image_score(energies, cells, canvas, smoothing=smoothing, weights=weights)
+    weights = weigh_levels(len(energies), method or Method(memory=0))
+    return compute_image_score(energies, cells, canvas, weights)
 
 
 def mean_of_four(values):
@@ -45,25 +42,16 @@ def mean_of_four(values):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("strides", [(8,), (8, 16), STRIDES])
-@pytest.mark.parametrize("smoothing", [0.0, 4.0, 16.0])
-def test_it_is_the_geometric_mean_of_the_means_of_the_four_highest(seed, strides, smoothing):
+def test_it_is_the_geometric_mean_of_the_means_of_the_four_highest(seed, strides):
     energies = random_energies(seed, strides)
-    normality = [
-        F.interpolate(
-            torch.from_numpy(np.exp(-grid))[None, None], energies[0].shape, mode="bilinear"
-        )
-        for grid in energies
-    ]
-    mean = torch.stack(normality).mean(0)[0, 0].double().numpy()
-    joined = -np.log(gaussian_filter(mean, smoothing / 8, mode="nearest", truncate=3))
-    terms = [mean_of_four(grid) for grid in (*energies, joined)]
+    terms = [mean_of_four(grid) for grid in energies]
     expected = np.prod(terms) ** (1 / len(terms))
-    assert compute(energies, smoothing=smoothing) == pytest.approx(expected, rel=1e-4)
-    found = score_of(energies, canvas_of(), smoothing, Method())
-    if len(strides) > 1:  # the second level has a memory, with two thirds of the weight
+    assert compute(energies) == pytest.approx(expected)
+    found = score_of(energies, canvas_of(), Method())
+    if len(strides) > 1:  # the second level has a memory, with three quarters of the weight
         memory, others = terms.pop(1), terms
-        expected = np.cbrt(memory**2 * np.prod(others) ** (1 / len(others)))
-    assert found == pytest.approx(expected, rel=1e-4)
+        expected = (memory**3 * np.prod(others) ** (1 / len(others))) ** 0.25
+    assert found == pytest.approx(expected)
 
 
 def test_only_positions_in_the_region_of_interest_count():
@@ -76,8 +64,7 @@ def test_only_positions_in_the_region_of_interest_count():
     for grid, stride in zip(energies, STRIDES, strict=True):
         grid[(32 // stride) + 2 :] = 1000
         grid[:, (32 // stride) + 2 :] = 1000
-    # The joined map near the region's border sees no further than the coarsest level.
-    assert compute(energies, inside=inside) == pytest.approx(expected, rel=1e-5)
+    assert compute(energies, inside=inside) == expected
     energies[0][0, 0] = 1000
     assert compute(energies, inside=inside) > 2 * expected
 
@@ -95,7 +82,6 @@ def test_fewer_than_four_positions_are_averaged_over_all(count):
     energies = [np.arange(1, count + 1, dtype=np.float32)[None]]
     canvas = Canvas(np.zeros((8, 8 * count, 3), np.uint8), (8, 8 * count), (8, 8 * count))
     mean = (count + 1) / 2
-    # The joined map of one level is the level.
     assert score_of(energies, canvas) == pytest.approx(mean, rel=1e-5)
 
 
@@ -122,11 +108,11 @@ def test_a_defect_that_one_level_sees_raises_the_score_more_than_the_map_does():
 def test_a_higher_energy_never_lowers_the_score(seed):
     rng = np.random.default_rng(seed)
     energies = random_energies(seed)
-    before = compute(energies, smoothing=4.0)
+    before = compute(energies)
     for _ in range(20):
         grid = energies[rng.integers(3)]
         grid[tuple(rng.integers(side) for side in grid.shape)] += rng.exponential(5)
-        after = compute(energies, smoothing=4.0)
+        after = compute(energies)
         assert after >= before * (1 - 1e-6)
         before = after
 

@@ -16,7 +16,7 @@ from cflow_ad.cflow.folded import FoldedModel
 from cflow_ad.cflow.model import CflowModel
 from cflow_ad.scoring.anomaly_map import LEAST, gaussian_weights
 from cflow_ad.scoring.canvas import Shape
-from cflow_ad.scoring.score import HIGHEST, LEAST_TERM, weigh_terms
+from cflow_ad.scoring.score import HIGHEST, LEAST_TERM, weigh_levels
 from cflow_ad.settings import Settings
 
 
@@ -38,12 +38,10 @@ class ExportGraph(nn.Module):
         if canvas is not None:
             for level, grid in zip(self.folded, model.encoder.spec.grids(canvas), strict=True):
                 level.fix(grid)
-        weights = weigh_terms(len(model.levels), settings.method)
+        weights = weigh_levels(len(model.levels), settings.method)
         self.register_buffer("weights", torch.tensor(weights))
         self.by_peak = settings.method.image_score == "peak"
         self.map = AnomalyMap(settings.smoothing)
-        # Of the joined map at the positions of the finest level, in its own positions.
-        self.joined = AnomalyMap(settings.smoothing / model.encoder.spec.levels[0].stride)
         self.requires_grad_(False)
         self.eval()
 
@@ -63,8 +61,7 @@ class ExportGraph(nn.Module):
         if self.by_peak:
             score = anomaly_map.amax((1, 2))
         else:
-            grids = [*energies, self.joined(energies, energies[0].shape[1:])]
-            terms = torch.stack([mean_of_highest(grid) for grid in grids], dim=1)
+            terms = torch.stack([mean_of_highest(grid) for grid in energies], dim=1)
             score = (terms.clamp(min=LEAST_TERM).log() @ self.weights).exp()
         return anomaly_map, score, *energies
 

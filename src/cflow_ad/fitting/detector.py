@@ -129,8 +129,8 @@ def calibrate_parts(
         parts = _calibrate_on(parts, data, settings, rescale=rescale, progress=progress)
     elif rescale or _scoring_of(settings) != _scoring_of(parts.settings):
         raise SettingsError(
-            "smoothing, precision, rescale, and another way to read images change the scores: give "
-            "good images"
+            "smoothing, precision, rescale, and another way to read images change scores or maps: "
+            "give good images"
         )
     assert parts.calibration is not None
     calibration = parts.calibration

@@ -16,7 +16,7 @@ from cflow_ad.scoring.anomaly_map import Floats, compute_anomaly_map
 from cflow_ad.scoring.canvas import Canvas
 from cflow_ad.scoring.cells import cell_of
 from cflow_ad.scoring.components import label_runs
-from cflow_ad.scoring.score import compute_image_score, weigh_terms
+from cflow_ad.scoring.score import compute_image_score, weigh_levels
 from cflow_ad.scoring.threshold import Calibration
 from cflow_ad.scoring.view import MapInFrame, settle
 
@@ -176,10 +176,8 @@ def build_prediction(
     if is_peak:
         score = float(get_map().values.max())
     else:
-        weights = weigh_terms(len(energies), settings.method)
-        score = compute_image_score(
-            energies, cells, canvas, smoothing=settings.smoothing, weights=weights
-        )
+        weights = weigh_levels(len(energies), settings.method)
+        score = compute_image_score(energies, cells, canvas, weights)
     if math.isnan(score):
         raise ImageError(
             "the image: its score is not a number; check the model's weights", code="image.score"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cflow_ad.errors import ModelFileError
 
-SCHEMA = 6
+SCHEMA = 7
 """Only files of this version are read. It rises where their fields change, or what a score means:
 the threshold in a file is that of its scores."""
 
