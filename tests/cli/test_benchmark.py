@@ -78,6 +78,8 @@ def test_where_every_class_fails_there_is_no_table(tmp_path):
     result = run("benchmark", "mvtec", tmp_path, "-o", tmp_path / "out", *ONCE)
     assert result.exit_code == 3
     assert "mean" not in result.stdout
+    written = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert written.startswith("Failed:\n\n- wood, seed 0: ")
 
 
 @pytest.mark.parametrize(

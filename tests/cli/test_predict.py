@@ -249,6 +249,11 @@ def test_a_picture_that_cannot_be_written_is_known_before_the_work(
     result = run("predict", model, pictures[0], "--picture", tmp_path / "p.png")
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"{tmp_path / 'p.png'}: no permission to write in {tmp_path}" in result.stderr
+    closed = tmp_path / "masks"
+    closed.mkdir()
+    result = run("predict", model, pictures[0], "-o", tmp_path, "--masks")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"no permission to write in {closed}" in result.stderr
 
 
 def test_regions_and_maps_are_exactly_the_detectors(model, detector, pictures, between, tmp_path):

@@ -85,7 +85,7 @@ def mvtec(
                     failures.append(f"{name}: {error}")
         if rows := bench.build_table([result for result in results.values() if result]):
             print_table(bench.HEADER, rows, "MVTec AD: areas in percent")
-            bench.write_markdown(output / "results.md", rows, failures)
-            typer.echo(output / "results.md")
+        bench.write_markdown(output / "results.md", rows, failures)
+        typer.echo(output / "results.md")
         if failures:
             raise typer.Exit(SOME_FAILED)

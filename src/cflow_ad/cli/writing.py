@@ -114,8 +114,9 @@ class Writer:
     def __enter__(self) -> Self:
         # All folders now, so that a wrong path fails before the first image.
         wanted = self._wanted
-        if wanted.picture is not None:
-            require_writable(wanted.picture)
+        for path in (wanted.picture, *(folder / "image.png" for folder in wanted.folders)):
+            if path is not None:
+                require_writable(path)
         files = [file for file in (wanted.table, wanted.picture) if file is not None]
         for folder in (*wanted.folders, *(file.parent for file in files)):
             folder.mkdir(parents=True, exist_ok=True)
