@@ -36,7 +36,8 @@ class MaskFiles:
 def read_mask(source: PathLike | MaskFiles | Outlines, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Read a ground-truth mask.
 
-    Alpha does not count. EXIF orientation is applied, as it is to the image.
+    Transparent pixels are no defect, unless the whole mask is transparent. EXIF orientation is
+    applied, as it is to the image.
 
     Args:
         source: The mask file, or several; a LabelMe file (.json); or outlines.
