@@ -93,17 +93,17 @@ class PaperSchedule(Checked):
     """Training as the paper's authors do it: every pass encodes every image again."""
 
     epochs: Annotated[int, Range(1)] = 25
-    """Changes of the learning rate."""
+    """Epochs; the learning rate changes after each."""
 
     passes_per_epoch: Annotated[int, Range(1)] = 8
-    """Passes over the images between two changes of the learning rate."""
+    """Passes over the images in an epoch."""
 
     images_per_batch: Annotated[int, Range(1)] = 32
-    """Images encoded at once; their vectors are shuffled together."""
+    """Images in a batch; the vectors of a batch are shuffled together."""
 
     rotation: Annotated[float, Range(0, 180)] = 5.0
     """The largest random rotation of an image, in degrees, to either side."""
 
     zero_fill: bool = False
-    """Fill gradients with zeros, as torch before 2 did: a step of one level then also moves the
-    other levels by their momentum."""
+    """Set gradients to zero in place of None, as torch before 2 did: a step of one level then also
+    moves the other levels by their momentum."""

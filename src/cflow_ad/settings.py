@@ -39,22 +39,23 @@ class Settings(Checked):
     # Input
 
     size: str = "384x384"
-    """Size of the network's input: a box, height x width in pixels; `native`, each image at its own
-    size; or `longest=N`, its own size unless its longer side exceeds N pixels."""
+    """Size of the network's input: a box, HEIGHTxWIDTH in pixels, or one number for a square;
+    `native`: each image at its own size; `longest=N`: the same, but scaled down where its longer
+    side exceeds N pixels."""
 
     resize: Literal["snap", "fit", "pad", "stretch"] = "snap"
-    """How an image is brought into the box: `snap` keeps its aspect ratio except for rounding each
-    side to a multiple of 32, or of a vision transformer's patches; `fit` and `pad` keep it exactly
-    and fill the rest of the canvas by reflection (`pad` fills the whole box); `stretch` scales each
-    side to the box."""
+    """How an image is resized to the box: `snap` keeps its aspect ratio except for rounding each
+    side to a multiple of 32, or of a vision transformer's patch; `fit` keeps it exactly and fills
+    the sides up to such multiples by reflection; `pad` does so up to the whole box; `stretch`
+    scales each side to the box."""
 
     foreground: Literal["none", "auto"] = "none"
-    """`auto` restricts the region of interest to the part, where it stands out from a plain
+    """`auto` restricts the region of interest to the part, where it can be separated from a plain
     background: its convex hull and a margin of 4 % of the image's longer side."""
 
     align: Literal["none", "shift", "rigid"] = "none"
     """Register each image to a reference image, the most central training image, before it is
-    scored: by a shift, or by a shift and a rotation (`rigid`)."""
+    scored: by a translation (`shift`), or by a translation and a rotation (`rigid`)."""
 
     precision: Precision = "fp32"
     """Number format of the encoder and the subnets, in training and scoring. `bf16` is faster on
@@ -63,13 +64,14 @@ class Settings(Checked):
 
     bits: Annotated[int | None, Range(8, 16)] = None
     """Depth of images with 16 bits a value: with 12, white is 4095. Unset, it is found in the good
-    images, from what the files state or from the largest value, and kept in the model."""
+    images, by what the files state or by the largest value, and kept in the model."""
 
     page: Annotated[int | None, Range(1)] = None
-    """Which image of files that hold several (pages of TIFF, frames of an animation), from 1."""
+    """Page or frame, from 1, of files that hold several images."""
 
     bayer: Literal["none", "rggb", "bggr", "grbg", "gbrg"] = "none"
-    """Colours of the first two rows of a sensor's mosaic, for images that are not in colour yet."""
+    """Bayer pattern of images that have one colour a pixel: `rggb`, `bggr`, `grbg` or `gbrg`, the
+    colours of the first two rows."""
 
     # Backbone
 
@@ -82,28 +84,28 @@ class Settings(Checked):
     tests and timing. Unset: the package that carries them, else timm's download."""
 
     strides: tuple[int, ...] = (8, 16, 32)
-    """Strides of the feature pyramid's levels, in pixels, in rising order. Those of a vision
-    transformer are all the side of its patches."""
+    """Strides of the feature pyramid's levels, in pixels, in rising order. For a vision
+    transformer, all are the side of its patches."""
 
     transformer_blocks: tuple[int, ...] = ()
-    """Of a vision transformer: the blocks whose outputs are the levels, from 0, in rising order.
-    Unset: those that end a quarter, half and three quarters of its depth."""
+    """For a vision transformer: the blocks whose outputs are the levels, from 0, in rising order.
+    Unset: the blocks at a quarter, half and three quarters of its depth."""
 
     # Training
 
     steps: Annotated[int | None, Range(0)] = None
-    """Optimiser steps of each flow; 0 leaves it at its initial state. Unset, 6 for each image
-    trained on and each of its copies, at least 100 and at most 1,200."""
+    """Optimiser steps of each flow; with 0 it keeps its initial weights. Unset, 6 for each training
+    image and each of its copies, at least 100 and at most 1,200."""
 
     batch_size: Annotated[int | None, Range(1)] = None
-    """Feature vectors in a step; coarser levels take fewer, as they have fewer positions. Unset,
-    1,024, or fewer where there are more than 600 steps: all steps together take as many."""
+    """Feature vectors in a step of the finest level; coarser levels take fewer, as they have fewer
+    positions. Unset, 1,024; with more than 600 steps fewer, so that the total stays the same."""
 
     learning_rate: Annotated[float, Range(0, open=True)] = 4e-3
-    """Adam's peak learning rate, after a linear warm-up; it falls to 0 as a cosine."""
+    """Adam's peak learning rate: linear warm-up, then cosine decay to 0."""
 
     augment_copies: Annotated[int, Range(0)] = 0
-    """Varied copies of each training image to train on as well, for when there are few images."""
+    """Augmented copies of each training image to train on as well; for few images."""
 
     augment_rotation: Annotated[float, Range(0, 180)] = 3.0
     """The largest rotation of a copy, in degrees, to either side."""
@@ -118,8 +120,8 @@ class Settings(Checked):
     """Seed of every random choice: initial weights, batches, the split of the images."""
 
     feature_budget: Annotated[float, Range(0, open=True)] = 2.0
-    """GiB of feature vectors kept for training; beyond it, each image keeps the same random
-    share."""
+    """GiB of feature vectors kept for training. If there are more, a random share is kept, the same
+    share of each image."""
 
     paper: PaperSchedule | None = None
     """The paper's training schedule, in place of `steps`; set by the preset `paper`."""
@@ -131,13 +133,15 @@ class Settings(Checked):
     input; 0 for none."""
 
     false_alarm_rate: Annotated[float, Range(0, 1, open=True)] = 0.01
-    """The false-positive rate that the threshold allows: a share of good images."""
+    """The false-positive rate that the threshold is set for: the share of good images that may be
+    called anomalous."""
 
     folds: Annotated[int | None, Range(0, 100)] = None
-    """Folds of the good images, each scored for the threshold by a model that is fitted to the
-    others; the model itself is then fitted to all. With 1, a fifth of the images is scored by the
-    model itself, fitted to the rest. With 0, as in the paper, training images set the threshold,
-    which makes it too low. Unset, 10; from 100 images on, 4; from 500 on, 1."""
+    """Folds of the good images. To set the threshold, each fold is scored by a model that is fitted
+    to the others; the model that is kept is fitted to all. With 1, a fifth of the images is held
+    out as a calibration set, and the model that is kept is fitted to the others. With 0, as in the
+    paper, the threshold is set on training images, which makes it too low. Unset, 10; from 100
+    images on, 4; from 500 on, 1."""
 
     # Internal
 

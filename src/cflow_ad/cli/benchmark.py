@@ -24,7 +24,9 @@ def mvtec(
     data: Annotated[Path, path_argument("The folder of MVTec AD.")],
     classes: Annotated[
         str | None,
-        typer.Option(help="Names of classes, as in bottle,carpet. [default: all in the folder]"),
+        typer.Option(
+            help="Classes, separated by commas: bottle,carpet. [default: all in the folder]"
+        ),
     ] = None,
     preset: Annotated[
         str, typer.Option(help=f"{PRESET_HELP} `paper` also takes the paper's input sizes.")
@@ -41,8 +43,8 @@ def mvtec(
     """Train and evaluate on the classes of MVTec AD, beside the results of the CFLOW-AD paper.
 
     Writes CLASS-SEED.json after each run and results.md at the end. A run whose file is there is
-    skipped, so that the same command continues after an interruption. The column `ref.` is the same
-    model scored as the paper's code does.
+    skipped, so the same command continues after an interruption. The column `ref.` has the metrics
+    of the same model, with the scores of the paper's code.
 
     Exit status: 0, all classes are measured; 2, an error; 3, at least one class failed.
     """

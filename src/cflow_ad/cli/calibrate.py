@@ -20,8 +20,8 @@ def calibrate(
     good: Annotated[
         Path | None,
         path_argument(
-            "Folder of good images that the model was not trained on. Without it, the scores that "
-            "the model holds set the threshold for another rate."
+            "Folder of good images that the model was not trained on. Without it, the threshold is "
+            "set on the scores that the model holds."
         ),
     ] = None,
     output: Annotated[
@@ -30,18 +30,20 @@ def calibrate(
     ] = None,
     false_alarm_rate: Annotated[
         float | None,
-        typer.Option(help="Share of good images that may be called anomalous. [default: as it is]"),
+        typer.Option(
+            help="Share of good images that may be called anomalous. [default: unchanged]"
+        ),
     ] = None,
     smoothing: Annotated[
         float | None,
         typer.Option(
             help="Standard deviation of the anomaly map's smoothing, in pixels of the network's "
-            "input. [default: as it is]"
+            "input. [default: unchanged]"
         ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="Number format of scoring: fp32, tf32 or bf16. [default: as it is]"),
+        typer.Option(help="Number format of scoring: fp32, tf32 or bf16. [default: unchanged]"),
     ] = None,
     rescale: Annotated[
         bool, typer.Option("--rescale", help="Also fit location and scale of each level again.")
@@ -60,8 +62,7 @@ def calibrate(
         typer.Option(
             min=8,
             max=16,
-            help="Depth of GOOD, and of all later images, with 16 bits a value. [default: as it "
-            "is]",
+            help="Depth of GOOD and of later images, with 16 bits a value. [default: unchanged]",
         ),
     ] = None,
     roi: Roi = None,

@@ -78,7 +78,7 @@ def export(
     bad: BadFolders = None,
     masks: MaskFolders = None,
 ) -> None:
-    """Write a data set in a form that other tools read, masks included."""
+    """Write a data set, with its masks, in a format that other tools read."""
     with plain_errors():
         from cflow_ad.export.dataset import export_dataset
 
@@ -127,11 +127,9 @@ def mvtec(
     archive: Annotated[
         Path | None, typer.Option(help="The archive, if already downloaded.", readable=False)
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Download from here, with the same checksum.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="Another address of the same archive.")] = None,
     keep_archive: Annotated[
-        bool, typer.Option("--keep-archive", help="Leave the archive beside the folder.")
+        bool, typer.Option("--keep-archive", help="Keep the archive, beside the folder.")
     ] = False,
 ) -> None:
     """Download MVTec AD: 15 classes, 5 GB, for non-commercial use only.

@@ -15,14 +15,14 @@ _COLOURS = {"ok": "green", "missing": "yellow", "fault": "red"}
 
 def doctor(
     models: Annotated[
-        list[Path] | None, typer.Argument(help="Model files to look at.", show_default=False)
+        list[Path] | None, typer.Argument(help="Model files to check.", show_default=False)
     ] = None,
     data: DataOption = DATA,
     config: ConfigOption = None,
 ) -> None:
-    """Say what is installed, what is missing and why, what this machine can do, and where data lie.
+    """List what is installed and missing, what this machine can do, and where the data are.
 
-    Exit status: 0, or 1 where something is at fault. What is merely missing is no fault.
+    Exit status: 0, no faults; 1, a fault was found; 2, an error. A missing library is no fault.
     """
     with plain_errors():
         from cflow_ad.station.config import read_config

@@ -28,7 +28,7 @@ from cflow_ad.cli.options import (
 def evaluate(
     model: ModelFile,
     data: Annotated[
-        Path, path_argument("Data set in a known layout, or manifest CSV, with test images.")
+        Path, path_argument("Data set in a known layout, or a manifest (CSV), with test images.")
     ],
     output: Annotated[
         Path | None,
@@ -50,7 +50,8 @@ def evaluate(
         bool, typer.Option("--skip-unreadable", help="Skip unreadable images, and list them.")
     ] = False,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also compute the scores of the paper's code.")
+        bool,
+        typer.Option("--reference", help="Also report metrics of the scores of the paper's code."),
     ] = False,
     batch_size: BatchSize = 32,
     precision: Precision = None,
@@ -67,7 +68,7 @@ def evaluate(
 
     Writes metrics.json, scores.csv, picture.png, picture.svg and report.html.
 
-    Exit status: 0; 2, an error; 3, images were skipped.
+    Exit status: 0, done; 2, an error; 3, images were skipped.
     """
     with plain_errors():
         from cflow_ad.cli.tables import print_evaluation

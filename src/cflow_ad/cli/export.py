@@ -41,9 +41,9 @@ def export(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Good images: those of training give the ranges of int8, others set the "
-            "thresholds below fp32; or a data set with both and test images. Both models are "
-            "compared on them. [default: compare on generated images]",
+            help="Folder of good images, or a data set, to compare the graph and the model on. "
+            "Training images among them give the ranges of int8, other good images set the "
+            "thresholds below fp32. [default: generated images]",
             readable=False,
         ),
     ] = None,

@@ -47,7 +47,9 @@ EngineName = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Tasks at a time. [default: as many as cores]", show_default=False),
+    typer.Option(
+        min=1, help="Number of workers. [default: all that the cores allow]", show_default=False
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -57,7 +59,7 @@ Threads = Annotated[
 ]
 Gpus = Annotated[
     float,
-    typer.Option(min=0, help="GPUs of each worker; with 0.5 two workers share one, with 0 none."),
+    typer.Option(min=0, help="GPUs of each worker: with 0.5 two workers share one, with 0 none."),
 ]
 WorkerDevice = Annotated[
     str | None,
@@ -70,7 +72,7 @@ WorkerDevice = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Of the Ray cluster. [default: RAY_ADDRESS, else Ray starts on this machine]",
+        help="Address of the Ray cluster. [default: RAY_ADDRESS; else Ray starts on this machine]",
         show_default=False,
     ),
 ]
@@ -81,7 +83,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 def train(
     manifest: Annotated[
         Path,
-        path_argument("CSV file: product, good (a folder), and, if wanted, preset and settings."),
+        path_argument("CSV file: product, good (a folder), and optionally preset and settings."),
     ],
     store: Store,
     engine: EngineName = "local",
@@ -94,12 +96,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=SETTING_HELP)
     ] = None,
     attempts: Annotated[
-        int, typer.Option(min=1, help="Times to try a product whose error may not come again.")
+        int, typer.Option(min=1, help="How often to try a product if its error may be temporary.")
     ] = 3,
     work: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="For checkpoints. [default: in the folder of temporary files]"
+            metavar="FOLDER", help="Folder for checkpoints. [default: a temporary folder]"
         ),
     ] = None,
     device: WorkerDevice = None,
@@ -168,7 +170,7 @@ def status(
 def pull(
     product: ProductName, store: Store, output: ModelOutput, version: VersionName = None
 ) -> None:
-    """Write the model file of a product, of the promoted version unless another is named."""
+    """Write the model of a product to a file: the promoted version, unless another is named."""
     with plain_errors():
         from cflow_ad.fleet.models import ModelStore
         from cflow_ad.store.model_file import check_writable
@@ -180,7 +182,7 @@ def pull(
 
 @app.command()
 def promote(product: ProductName, store: Store, version: VersionName = None) -> None:
-    """Choose the version of a product that is used; the newest unless another is named."""
+    """Promote a version of a product to use: the newest, unless another is named."""
     with plain_errors():
         from cflow_ad.fleet.models import ModelStore
 
@@ -189,7 +191,7 @@ def promote(product: ProductName, store: Store, version: VersionName = None) -> 
 
 @app.command()
 def rollback(product: ProductName, store: Store) -> None:
-    """Go back to the version of a product that was promoted before."""
+    """Return to the version of a product that was promoted before."""
     with plain_errors():
         from cflow_ad.fleet.models import ModelStore
 
@@ -200,14 +202,16 @@ def rollback(product: ProductName, store: Store) -> None:
 def compare(
     product: ProductName,
     data: Annotated[
-        Path, path_argument("Data set in a known layout, or manifest CSV, with test images.")
+        Path, path_argument("Data set in a known layout, or a manifest (CSV), with test images.")
     ],
     store: Store,
     before: Annotated[
-        str | None, typer.Option(help="A version. [default: the promoted one]", show_default=False)
+        str | None,
+        typer.Option(help="The first version. [default: the promoted one]", show_default=False),
     ] = None,
     after: Annotated[
-        str | None, typer.Option(help="A version. [default: the newest other]", show_default=False)
+        str | None,
+        typer.Option(help="The second version. [default: the newest other]", show_default=False),
     ] = None,
     layout: Layout = None,
     device: Device = None,

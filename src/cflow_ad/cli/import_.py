@@ -22,7 +22,7 @@ Checkpoint = Annotated[Path, path_argument("The checkpoint.")]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="The encoder's timm name, needed where its tensors fit several.", show_default=False
+        help="timm name of the backbone, needed where the tensors fit several.", show_default=False
     ),
 ]
 Good = Annotated[
@@ -40,7 +40,7 @@ Smoothing = Annotated[
 ]
 Bundle = Annotated[
     bool,
-    typer.Option("--bundle/--no-bundle", help="Put the encoder's weights into the model file."),
+    typer.Option("--bundle/--no-bundle", help="Put the backbone's weights into the model file."),
 ]
 
 

@@ -19,7 +19,7 @@ def path_argument(help: str) -> Any:
 ModelFile = Annotated[Path, path_argument("A model file, as trained or exported.")]
 Trained = Annotated[Path, path_argument("A trained model file.")]
 DataFolder = Annotated[
-    Path, path_argument("Folder of good images, a data set in a known layout, or manifest CSV.")
+    Path, path_argument("Folder of good images, a data set in a known layout, or a manifest (CSV).")
 ]
 ModelOutput = Annotated[
     Path, typer.Option("--output", "-o", help="The model file to write.", show_default=False)
@@ -43,7 +43,7 @@ Roi = Annotated[
     str | None,
     typer.Option(
         metavar="FOLDER|CSV",
-        help="Regions of interest: folder with a mask for each image, or manifest CSV with a "
+        help="Regions of interest: a folder with a mask for each image, or a manifest (CSV) with a "
         "column roi. Only pixels where the mask is white are scored.",
     ),
 ]
@@ -53,16 +53,16 @@ WorkFolder = Annotated[
         "--work-folder",
         metavar="FOLDER",
         envvar="CFLOW_AD_WORK",
-        help="Keep features and checkpoints there while training. [default: beside the model]",
+        help="Folder for features and checkpoints while training. [default: beside the model]",
         show_default=False,
     ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="fp32; tf32, faster on NVIDIA GPUs; or bf16, faster on processors with such "
-        "instructions (AVX-512 BF16, AMX, GPUs). Scores differ by up to a tenth from those of the "
-        "precision in which the threshold was set. [default: as trained]"
+        help="Number format of scoring: fp32; tf32, faster on NVIDIA GPUs; or bf16, faster on "
+        "processors with such instructions (AVX-512 BF16, AMX, GPUs). In another precision than "
+        "that of the threshold, scores differ by up to a tenth. [default: as trained]"
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at once on a GPU.")]
@@ -83,13 +83,16 @@ Bits = Annotated[
 ]
 Page = Annotated[
     int | None,
-    typer.Option(min=1, help="Image of a file that holds several, from 1. [default: as trained]"),
+    typer.Option(
+        min=1,
+        help="Page or frame of files that hold several images, from 1. [default: as trained]",
+    ),
 ]
 BayerPattern = Annotated[
     str | None,
     typer.Option(
         "--bayer",
-        help="First two rows of a sensor's mosaic: rggb, bggr, grbg, gbrg; or none. "
+        help="Bayer pattern of images without colour: rggb, bggr, grbg, gbrg; or none. "
         "[default: as trained]",
     ),
 ]

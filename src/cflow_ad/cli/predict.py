@@ -57,7 +57,7 @@ def predict(
         str | None,
         typer.Option(help="Write anomaly maps: npy (float32) or png (16 bit, thousandths)."),
     ] = None,
-    masks: Annotated[bool, typer.Option("--masks", help="Write masks, 0 and 255.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Write masks: 255 is anomalous.")] = False,
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Write the images with the defects outlined.")
     ] = False,
@@ -68,7 +68,7 @@ def predict(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Of the image's score, in place of the model's own.",
+            help="Threshold of the image's score, in place of the model's own.",
             show_default=False,
             callback=_finite,
         ),

@@ -22,13 +22,13 @@ def verify(
     config: ConfigOption = None,
     rescore: Annotated[
         int | None,
-        typer.Option(min=0, help="Score only so many pictures again, the newest. [default: all]"),
+        typer.Option(min=0, help="Score only this many pictures again, the newest. [default: all]"),
     ] = None,
     device: Device = None,
 ) -> None:
-    """Check that no row, model or picture was altered or is missing, and that scores come again.
+    """Check that no row, model or picture is altered or missing, and reproduce the scores.
 
-    Exit status: 0, all is whole; 1, something is not.
+    Exit status: 0, the record is whole; 1, it is not; 2, an error.
     """
     with plain_errors():
         from cflow_ad.evaluation._wording import count
@@ -51,7 +51,7 @@ def export(
     data: DataOption = DATA,
     config: ConfigOption = None,
 ) -> None:
-    """Write all inspections to a file."""
+    """Write all inspections to a .csv or .parquet file."""
     with plain_errors():
         from cflow_ad.station.config import read_config
         from cflow_ad.station.verify import export as write
@@ -62,7 +62,9 @@ def export(
 
 @app.command()
 def backup(
-    into: Annotated[Path, typer.Argument(help="Folder in which the back-up's folder is made.")],
+    into: Annotated[
+        Path, typer.Argument(help="Folder in which the folder of the back-up is made.")
+    ],
     data: DataOption = DATA,
     config: ConfigOption = None,
     pictures: Annotated[bool, typer.Option("--pictures", help="Copy the pictures too.")] = False,

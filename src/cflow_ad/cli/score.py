@@ -28,7 +28,8 @@ def score(
         Path, typer.Option("--model", "-m", help="A model file, as trained or exported.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results: a .parquet a shard.")
+        Path,
+        typer.Option("--output", "-o", help="Folder for the results: a .parquet file a shard."),
     ],
     engine: EngineName = "local",
     workers: Workers = None,
@@ -39,13 +40,18 @@ def score(
         typer.Option(
             min=0,
             help="Threads (local) or tasks on any node (ray) that decode for each worker; with 0 "
-            "it decodes itself, which suits a CPU.",
+            "the worker decodes itself, which suits a CPU.",
         ),
     ] = 0,
-    per_shard: Annotated[int, typer.Option(min=1, help="Single images in a shard, about.")] = 1000,
+    per_shard: Annotated[
+        int, typer.Option(min=1, help="About how many single images make a shard.")
+    ] = 1000,
     image_column: Annotated[
         str | None,
-        typer.Option(help="Of Parquet files. [default: recognised]", show_default=False),
+        typer.Option(
+            help="Column of the images in Parquet files. [default: recognised]",
+            show_default=False,
+        ),
     ] = None,
     batch_size: BatchSize = 8,
     address: Address = None,

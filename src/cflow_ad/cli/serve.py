@@ -25,7 +25,7 @@ def serve(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Model files, trained or exported; those of earlier starts are known.",
+            help="Model files, trained or exported; models of earlier starts are kept.",
             show_default=False,
         ),
     ] = None,
@@ -33,7 +33,10 @@ def serve(
         str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="[default: 8000]", show_default=False)
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on. [default: 8000]", show_default=False
+        ),
     ] = None,
     data: DataOption = DATA,
     store: Annotated[
@@ -47,13 +50,15 @@ def serve(
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(help="GiB of models in memory. [default: 2]", show_default=False),
+        typer.Option(help="GiB of models in memory, at most. [default: 2]", show_default=False),
     ] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="Write an API key of the role operator to this file.")
     ] = None,
     config: ConfigOption = None,
-    name: Annotated[str | None, typer.Option(help="The station's name, in records.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The station's name, in records and messages.")
+    ] = None,
     new_admin_password: Annotated[
         bool, typer.Option("--new-admin-password", help="Set and print a new password of admin.")
     ] = False,
@@ -63,7 +68,7 @@ def serve(
     ] = "local",
     address: Address = None,
     max_queued_requests: Annotated[
-        int, typer.Option(min=1, help="With Ray: requests that wait; above this the answer is 429.")
+        int, typer.Option(min=1, help="With Ray: requests that wait; to more the answer is 429.")
     ] = 64,
 ) -> None:
     """Serve the inspection station: an API and a web page.

@@ -50,8 +50,8 @@ def train(
         typer.Option(
             metavar="FILE|FOLDER|auto",
             help="Region of interest: a mask or polygons (.json) for all images; a folder with a "
-            "mask for each; or `auto`, the part on a plain background. A manifest may name masks "
-            "in a column roi.",
+            "mask for each image, or a manifest with a column roi; or `auto`, the part on a plain "
+            "background.",
             show_default=False,
         ),
     ] = None,
@@ -65,7 +65,7 @@ def train(
     seed: Annotated[int | None, setting_option("seed")] = None,
     max_time: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="SECONDS", help="Stop training in time to finish by then."),
+        typer.Option(min=0.0, metavar="SECONDS", help="Stop training early to finish in time."),
     ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=SETTING_HELP)
@@ -97,12 +97,11 @@ def train(
 ) -> None:
     """Train on good images, and write a model file.
 
-    The threshold is set for the false-alarm rate, by scores of the images from models that were not
-    trained on them. Defective images are not used. Outliers among the good images, which may be
-    defective, are reported; none is excluded unless you name it.
+    The threshold is set for the false-alarm rate, on out-of-fold scores of the good images.
+    Defective images are not used. Outliers among the good images, which may be defective, are
+    reported; none is excluded unless you name it.
 
-    Started by torchrun, as in `torchrun --nproc-per-node 2 -m cflow_ad train`, the processes train
-    one model together.
+    Several processes can train one model together: `torchrun --nproc-per-node 2 -m cflow_ad train`.
     """
     with plain_errors():
         given = {

@@ -15,7 +15,7 @@ from cflow_ad.cli.options import Device, Roi, Trained, Weights, WorkFolder, path
 def update(
     model: Trained,
     more: Annotated[
-        Path, path_argument("Folder of more good images: of a new variant, another light.")
+        Path, path_argument("Folder of new good images, such as of a new variant or light.")
     ],
     output: Annotated[
         Path | None,
@@ -36,10 +36,10 @@ def update(
     weights: Weights = None,
     device: Device = None,
 ) -> None:
-    """Train again, on the images of training and on more good images.
+    """Train a new model on the images of training and on new good images.
 
-    The settings stay. The images of training are recognised by their content, so they may have
-    other names by now. MODEL stays as it is until the new model is whole.
+    The settings are kept. The images of training are recognised by their content, so they may have
+    other names. MODEL is not replaced before the new model is complete.
     """
     with plain_errors():
         from cflow_ad.cli.calibrate import print_calibration
