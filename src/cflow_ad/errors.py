@@ -28,7 +28,7 @@ one line, without a traceback, and exits with status 2.
 
 There are three warnings: `CalibrationWarning`, when there are too few images for the false-alarm
 rate that was asked for; `DepthWarning`, when an image seems to hold fewer bits than it is read
-with; and `DeviceWarning`, when a GPU does less at once than it was asked for.
+with; and `DeviceWarning`, when a GPU uses smaller batches than stated, or no CUDA graph.
 """
 
 from __future__ import annotations
@@ -202,4 +202,4 @@ class DepthWarning(UserWarning):
 
 
 class DeviceWarning(UserWarning):
-    """A GPU does less at once than was asked for."""
+    """A GPU uses smaller batches than stated, or no CUDA graph."""
