@@ -110,10 +110,9 @@ class Calibration:
             at_most = 1 - 0.025 ** (1 / of)  # Clopper and Pearson's upper bound for none of n
             scored = f"by {n} good images" if self.folds else "by the training images themselves"
             return (
-                f"The threshold lies below the scores of {of} defective image{'s' * (of != 1)}. So "
-                f"few leave open that up to {at_most:.2g} of such defects are missed (95 % "
-                f"interval). About {self.achieved_rate:.2g} of good images score above it, "
-                f"{scored}."
+                f"The threshold lies below the scores of {of} defective image{'s' * (of != 1)}. "
+                f"With so few, up to {at_most:.2g} of such defects may be missed (95 % interval). "
+                f"About {self.achieved_rate:.2g} of good images score above it, {scored}."
             )
         if not self.folds:
             where = "image itself" if n == 1 else "images themselves"
