@@ -125,6 +125,21 @@ def test_any_number_of_aspect_ratios_can_be_exported(images, toy_settings, tmp_p
     assert export_model(detector, tmp_path / "m.onnx").change.largest < 1e-4
 
 
+@pytest.mark.parametrize("size", [(64, 48), (48, 64)])
+def test_images_of_the_usual_size_score_as_trained_whatever_their_aspect_ratio(
+    images, toy_settings, tmp_path, size
+):
+    """OpenVINO has a program for their canvas, in which all that depends on it is computed once."""
+    some = [np.asarray(Image.fromarray(image).resize(size)) for image in images]
+    detector = fit(some, dataclasses.replace(toy_settings, size="128x128"))
+    exported = RuntimeDetector.load(
+        export_model(detector, tmp_path / "m.xml", format="openvino").path
+    )
+    negative = 255 - some[0]
+    expected = detector.predict(negative).score
+    assert exported.predict(negative).score == pytest.approx(expected, rel=1e-4)
+
+
 def test_one_canvas_is_the_default_where_there_is_only_one():
     for size, resize, expected in (
         ("80x150", "stretch", (96, 160)),

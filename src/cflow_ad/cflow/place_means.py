@@ -105,7 +105,9 @@ def shares(aspect: Tensor, aspects: Tensor) -> Tensor:
         Shape `(K + 1,)`, summing to 1: the two nearest `aspects` less than 1 away; what is left
         falls to the first table.
     """
-    near = (1 - (aspect - aspects).abs()).clamp(min=0)
+    further = aspect - aspects
+    # Not abs: in a graph for one canvas OpenVINO leaves it out, even of a negative number.
+    near = torch.minimum(1 - further, 1 + further).clamp(min=0)
     return torch.cat((1 - near.sum(0, keepdim=True), near))
 
 
