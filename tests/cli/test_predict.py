@@ -183,6 +183,21 @@ def test_maps_and_masks_are_the_detectors(model, detector, pictures, between, tm
         assert image_shape((tmp_path / "overlays" / name).with_suffix(".png")) == (64, 64)
 
 
+def test_no_result_overwrites_an_image(model, pictures, tmp_path):
+    """Nor are earlier results taken for images, where they lie among them."""
+    image = tmp_path / "day" / "masks" / "1.png"
+    image.parent.mkdir(parents=True)
+    shutil.copy(pictures[0], image)
+    before = image.read_bytes()
+    for images, options in (
+        (image, ["--picture", image]),
+        (image.parent, ["--output", tmp_path / "day", "--masks"]),
+        (tmp_path / "day", ["--output", tmp_path / "day", "--masks"]),
+    ):
+        assert f"{image} is one of the images" in refused("predict", model, images, *options)
+    assert image.read_bytes() == before
+
+
 def test_no_result_overwrites_another(model, pictures, tmp_path):
     for name in ("a/0.png", "b/0.png", "b/x.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,9 @@ class Writer:
         root: the folder whose structure the files keep; see `name_results`.
         say: prints a line in a colour.
         pixels_of: reads an image, by its path.
+
+    Raises:
+        SettingsError: an image lies where results are written.
     """
 
     def __init__(
@@ -101,9 +104,12 @@ class Writer:
         self._pixels_of = pixels_of
         self._say = say
         self._names: dict[str, str] = {}
+        targets = [target for target in (wanted.picture, *wanted.folders) if target is not None]
+        # A link keeps its own name: two of them may lead to one file.
+        absolute = [Path(os.path.abspath(path)) for path in paths if targets]  # noqa: PTH100
+        for target in targets:
+            _require_apart(absolute, target)
         if wanted.folder is not None:
-            # A link keeps its own name: two of them may lead to one file.
-            absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
             named = zip(paths, name_results(absolute, root), strict=True)
             self._names = {str(path): name for path, name in named}
         self._drawn: list[Prediction] = []
@@ -203,6 +209,17 @@ class Writer:
             panels.append(Panel(prediction, self._pixels_of(prediction.source), title))
         at = self._drawn[0].map_threshold
         draw_panels(panels, map_threshold=at, scale=map_scale(at), path=path)
+
+
+def _require_apart(images: Sequence[Path], target: Path) -> None:
+    """See that no image lies where results are written: it could be overwritten."""
+    there = Path(os.path.abspath(target))  # noqa: PTH100
+    taken = next((image for image in images if image.is_relative_to(there)), None)
+    if taken is not None:
+        raise SettingsError(
+            f"{target}: results are written there, but {taken} is one of the images; choose "
+            "another place for the results"
+        )
 
 
 def _row(values: Iterable[object]) -> str:
