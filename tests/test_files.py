@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from cflow_ad.files import replacing, write_whole
+from cflow_ad.errors import DataError
+from cflow_ad.files import replacing, require_writable, write_whole
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -39,13 +40,22 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path, error):
 def test_a_file_that_cannot_be_replaced_is_an_error(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(OSError, match="folder"), replacing(folder) as new:
+    with pytest.raises(OSError, match=f": '{folder}'$"), replacing(folder) as new:
         new.write_text("x")
     assert list(tmp_path.iterdir()) == [folder]
     path = tmp_path / "none" / "a.txt"
     with pytest.raises(OSError, match="none") as caught, replacing(path) as new:
         new.write_text("x")
     assert caught.value.filename == str(path)  # and not the name that it has until it is whole
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    """For root a file could take the place of /dev/null."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="pipe: this is a device, not a file"):
+        require_writable(pipe)
 
 
 def test_a_file_has_the_permissions_of_the_mask(tmp_path):

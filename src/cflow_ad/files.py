@@ -45,7 +45,8 @@ def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
                 _flush_names(path.parent)
     except OSError as error:
         if error.filename in (new, os.fspath(new)):  # a name that means nothing to a person
-            error.filename, error.filename2 = os.fspath(path), None
+            error.filename = os.fspath(path)
+            del error.filename2
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -141,13 +142,16 @@ def require_writable(path: Path, error: type[CflowError] = DataError) -> None:
     """See that a file or folder can be made, before the work whose result it is; nothing is made.
 
     Raises:
-        CflowError: of the type `error`: it lies below a file, or where nothing can be written.
+        CflowError: of the type `error`: it is a device, or lies below a file, or where nothing can
+            be written.
     """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise error(f"{path}: {folder} is a file, not a folder; choose another path")
     if not os.access(folder, os.W_OK):
         raise error(f"{path}: no permission to write in {folder}; choose another path")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise error(f"{path}: this is a device, not a file; choose another path")
 
 
 def require_empty(folder: Path) -> None:
