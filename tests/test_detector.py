@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,6 +399,13 @@ def test_the_image_that_others_are_aligned_to_sets_no_threshold(images, toy_sett
 def test_no_images_are_an_error(toy_settings):
     with pytest.raises(DataError, match="no good images"):
         Detector.fit([], toy_settings)
+
+
+@pytest.mark.parametrize("one", ["a.png", Path("a.png")])
+def test_one_path_is_no_sequence_of_images(toy_detector, one):
+    """Its letters are not."""
+    with pytest.raises(SettingsError, match=r"sources is a\.png: give a list of images"):
+        toy_detector.stream(one)
 
 
 def test_batches_without_an_image_are_an_error(toy_detector, images):

@@ -133,6 +133,10 @@ class BaseDetector(ABC):
             SettingsError: an argument is out of its range.
         """
         _ = self.calibration  # raises before the first image is decoded
+        if isinstance(sources, str | os.PathLike):
+            raise SettingsError(
+                f"sources is {os.fspath(sources)}: give a list of images, or one to predict"
+            )
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}: it must be at least 1")
         if self.on_gpu and self._process != os.getpid():
