@@ -45,6 +45,13 @@ def test_a_mask_of_two_images_or_none_is_refused(images, tmp_path):
         regions.inside(images[1], SHAPE)
 
 
+def test_an_image_is_not_its_own_mask(tmp_path):
+    save(tmp_path / "a" / "1.png")
+    regions = RegionFiles(folder=tmp_path)
+    with pytest.raises(ImageError, match=r"1\.png: in .* it would be its own region of interest"):
+        regions.inside(tmp_path / "a" / "1.png", SHAPE)
+
+
 def test_a_change_of_any_mask_changes_the_fingerprint(tmp_path):
     regions = RegionFiles(folder=tmp_path / "masks")
     prints = set()

@@ -84,6 +84,13 @@ class RegionFiles:
                 code="image.region",
                 name=str(image),
             )
+        if place(path) == image:
+            raise ImageError(
+                f"{image}: in {self.folder} it would be its own region of interest; give a folder "
+                "that holds masks alone",
+                code="image.region",
+                name=str(image),
+            )
         if (other := self._image_of.setdefault(path, image)) != image:
             raise ImageError(
                 f"{path}: this mask has the name of both {other} and {image}; put one for each in "
