@@ -140,6 +140,17 @@ def test_images_of_the_usual_size_score_as_trained_whatever_their_aspect_ratio(
     assert exported.predict(negative).score == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("side", [128, 512])
+def test_without_data_an_export_is_compared_on_images_of_the_usual_canvas(
+    images, toy_settings, side
+):
+    some = [np.asarray(Image.fromarray(image).resize((64, 48))) for image in images[:3]]
+    detector = fit(some, dataclasses.replace(toy_settings, size=f"{side}x{side}"))
+    material = gather(detector, None, None, needs_ranges=False)
+    shapes = {detector.view.prepare(image).shape for image in material.compared}
+    assert shapes == {(side * 3 // 4, side)} == {tuple(detector.training["canvas"])}
+
+
 def test_one_canvas_is_the_default_where_there_is_only_one():
     for size, resize, expected in (
         ("80x150", "stretch", (96, 160)),

@@ -89,8 +89,10 @@ def gather(
     """
     sizing = detector.settings.sizing
     if data is None:
-        box = min(sizing.height, _SIDE), min(sizing.width, _SIDE)
-        made = _generated(canvas or box)
+        # Of the shape of most images of training, for which some runtimes have a program.
+        height, width = detector.training.get("canvas", (sizing.height, sizing.width))
+        factor = min(1.0, _SIDE / max(height, width))
+        made = _generated(canvas or (round(height * factor), round(width * factor)))
         # The region of interest and the reference are those of other images.
         return Material(View(sizing=sizing), made, len(made))
 
