@@ -287,7 +287,9 @@ def test_without_scores_for_it_the_report_is_written_all_the_same(carpet, tmp_pa
 
 def test_images_that_stand_out_are_named_shown_and_left_out(contaminated, tmp_path):
     model, page = tmp_path / "m.safetensors", tmp_path / "new" / "suspects.html"
-    result = run("train", contaminated, "-o", model, *TINY, "--report", page)
+    # Of half of so few images a model is too poor to tell which one stands out.
+    each = (*TINY, "--set", "folds=11")
+    result = run("train", contaminated, "-o", model, *each, "--report", page)
     assert result.exit_code == 0
     assert " of the 11 good images is an outlier" in result.stdout
     assert "the highest: bad, <b>.png (" in result.stdout
@@ -301,7 +303,7 @@ def test_images_that_stand_out_are_named_shown_and_left_out(contaminated, tmp_pa
     assert listed[0] == "bad, <b>.png"
     assert list(read_metadata(model)["training"]["screening"]["flagged"]) == listed
 
-    again = run("train", contaminated, "-o", model, *TINY, "--exclude", page.with_suffix(".csv"))
+    again = run("train", contaminated, "-o", model, *each, "--exclude", page.with_suffix(".csv"))
     assert again.exit_code == 0
     training = read_metadata(model)["training"]
     assert sorted(training["excluded"]) == sorted(listed)
