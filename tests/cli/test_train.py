@@ -287,7 +287,7 @@ def test_without_scores_for_it_the_report_is_written_all_the_same(carpet, tmp_pa
 
 def test_images_that_stand_out_are_named_shown_and_left_out(contaminated, tmp_path):
     model, page = tmp_path / "m.safetensors", tmp_path / "new" / "suspects.html"
-    # Of half of so few images a model is too poor to tell which one stands out.
+    # A model fitted to half of so few images does not tell which one stands out.
     each = (*TINY, "--set", "folds=11")
     result = run("train", contaminated, "-o", model, *each, "--report", page)
     assert result.exit_code == 0
