@@ -86,6 +86,7 @@ def main() -> None:
     parts += [
         *grid(794, MIDDLE, 112, 28, heat=True),
         text(850, MIDDLE + 74, "joined, one value a pixel", "note"),
+        text(850, MIDDLE + 92, "score: the highest of each level", "note"),
         arrow(910, MIDDLE, 936),
         text(966, MIDDLE - 4, "score,"),
         text(966, MIDDLE + 13, "mask"),
