@@ -195,7 +195,11 @@ def test_an_event_that_repeats_hides_no_other_and_is_acknowledged_once(site, ope
         banner = page.locator(".banner").filter(has_text=text)
         banner.get_by_role("button").click()
         banner.wait_for(state="detached")
-    assert page.request.get("/v1/events?limit=20").json()["items"][0]["acknowledged"]
+    listed = page.request.get("/v1/events?limit=20").json()["items"]
+    of_camera = [event["acknowledged"] for event in listed if event["kind"] == "camera"]
+    assert len(of_camera) >= 4
+    assert all(of_camera)
     page.reload()
     wait_for_part(page)
-    assert page.locator(".banner").count() == 0
+    for text in ("unplugged", "full disk"):  # other events may have come meanwhile
+        assert page.locator(".banner").filter(has_text=text).count() == 0
