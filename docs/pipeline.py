@@ -97,7 +97,7 @@ def main() -> None:
         'aria-label="An image passes a frozen encoder to a feature pyramid of three levels. The '
         "levels of stride 8 and 32 have a flow, conditioned on the position; that of stride 16 has "
         "a memory of good vectors. Each says how likely every feature vector is. The levels are "
-        'joined to one anomaly map and a score.">\n'
+        'joined to one anomaly map. The highest values of each give the score.">\n'
         f"<style>{STYLE}</style>\n{body}\n</svg>\n"
     )
     Path(__file__).with_suffix(".svg").write_text(svg, encoding="utf-8")

@@ -72,6 +72,11 @@ class Wanted:
         return [self.folder / kind for kind, wanted in kinds.items() if self.folder and wanted]
 
     @property
+    def images(self) -> list[Path]:
+        """Where images are written: those folders, and the picture."""
+        return [*self.folders, *([] if self.picture is None else [self.picture])]
+
+    @property
     def has_regions(self) -> bool:
         """Whether the table holds the regions."""
         return self.table is not None and self.table.suffix == ".jsonl"
@@ -104,10 +109,9 @@ class Writer:
         self._pixels_of = pixels_of
         self._say = say
         self._names: dict[str, str] = {}
-        targets = [target for target in (wanted.picture, *wanted.folders) if target is not None]
         # A link keeps its own name: two of them may lead to one file.
-        absolute = [Path(os.path.abspath(path)) for path in paths if targets]  # noqa: PTH100
-        for target in targets:
+        absolute = [Path(os.path.abspath(path)) for path in paths if wanted.images]  # noqa: PTH100
+        for target in wanted.images:
             _require_apart(absolute, target)
         if wanted.folder is not None:
             named = zip(paths, name_results(absolute, root), strict=True)
@@ -120,9 +124,8 @@ class Writer:
     def __enter__(self) -> Self:
         # All folders now, so that a wrong path fails before the first image.
         wanted = self._wanted
-        for path in (wanted.picture, *(folder / "image.png" for folder in wanted.folders)):
-            if path is not None:
-                require_writable(path)
+        for path in wanted.images:
+            require_writable(path / "image.png" if path in wanted.folders else path)
         files = [file for file in (wanted.table, wanted.picture) if file is not None]
         for folder in (*wanted.folders, *(file.parent for file in files)):
             folder.mkdir(parents=True, exist_ok=True)

@@ -140,12 +140,14 @@ def build_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def write_markdown(path: Path, rows: Sequence[Sequence[str]], failures: Sequence[str] = ()) -> None:
     """Write the table as Markdown, and below it the runs that failed, with their errors."""
-    head = [name.replace("\n", " ") for name in HEADER]
-    lines = [head, ["---"] * len(head), *rows] if rows else []
-    parts = ["".join(f"| {' | '.join(cells)} |\n" for cells in lines)]
+    parts = []
+    if rows:
+        head = [name.replace("\n", " ") for name in HEADER]
+        lines = [head, ["---"] * len(head), *rows]
+        parts.append("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
     if failures:
         parts.append("Failed:\n\n" + "".join(f"- {failure}\n" for failure in failures))
-    _write(path, "\n".join(part for part in parts if part))
+    _write(path, "\n".join(parts))
 
 
 def _read_areas(evaluation: Mapping[str, Any]) -> Areas:
